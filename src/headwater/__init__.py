@@ -1,0 +1,1 @@
+"""Headwater: a distributed event store and subscription runtime."""

@@ -1,0 +1,325 @@
+"""Every error of the durable side, as typed, picklable values with fields.
+
+Never a text to be parsed: callers look at the class and at the fields.
+
+::
+
+    HeadwaterError
+    ├── InvalidArgument            a value that can never work; the message names the argument
+    ├── ConfigurationError         settings that do not fit together, or a server that cannot serve them
+    │   ├── SchemaMissing          the tables are not there: run the migrations
+    │   ├── SchemaOutdated         the tables are older, or newer, than this program
+    │   ├── PoolerRefused          a transaction-mode pooler stands before a connection that must keep its session
+    │   └── ImportPathError        a handler, selector or key function that cannot be imported by its path
+    ├── AppendError
+    │   ├── WrongExpectedVersion
+    │   │   ├── StreamExists       NO_STREAM was expected and the stream has events
+    │   │   └── StreamMissing      STREAM_EXISTS was expected and there is no such stream
+    │   ├── DuplicateEvent         an event id is stored already, elsewhere or in another order
+    │   ├── ConditionFailed        an event that matches the append's condition has appeared
+    │   └── ReservedStream         ``$all`` cannot be written to, linked to or deleted
+    ├── StreamNotFound
+    ├── StreamDeleted
+    ├── EventNotFound              a link names an event that is not stored
+    ├── SnapshotNotFound
+    ├── HardDeletesDisabled
+    ├── SubscriptionError
+    │   ├── SubscriptionNotFound
+    │   ├── SubscriptionConflict   registered already with options that cannot be reconciled
+    │   ├── StaleEpoch             another owner has been granted the lease since; nothing was written
+    │   └── UnexpectedAck          the delivery attempt is not in flight
+    ├── EncodingFailed             a payload the codec cannot encode or decode
+    ├── StoreClosed
+    └── StoreUnavailable           the database did not answer; ``retry_safe`` says whether nothing was written
+        └── CommitUnknown          the connection broke at COMMIT: send the same events again to learn the outcome
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+
+class HeadwaterError(Exception):
+    """The root of all errors that Headwater raises on purpose. Its fields are its constructor's arguments."""
+
+    retry_safe: bool = False
+    """Whether the same call may be made again without writing anything twice."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = fields
+        for name, value in fields.items():
+            setattr(self, name, value)
+        super().__init__(self.describe())
+
+    def describe(self) -> str:
+        """Say in one sentence what happened and what to do."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.fields.items())
+
+    def __reduce__(self) -> Any:
+        return _restore, (type(self), self.fields)
+
+
+def _restore(kind: type[HeadwaterError], fields: dict[str, Any]) -> HeadwaterError:
+    return kind(**fields)
+
+
+class InvalidArgument(HeadwaterError, ValueError):
+    """A value that can never work. Nothing was sent to the database."""
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(argument=argument, problem=problem)
+
+    argument: str
+    problem: str
+
+    def describe(self) -> str:
+        return f"{self.argument}: {self.problem}"
+
+
+class ConfigurationError(HeadwaterError):
+    """Settings that do not fit together, or a server that cannot serve them."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem=problem)
+
+    problem: str
+
+    def describe(self) -> str:
+        return self.problem
+
+
+class SchemaMissing(ConfigurationError):
+    """The store's tables are not there."""
+
+
+class SchemaOutdated(ConfigurationError):
+    """The store's tables are older, or newer, than this program."""
+
+
+class PoolerRefused(ConfigurationError):
+    """A transaction-mode pooler stands before a connection that must keep its session."""
+
+
+class ImportPathError(ConfigurationError):
+    """A handler, selector or key function that cannot be imported by its path."""
+
+
+class AppendError(HeadwaterError):
+    """An append that was refused whole; nothing of it was written."""
+
+
+class WrongExpectedVersion(AppendError):
+    """The stream is not at the version that the append expected."""
+
+    def __init__(self, stream: str, expected: object, actual: int | None = None) -> None:
+        super().__init__(stream=stream, expected=expected, actual=actual)
+
+    stream: str
+    expected: object
+    actual: int | None
+
+    def describe(self) -> str:
+        return f"stream {self.stream!r} is at version {self.actual}, expected {self.expected!r}"
+
+
+class StreamExists(WrongExpectedVersion):
+    """NO_STREAM was expected and the stream has events."""
+
+
+class StreamMissing(WrongExpectedVersion):
+    """STREAM_EXISTS was expected and there is no such stream."""
+
+
+class DuplicateEvent(AppendError):
+    """An event id is stored already, in another place or in another order than this append has it."""
+
+    def __init__(self, stream: str, event_id: uuid.UUID | None = None) -> None:
+        super().__init__(stream=stream, event_id=event_id)
+
+    stream: str
+    event_id: uuid.UUID | None
+
+    def describe(self) -> str:
+        return f"event {self.event_id} is stored already; append to {self.stream!r} refused"
+
+
+class ConditionFailed(AppendError):
+    """An event that matches the append's condition has appeared after the given position."""
+
+    def __init__(self, after: int, position: int | None = None) -> None:
+        super().__init__(after=after, position=position)
+
+    after: int
+    position: int | None
+
+    def describe(self) -> str:
+        return f"a matching event has appeared after position {self.after} (at {self.position})"
+
+
+class ReservedStream(AppendError):
+    """``$all`` is an order, not a stream: it cannot be written to, linked to or deleted."""
+
+    def __init__(self, stream: str, action: str) -> None:
+        super().__init__(stream=stream, action=action)
+
+    stream: str
+    action: str
+
+    def describe(self) -> str:
+        return f"cannot {self.action} {self.stream!r}: it is the order of all events, not a stream"
+
+
+class StreamNotFound(HeadwaterError):
+    """There is no such stream."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream=stream)
+
+    stream: str
+
+    def describe(self) -> str:
+        return f"stream {self.stream!r} does not exist"
+
+
+class StreamDeleted(HeadwaterError):
+    """The stream is soft-deleted."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream=stream)
+
+    stream: str
+
+    def describe(self) -> str:
+        return f"stream {self.stream!r} is deleted; undelete it first"
+
+
+class EventNotFound(HeadwaterError):
+    """A link names an event that is not stored. Nothing was linked."""
+
+    def __init__(self, event_id: uuid.UUID) -> None:
+        super().__init__(event_id=event_id)
+
+    event_id: uuid.UUID
+
+    def describe(self) -> str:
+        return f"event {self.event_id} is not stored"
+
+
+class SnapshotNotFound(HeadwaterError):
+    """There is no snapshot of that source."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source=source)
+
+    source: str
+
+    def describe(self) -> str:
+        return f"no snapshot of {self.source!r}"
+
+
+class HardDeletesDisabled(HeadwaterError):
+    """Hard deletes are off in this store's configuration."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream=stream)
+
+    stream: str
+
+    def describe(self) -> str:
+        return f"hard delete of {self.stream!r} refused: open the store with hard_deletes=True"
+
+
+class SubscriptionError(HeadwaterError):
+    """Something about a persistent subscription."""
+
+
+class SubscriptionNotFound(SubscriptionError):
+    """No subscription of that name is registered."""
+
+    def __init__(self, subscription: str) -> None:
+        super().__init__(subscription=subscription)
+
+    subscription: str
+
+    def describe(self) -> str:
+        return f"no subscription named {self.subscription!r}"
+
+
+class SubscriptionConflict(SubscriptionError):
+    """The name is registered already with options that cannot be reconciled with these."""
+
+    def __init__(self, subscription: str, problem: str) -> None:
+        super().__init__(subscription=subscription, problem=problem)
+
+    subscription: str
+    problem: str
+
+    def describe(self) -> str:
+        return f"subscription {self.subscription!r}: {self.problem}"
+
+
+class StaleEpoch(SubscriptionError):
+    """Another owner has been granted the lease since; nothing was written."""
+
+    def __init__(self, subscription: str, partition: int, epoch: int) -> None:
+        super().__init__(subscription=subscription, partition=partition, epoch=epoch)
+
+    subscription: str
+    partition: int
+    epoch: int
+
+    def describe(self) -> str:
+        return f"epoch {self.epoch} of {self.subscription!r}/{self.partition} is over: another owner has the lease"
+
+
+class UnexpectedAck(SubscriptionError):
+    """The named delivery attempt is not in flight: never made, settled already, or superseded."""
+
+    def __init__(self, subscription: str, delivery: object) -> None:
+        super().__init__(subscription=subscription, delivery=delivery)
+
+    subscription: str
+    delivery: object
+
+    def describe(self) -> str:
+        return f"delivery {self.delivery!r} of {self.subscription!r} is not in flight"
+
+
+class EncodingFailed(HeadwaterError):
+    """A payload that the codec cannot encode or decode."""
+
+    def __init__(self, event_type: str, problem: str) -> None:
+        super().__init__(event_type=event_type, problem=problem)
+
+    event_type: str
+    problem: str
+
+    def describe(self) -> str:
+        return f"payload of {self.event_type!r}: {self.problem}"
+
+
+class StoreClosed(HeadwaterError):
+    """The store was closed before the call, or while it waited."""
+
+    def describe(self) -> str:
+        return "the store is closed"
+
+
+class StoreUnavailable(HeadwaterError):
+    """The database did not answer, or the connection broke before anything was committed."""
+
+    retry_safe = True
+
+    def __init__(self, problem: str, sqlstate: str | None = None) -> None:
+        super().__init__(problem=problem, sqlstate=sqlstate)
+
+    problem: str
+    sqlstate: str | None
+
+    def describe(self) -> str:
+        return self.problem
+
+
+class CommitUnknown(StoreUnavailable):
+    """The connection broke while committing: appending the same events (same ids) again tells the outcome."""

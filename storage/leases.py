@@ -1,0 +1,48 @@
+"""The values of ownership: which partition, granted to whom under which epoch, and how far it came.
+
+Values only; the sessions that hold the locks are in ``postgres`` and ``memory``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionKey:
+    """One partition of one subscription, and the advisory lock that stands for it."""
+
+    subscription: str
+    partition: int
+    lock_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The right to run a partition: valid until another grant of it has a higher epoch."""
+
+    key: PartitionKey
+    epoch: int
+    owner: str
+    session: int
+    """Which session of this process holds it; a new session holds nothing of the old one."""
+    progress: Progress
+    """How far the partition had come when it was granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a partition came, as it is saved."""
+
+    checkpoint: int
+    """Everything of the source up to this number is settled."""
+    in_flight_to: int = 0
+    """Everything after the checkpoint up to this number may have reached the handler (not above: nothing)."""
+    attempt: int = 0
+    """How often the handler was begun on what follows the checkpoint. Counted before the handler runs."""
+    delivered: int = 0
+    """Events handed to the handler since the last save, first attempts."""
+    redelivered: int = 0
+    """Events handed to the handler again since the last save."""
+    stream_id: int | None = None
+    """The incarnation of the stream that the numbers count in; None for the store-wide order."""

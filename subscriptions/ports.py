@@ -1,0 +1,126 @@
+"""What the deciding side needs from the outside, as narrow protocols, and the values that cross them.
+
+Holds no adapter: the durable side offers them for Postgres and in memory, and one contract suite holds both to these words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from headwater.storage.leases import Grant, PartitionKey, Progress
+from headwater.storage.model import EventPage, Filter, RecordedEvent
+
+
+class EventReader(Protocol):
+    """Reads pages of events. Part of every event store."""
+
+    async def read_page(self, source: str, after: int, limit: int, *, where: Filter = ...) -> EventPage: ...
+
+    async def head(self) -> int: ...
+
+
+class Leases(Protocol):
+    """The time-limited rights to run partitions, all held by one session of this process."""
+
+    @property
+    def valid_until(self) -> float:
+        """The monotonic time up to which the server certainly still holds what was granted. Deliver only before it."""
+        ...
+
+    async def claim(self, keys: Sequence[PartitionKey]) -> list[Grant]:
+        """Try once to get each lease; returns the grants. Never waits for another owner.
+
+        Each grant has raised the partition's epoch. Raises StoreUnavailable when the session is gone (everything that
+        it held is, too).
+        """
+        ...
+
+    async def release(self, grants: Sequence[Grant]) -> None:
+        """Give leases back at once. Safe to repeat."""
+        ...
+
+    def lost(self, grant: Grant) -> bool:
+        """Whether the session that this grant was made to has ended, or may have."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """The durable progress of partitions. Each write names the grant's epoch and does nothing when that is stale."""
+
+    async def save(self, grant: Grant, progress: Progress, *, conn: Any = None) -> None:
+        """Save how far the partition came. Raises StaleEpoch; safe to repeat. ``conn`` joins a transaction."""
+        ...
+
+    async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
+        """Say what the partition is doing, for operators. Raises StaleEpoch."""
+        ...
+
+    async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:
+        """Set events aside. Raises StaleEpoch; the same event parked again changes nothing."""
+        ...
+
+    async def parked_keys(self, grant: Grant) -> set[str]:
+        """The partition keys that have parked events: later events of them must wait behind."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedEvent:
+    """An event to set aside, with the reason."""
+
+    event: RecordedEvent
+    key: str | None
+    reason: str
+    error: str | None
+    attempts: int
+
+
+class Hints(Protocol):
+    """Notifications that the head moved. Any may be lost, late, doubled or wrong: they only save waiting."""
+
+    def listen(self) -> AsyncIterator[int]:
+        """Yield heads as they are announced; ends only when cancelled, reconnects by itself."""
+        ...
+
+    async def publish(self, head: int) -> None:
+        """Announce a head. Never raises and never takes longer than a few milliseconds of the caller's time."""
+        ...
+
+
+class Clock(Protocol):
+    """Time as an argument."""
+
+    def monotonic(self) -> float: ...
+
+
+class Consumer(Protocol):
+    """One executor of the handler: in this process, or an actor elsewhere."""
+
+    async def handle(self, delivery: Delivered) -> None:
+        """Run the handler on a delivery; returns when it is handled, raises what the handler raised.
+
+        Raises ConsumerLost when the executor is gone and it is unknown whether the handler ran.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What a consumer gets: a run of events with all that the handler may want to know."""
+
+    delivery_id: int
+    events: Sequence[RecordedEvent]
+    attempt: int
+    grant: Grant
+    """Under which right: name, partition and epoch."""
+    commit: Progress | None = None
+    """Exactly-once only: what the consumer must save in the handler's own transaction before it commits."""
+    replaying: bool = False
+
+
+class ConsumerLost(Exception):
+    """The executor of the handler is gone; whether the handler ran is unknown."""
