@@ -114,7 +114,7 @@ class EventStore(Protocol):
         where: Filter = EVERYTHING,
         conn: Connection | None = None,
     ) -> list[RecordedEvent]:
-        """Read up to ``limit`` events in the store-wide order from position ``start`` (inclusive), filtered by the server."""
+        """Read up to ``limit`` events in the store-wide order from position ``start`` (inclusive) on."""
         ...
 
     def stream(

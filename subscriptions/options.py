@@ -86,8 +86,8 @@ class SubscriptionOptions:
     """0: the handler runs in the owner's process, one delivery at a time. N: on N handler actors, in parallel."""
     partition_by: str | None = None
     """The events that must stay in order with each other when there are several consumers or partitions: ``"stream"``
-    (what None means), ``"category"``, ``"correlation_id"``, ``"data.<field>"``, ``"metadata.<field>"``, or the import path of a function of
-    the event. Events with the key None have no order among each other."""
+    (what None means), ``"category"``, ``"correlation_id"``, ``"data.<field>"``, ``"metadata.<field>"``, or the import
+    path of a function of the event. Events with the key None have no order among each other."""
     partitions: int = 1
     """How many owners share the subscription, each with its own checkpoint."""
     selector: str | None = None

@@ -1,6 +1,6 @@
 """What the deciding side needs from the outside, as narrow protocols, and the values that cross them.
 
-Holds no adapter: the durable side offers them for Postgres and in memory, and one contract suite holds both to these words.
+Holds no adapter: the durable side offers them for Postgres and in memory; one contract suite holds both to this.
 """
 
 from __future__ import annotations
