@@ -1,0 +1,127 @@
+"""The app: what a program registers its subscriptions with, and where its store is.
+
+Registers only: it opens nothing and starts nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from headwater.storage.errors import ConfigurationError, InvalidArgument
+from headwater.storage.model import MAX_NAME_BYTES
+from headwater.subscriptions.imports import import_path
+from headwater.subscriptions.options import SubscriptionOptions
+
+DATABASE_URL = "HEADWATER_DATABASE_URL"
+REDIS_URL = "HEADWATER_REDIS_URL"
+SCHEMA = "HEADWATER_SCHEMA"
+DEFAULT_SCHEMA = "headwater"
+
+P = ParamSpec("P")
+S = TypeVar("S")
+R = TypeVar("R")
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A subscription as a program wants it: its name, where its handler is found, its options."""
+
+    name: str
+    handler: str
+    """Import path of a function, or of a class with ``handle``."""
+    options: SubscriptionOptions
+
+
+def _with_options(
+    make: Callable[P, SubscriptionOptions],
+) -> Callable[[Callable[[S, str, SubscriptionOptions], R]], Callable[Concatenate[S, str, P], R]]:
+    """Let a method take an option class's fields as keyword arguments, typed, without stating them again."""
+
+    def decorate(method: Callable[[S, str, SubscriptionOptions], R]) -> Callable[Concatenate[S, str, P], R]:
+        @functools.wraps(method)
+        def call(self: S, name: str, /, *args: P.args, **options: P.kwargs) -> R:
+            return method(self, name, make(*args, **options))
+
+        return call
+
+    return decorate
+
+
+class App:
+    """A program's subscriptions, and the store that they read.
+
+    >>> app = App("shop")
+    >>> @app.subscription("totals", batch_size=500)
+    ... async def totals(events, context): ...
+
+    Run it with ``headwater run module:app``.
+    """
+
+    def __init__(
+        self, name: str, *, database_url: str | None = None, redis_url: str | None = None, schema: str | None = None
+    ) -> None:
+        self.name = name
+        self._database_url = database_url
+        self._redis_url = redis_url
+        self._schema = schema
+        self._registrations: dict[str, Registration] = {}
+
+    @property
+    def database_url(self) -> str:
+        """Where the events are: the argument, else HEADWATER_DATABASE_URL. Raises ConfigurationError for neither."""
+        url = self._database_url or os.environ.get(DATABASE_URL)
+        if not url:
+            raise ConfigurationError(f"app {self.name!r} has no database: pass database_url or set {DATABASE_URL}")
+        return url
+
+    @property
+    def redis_url(self) -> str | None:
+        """Where append hints go: the argument, else HEADWATER_REDIS_URL; None: subscriptions poll."""
+        return self._redis_url or os.environ.get(REDIS_URL) or None
+
+    @property
+    def schema(self) -> str:
+        """The Postgres schema of the store: the argument, else HEADWATER_SCHEMA, else ``headwater``."""
+        return self._schema or os.environ.get(SCHEMA) or DEFAULT_SCHEMA
+
+    @property
+    def registrations(self) -> tuple[Registration, ...]:
+        """Everything registered so far, in order of registration."""
+        return tuple(self._registrations.values())
+
+    @_with_options(SubscriptionOptions)
+    def subscription(self, name: str, options: SubscriptionOptions) -> Callable[[H], H]:
+        """Register the decorated function or class as the handler of the subscription ``name``.
+
+        The keyword arguments are the fields of SubscriptionOptions. The handler stays as it is. Raises
+        InvalidArgument, ImportPathError.
+        """
+
+        def register(handler: H) -> H:
+            self.register(name, handler, options)
+            return handler
+
+        return register
+
+    def register(self, name: str, handler: Callable[..., Any] | str, options: SubscriptionOptions) -> Registration:
+        """Register a handler, itself or by its import path, as the subscription ``name``.
+
+        Raises InvalidArgument for a name that is taken, empty or too long; ImportPathError for a handler that no other
+        process could import.
+        """
+        if not name or len(name.encode()) > MAX_NAME_BYTES:
+            raise InvalidArgument("subscription", f"{name!r} must have 1 to {MAX_NAME_BYTES} bytes")
+        if name in self._registrations:
+            raise InvalidArgument("subscription", f"{name!r} is registered in app {self.name!r} already")
+        path = handler if isinstance(handler, str) else import_path(handler)
+        registration = Registration(name, path, options)
+        self._registrations[name] = registration
+        return registration
+
+    def __repr__(self) -> str:
+        return f"<App {self.name} subscriptions={sorted(self._registrations)}>"

@@ -1,0 +1,79 @@
+"""Consumers: executors of the handler. Here the one that runs it in this process.
+
+Never retries and never decides: it runs one delivery and says how that went.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Protocol
+
+from headwater.storage.leases import Grant, Progress
+from headwater.subscriptions.handler import Context, Handler
+from headwater.subscriptions.ports import Delivered
+
+
+class Transactions(Protocol):
+    """Transactions that commit a handler's writes and the checkpoint together, or neither."""
+
+    def open(self, grant: Grant, progress: Progress) -> AbstractAsyncContextManager[Any]:
+        """Enter a transaction; leaving it without an error saves ``progress`` under the grant's epoch and commits.
+
+        Raises StaleEpoch on leaving when another owner has been granted the lease since; nothing is written then.
+        """
+        ...
+
+    def open_sync(self, grant: Grant, progress: Progress) -> AbstractContextManager[Any]:
+        """The same for a sync handler, which runs in a thread."""
+        ...
+
+
+class LocalConsumer:
+    """Runs a handler in this process, one delivery at a time."""
+
+    def __init__(self, handler: Handler, transactions: Transactions, index: int = 0) -> None:
+        self._handler = handler
+        self._transactions = transactions
+        self._index = index
+
+    async def start(self) -> None:
+        """Start the handler. Call once, before the first delivery."""
+        await self._handler.start()
+
+    async def handle(self, delivery: Delivered) -> None:
+        """Run the handler on a delivery; raises what the handler raised.
+
+        With ``delivery.commit`` the handler's writes and that progress are committed together, or neither: StaleEpoch
+        means that nothing was written.
+        """
+        if delivery.commit is None:
+            await self._handler(delivery.events, self._context(delivery, None))
+        elif self._handler.is_async:
+            async with self._transactions.open(delivery.grant, delivery.commit) as transaction:
+                await self._handler(delivery.events, self._context(delivery, transaction))
+        else:
+            await self._handler.in_thread(lambda: self._run_in_transaction(delivery))
+
+    def _run_in_transaction(self, delivery: Delivered) -> None:
+        assert delivery.commit is not None
+        with self._transactions.open_sync(delivery.grant, delivery.commit) as transaction:
+            self._handler.run(delivery.events, self._context(delivery, transaction))
+
+    def _context(self, delivery: Delivered, transaction: Any) -> Context:
+        grant = delivery.grant
+        return Context(
+            subscription=grant.key.subscription,
+            partition=grant.key.partition,
+            epoch=grant.epoch,
+            attempt=delivery.attempt,
+            replaying=delivery.replaying,
+            consumer=self._index,
+            transaction=transaction,
+        )
+
+    async def close(self) -> None:
+        """Stop the handler; safe to repeat."""
+        await self._handler.stop()
+
+    def __repr__(self) -> str:
+        return f"<LocalConsumer {self._index} of {self._handler!r}>"

@@ -1,0 +1,134 @@
+"""The user's handler, whatever its shape, called in one way; and what it may know about a delivery.
+
+Never decides what a failure means: whatever the handler raises goes to the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.storage.errors import ConfigurationError
+from headwater.storage.model import RecordedEvent
+from headwater.subscriptions.imports import resolve
+from headwater.subscriptions.options import SubscriptionOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a handler may know about the delivery in its hands."""
+
+    subscription: str
+    partition: int
+    """Which partition of the subscription; 0 when there is one."""
+    epoch: int
+    """The fencing token: rises with each grant. A side effect that carries it can refuse an older owner's."""
+    attempt: int
+    """1 at first; more when the same events were handed out before and did not get through."""
+    replaying: bool
+    """True while an operator's replay hands out events that were settled before."""
+    consumer: int
+    """Which consumer of the subscription runs this, from 0."""
+    transaction: Any = None
+    """Exactly-once only: the connection of the transaction that also saves the checkpoint (psycopg's
+    ``AsyncConnection`` for an async handler, ``Connection`` for a sync one). Write through it; do not commit it."""
+
+
+class Handler:
+    """One consumer's instance of a user's handler.
+
+    Takes a function or a class with ``handle``, sync or async, of ``(event)`` or ``(event, context)``; with a batch
+    size above 1 the first argument is a list. A class is made once and may have ``start`` and ``stop``. Sync code runs
+    in a thread of its own, so that it never keeps the owner from renewing its lease.
+    """
+
+    def __init__(self, target: Any, options: SubscriptionOptions, name: str = "handler") -> None:
+        self._name = name
+        self._batched = options.batch_size > 1
+        self._map: Callable[[RecordedEvent], Any] | None = None
+        if options.mapper is not None:
+            self._map = resolve(options.mapper)
+        self._instance = target() if inspect.isclass(target) else target
+        call = getattr(self._instance, "handle", None) or self._instance
+        if not callable(call):
+            raise ConfigurationError(f"{name}: {target!r} is neither a function nor a class with a method 'handle'")
+        self._call = call
+        self._takes_context = _takes_context(call, name)
+        self.is_async = _is_async(call)
+        """Whether the handler is a coroutine function: decides which kind of transaction it gets."""
+        self._thread: ThreadPoolExecutor | None = None
+
+    @classmethod
+    def load(cls, path: str, options: SubscriptionOptions) -> Handler:
+        """Import a handler by its path. Raises ImportPathError, ConfigurationError."""
+        return cls(resolve(path), options, path)
+
+    async def start(self) -> None:
+        """Let a handler class open what it needs."""
+        await self._optional("start")
+
+    async def stop(self) -> None:
+        """Let a handler class close what it opened; safe to repeat."""
+        await self._optional("stop")
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread = None
+
+    async def __call__(self, events: Sequence[RecordedEvent], context: Context) -> None:
+        """Handle a delivery, on this loop when the handler is async, else in its thread."""
+        if self.is_async:
+            for arguments in self._calls(events, context):
+                await self._call(*arguments)
+        else:
+            await self.in_thread(lambda: self.run(events, context))
+
+    def run(self, events: Sequence[RecordedEvent], context: Context) -> None:
+        """Handle a delivery right here: sync handlers only."""
+        for arguments in self._calls(events, context):
+            self._call(*arguments)
+
+    async def in_thread(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in this consumer's own thread."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"headwater-{self._name}")
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _calls(self, events: Sequence[RecordedEvent], context: Context) -> list[tuple[Any, ...]]:
+        subjects: list[Any] = list(events) if self._map is None else [self._map(event) for event in events]
+        rest = (context,) if self._takes_context else ()
+        if self._batched:
+            return [(subjects, *rest)]
+        return [(subject, *rest) for subject in subjects]
+
+    async def _optional(self, name: str) -> None:
+        method = getattr(self._instance, name, None)
+        if inspect.isfunction(self._instance) or not callable(method):
+            return
+        if _is_async(method):
+            await method()
+        else:
+            await self.in_thread(method)
+
+    def __repr__(self) -> str:
+        return f"<Handler {self._name} {'async' if self.is_async else 'sync'}>"
+
+
+def _is_async(call: Any) -> bool:
+    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
+
+
+def _takes_context(call: Any, name: str) -> bool:
+    """Tell ``(event)`` from ``(event, context)``. Raises ConfigurationError for any other shape."""
+    signature = inspect.signature(call)
+    with contextlib.suppress(TypeError):
+        signature.bind(object(), object())
+        return True
+    with contextlib.suppress(TypeError):
+        signature.bind(object())
+        return False
+    raise ConfigurationError(f"{name} takes {signature}: a handler takes (event) or (event, context)")
