@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headwater.storage.model import RecordedEvent
+
 
 @dataclass(frozen=True, slots=True)
 class PartitionKey:
@@ -46,3 +48,16 @@ class Progress:
     """Events handed to the handler again since the last save."""
     stream_id: int | None = None
     """The incarnation of the stream that the numbers count in; None for the store-wide order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedEvent:
+    """An event to set aside, with the reason."""
+
+    event: RecordedEvent
+    key: str | None
+    """Its partition key: later events of the same key wait behind it."""
+    reason: str
+    """``"failed"`` for the event that failed, ``"behind"`` for a later one of the same key."""
+    error: str | None
+    attempts: int

@@ -9,8 +9,20 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headwater.storage.leases import Grant, PartitionKey, Progress
+from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress
 from headwater.storage.model import EventPage, Filter, RecordedEvent
+
+__all__ = [
+    "Checkpoints",
+    "Clock",
+    "Consumer",
+    "ConsumerLost",
+    "Delivered",
+    "EventReader",
+    "Hints",
+    "Leases",
+    "ParkedEvent",
+]
 
 
 class EventReader(Protocol):
@@ -49,8 +61,16 @@ class Leases(Protocol):
 class Checkpoints(Protocol):
     """The durable progress of partitions. Each write names the grant's epoch and does nothing when that is stale."""
 
-    async def save(self, grant: Grant, progress: Progress, *, conn: Any = None) -> None:
-        """Save how far the partition came. Raises StaleEpoch; safe to repeat. ``conn`` joins a transaction."""
+    async def save(self, grant: Grant, progress: Progress, *, conn: Any = None, durable: bool = False) -> None:
+        """Save how far the partition came; a lower checkpoint than the saved one changes nothing.
+
+        Raises StaleEpoch; safe to repeat. ``conn`` joins a transaction. Without ``durable`` a crash of the database
+        server may take the last moments' saves back, which only delivers again; at-most-once must ask for it.
+        """
+        ...
+
+    async def rewind(self, grant: Grant, progress: Progress) -> None:
+        """Set the progress, also to a lower checkpoint: what an operator asked for. Raises StaleEpoch."""
         ...
 
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
@@ -64,17 +84,6 @@ class Checkpoints(Protocol):
     async def parked_keys(self, grant: Grant) -> set[str]:
         """The partition keys that have parked events: later events of them must wait behind."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class ParkedEvent:
-    """An event to set aside, with the reason."""
-
-    event: RecordedEvent
-    key: str | None
-    reason: str
-    error: str | None
-    attempts: int
 
 
 class Hints(Protocol):

@@ -5,6 +5,8 @@ CREATE TABLE "headwater"."subscriptions" (
     "name" text COLLATE "C" NOT NULL UNIQUE,
     -- Where a process finds the handler: 'package.module:attribute'.
     "handler" text NOT NULL,
+    -- A stream's name, or '$all'. Fixed: the checkpoints count in it.
+    "source" text COLLATE "C" NOT NULL DEFAULT '$all',
     -- The options as registered (source, filter, delivery mode, batch sizes, failure policy, ...).
     "options" json NOT NULL,
     "partitions" integer NOT NULL DEFAULT 1 CHECK ("partitions" > 0),
@@ -55,6 +57,16 @@ CREATE TABLE "headwater"."hosts" (
     "draining" boolean NOT NULL DEFAULT false,
     "started_at" timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+
+-- One row: which plan of assignments is in force. Whoever becomes the supervisor raises the generation, and a supervisor
+-- that was replaced meanwhile writes nothing.
+CREATE TABLE "headwater"."plan" (
+    "only" boolean PRIMARY KEY DEFAULT true CHECK ("only"),
+    "generation" bigint NOT NULL DEFAULT 0,
+    "supervisor" text,
+    "since" timestamptz
+);
+INSERT INTO "headwater"."plan" DEFAULT VALUES;
 
 CREATE TABLE "headwater"."parked_events" (
     "parked_id" bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
