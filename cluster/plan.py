@@ -1,0 +1,278 @@
+"""Placement, decided purely: given the hosts alive and the partitions wanted, who should own and who should stand by.
+
+Never does I/O and keeps nothing between calls: the same facts give the same plan, in any process.
+
+A partition moves in two steps, so that a hand-over costs no handler start: its target is made standby first, and owner
+once it has said that it is ready. While a hand-over is under way its old owner is neither the wanted owner nor the
+wanted standby; an owner that *is* the wanted standby has taken over from a dead one, and is left where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """A host that is alive."""
+
+    host: str
+    node: str
+    draining: bool = False
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """What its node has in all, by the cluster's names: ``{"GPU": 1.0}``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionFacts:
+    """A partition that should run, and where it stands."""
+
+    lock_id: int
+    subscription: str
+    owner: str | None = None
+    """The host that holds the lease."""
+    standby: str | None = None
+    """The host that has said it is ready to take over."""
+    wanted_owner: str | None = None
+    wanted_standby: str | None = None
+    lag: int = 0
+    granted_at: float = 0.0
+    needs: tuple[tuple[str, float], ...] = ()
+    """The resources that the handler's actors ask for: only nodes that have them are eligible."""
+    target: str | None = None
+    """The node that an operator asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Who should own a partition and who should stand by."""
+
+    lock_id: int
+    owner: str | None
+    standby: str | None
+
+
+MAX_MOVES = 25
+"""How many partitions may be on the move at a time, for balance: a join never stirs up everything at once."""
+
+
+def plan(
+    partitions: Sequence[PartitionFacts], hosts: Sequence[HostFacts], max_moves: int = MAX_MOVES
+) -> list[Assignment]:
+    """Return the assignments that differ from what is wanted now.
+
+    Owners for each host end within one of each other, as far as needs allow; a standby is always on another node than
+    its owner; nothing moves that need not.
+    """
+    board = _Board(partitions, hosts)
+    board.settle_owners()
+    board.leave_draining_hosts()
+    board.follow_targets()
+    board.balance(max_moves)
+    board.settle_standbys()
+    board.balance_standbys(max_moves)
+    return board.changes()
+
+
+class _Board:
+    """The working state of one planning: each host's owners and standbys, updated as decisions fall."""
+
+    def __init__(self, partitions: Sequence[PartitionFacts], hosts: Sequence[HostFacts]) -> None:
+        self.partitions = sorted(partitions, key=lambda p: p.lock_id)
+        self.hosts = {host.host: host for host in sorted(hosts, key=lambda h: h.host)}
+        self.owner: dict[int, str | None] = {}
+        self.standby: dict[int, str | None] = {}
+        self.owned: dict[str, list[PartitionFacts]] = {host: [] for host in self.hosts}
+        self.standing: dict[str, int] = dict.fromkeys(self.hosts, 0)
+        self.moving: set[int] = set()
+
+    # Owners
+
+    def settle_owners(self) -> None:
+        """Keep every owner that can stay, accept every takeover, and give what has none to the least loaded."""
+        orphans = []
+        for partition in self.partitions:
+            self.standby[partition.lock_id] = partition.wanted_standby
+            owner = self._present_owner(partition)
+            if owner is None:
+                orphans.append(partition)
+            else:
+                self._own(partition, owner)
+        for partition in sorted(orphans, key=lambda p: (-p.lag, p.lock_id)):
+            self._own(partition, self._least_loaded(partition))
+
+    def _present_owner(self, partition: PartitionFacts) -> str | None:
+        took_over = partition.owner is not None and partition.owner == partition.wanted_standby
+        wanted, standby = partition.wanted_owner, partition.wanted_standby
+        choices = [partition.owner, wanted, standby] if took_over else [wanted, partition.owner, standby]
+        return next((c for c in choices if c is not None and self._eligible(partition, c)), None)
+
+    def leave_draining_hosts(self) -> None:
+        """Hand over what draining hosts own, all at once: to the standby that is ready, else prepare one."""
+        for host in self.hosts.values():
+            if host.draining:
+                for partition in list(self.owned[host.host]):
+                    ready = partition.standby is not None and self._fit(partition, partition.standby)
+                    self._move(partition, partition.standby if ready else self._least_loaded(partition))
+
+    def follow_targets(self) -> None:
+        """Move what an operator asked to move."""
+        for partition in self.partitions:
+            owner = self.owner[partition.lock_id]
+            if partition.target is None or (owner is not None and self.hosts[owner].node == partition.target):
+                continue
+            on_node = [h.host for h in self.hosts.values() if h.node == partition.target]
+            self._move(partition, self._least_loaded(partition, on_node))
+
+    def balance(self, max_moves: int) -> None:
+        """Move partitions from the fullest host to the emptiest until they are within one of each other."""
+        load = {host: len(owned) for host, owned in self.owned.items()}
+        self.moving |= {p.lock_id for p in self.partitions if self._on_the_move(p)}
+        while len(self.moving) < max_moves:
+            move = self._best_move(load)
+            if move is None:
+                return
+            partition, source, target = move
+            self.moving.add(partition.lock_id)
+            load[source] -= 1
+            load[target] += 1
+            self._move(partition, target)
+
+    def _on_the_move(self, partition: PartitionFacts) -> bool:
+        return partition.owner in self.hosts and partition.owner not in (
+            self.owner[partition.lock_id],
+            partition.wanted_standby,
+        )
+
+    def _best_move(self, load: Mapping[str, int]) -> tuple[PartitionFacts, str, str] | None:
+        """Return the move that helps most: what is ready first, then what has been in one place for longest."""
+        for source in sorted(load, key=lambda h: (-load[h], h)):
+            for target in sorted(load, key=lambda h: (load[h], h)):
+                if load[source] - load[target] < 2:
+                    break
+                movable = [
+                    p
+                    for p in self.owned[source]
+                    if p.lock_id not in self.moving and p.target is None and self._fit(p, target)
+                ]
+                if movable:
+                    return min(movable, key=lambda p: self._reluctance(p, source, target)), source, target
+        return None
+
+    def _reluctance(self, partition: PartitionFacts, source: str, target: str) -> tuple[bool, bool, int, float, int]:
+        return (
+            partition.standby != target,
+            self.standby[partition.lock_id] != target,
+            self._siblings(partition, target) - self._siblings(partition, source),
+            partition.granted_at,
+            partition.lock_id,
+        )
+
+    def _move(self, partition: PartitionFacts, target: str | None) -> None:
+        """Make ``target`` the owner when it is ready (or nobody runs the partition now), else the standby."""
+        lock_id = partition.lock_id
+        if target is None or target == self.owner[lock_id]:
+            return
+        self.moving.add(lock_id)
+        if partition.standby == target or partition.owner not in self.hosts:
+            self._own(partition, target)
+        else:
+            self.standby[lock_id] = target
+
+    # Standbys
+
+    def settle_standbys(self) -> None:
+        """Keep each standby that is alive and on another node than the owner; choose one where there is none."""
+        without = []
+        for partition in self.partitions:
+            standby = self.standby[partition.lock_id]
+            if standby is not None and self._may_stand_by(partition, standby):
+                self.standing[standby] += 1
+            else:
+                self.standby[partition.lock_id] = None
+                without.append(partition)
+        for partition in without:
+            choices = [h for h in self.hosts if self._may_stand_by(partition, h) and h != partition.owner]
+            if not choices:
+                continue
+            chosen = min(
+                choices, key=lambda h: (self._stands_by_for(h, self.owner[partition.lock_id]), self.standing[h], h)
+            )
+            self.standby[partition.lock_id] = chosen
+            self.standing[chosen] += 1
+
+    def balance_standbys(self, max_moves: int) -> None:
+        """Spread the standbys too, so that the next death is shared; only while no owner is on the move."""
+        if self.moving:
+            return
+        for _ in range(max_moves):
+            most = max(self.standing, key=lambda h: (self.standing[h], h), default=None)
+            if most is None:
+                return
+            swap = next(
+                (
+                    (p, h)
+                    for h in sorted(self.standing, key=lambda h: (self.standing[h], h))
+                    if self.standing[most] - self.standing[h] >= 2
+                    for p in self.partitions
+                    if self.standby[p.lock_id] == most and self._may_stand_by(p, h)
+                ),
+                None,
+            )
+            if swap is None:
+                return
+            self.standby[swap[0].lock_id] = swap[1]
+            self.standing[most] -= 1
+            self.standing[swap[1]] += 1
+
+    def _may_stand_by(self, partition: PartitionFacts, host: str) -> bool:
+        owner = self.owner[partition.lock_id]
+        if owner is None or not self._fit(partition, host):
+            return False
+        return self.hosts[host].node != self.hosts[owner].node
+
+    def _stands_by_for(self, host: str, owner: str | None) -> int:
+        """Count how many of an owner's partitions a host stands by for: a node's death spreads over all others."""
+        return sum(1 for p in self.owned.get(owner or "", ()) if self.standby[p.lock_id] == host)
+
+    # Both
+
+    def _own(self, partition: PartitionFacts, host: str | None) -> None:
+        before = self.owner.get(partition.lock_id)
+        if before is not None:
+            self.owned[before].remove(partition)
+        self.owner[partition.lock_id] = host
+        if host is not None:
+            self.owned[host].append(partition)
+
+    def _least_loaded(self, partition: PartitionFacts, among: Iterable[str] | None = None) -> str | None:
+        choices = [h for h in (self.hosts if among is None else among) if self._fit(partition, h)]
+        return min(
+            choices,
+            key=lambda h: (len(self.owned[h]), self._siblings(partition, h), sum(p.lag for p in self.owned[h]), h),
+            default=None,
+        )
+
+    def _siblings(self, partition: PartitionFacts, host: str) -> int:
+        return sum(1 for p in self.owned[host] if p.subscription == partition.subscription)
+
+    def _fit(self, partition: PartitionFacts, host: str) -> bool:
+        """Whether the host may be given the partition."""
+        return self._eligible(partition, host) and not self.hosts[host].draining
+
+    def _eligible(self, partition: PartitionFacts, host: str) -> bool:
+        facts = self.hosts.get(host)
+        return facts is not None and all(facts.resources.get(name, 0.0) >= amount for name, amount in partition.needs)
+
+    def changes(self) -> list[Assignment]:
+        return [
+            Assignment(p.lock_id, self.owner[p.lock_id], self.standby[p.lock_id])
+            for p in self.partitions
+            if (self.owner[p.lock_id], self.standby[p.lock_id]) != (p.wanted_owner, p.wanted_standby)
+        ]
+
+
+def applied(partition: PartitionFacts, assignment: Assignment) -> PartitionFacts:
+    """Return the partition's facts once the assignment is written."""
+    return replace(partition, wanted_owner=assignment.owner, wanted_standby=assignment.standby)
