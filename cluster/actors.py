@@ -1,0 +1,293 @@
+"""Ray, and nothing else: the actors around plain classes, the nodes as Ray sees them, a cluster on this machine.
+
+The only module that imports Ray. Holds no decision: what runs where is decided in ``plan`` and ``supervisor``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import sys
+from typing import Any, Final
+
+from headwater.cluster import environment
+
+environment.prepare(local=False)
+
+import ray  # noqa: E402
+import ray.exceptions  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
+from headwater.cluster.options import ClusterOptions  # noqa: E402
+from headwater.cluster.supervisor import NodeFacts  # noqa: E402
+from headwater.subscriptions.options import SubscriptionOptions  # noqa: E402
+from headwater.subscriptions.ports import ConsumerLost, Delivered  # noqa: E402
+
+NAMESPACE: Final = "headwater"
+HOST_LABEL: Final = "headwater-host"
+"""A node with this label set to ``no`` is given no host: a head, or a node kept for other work."""
+MANY_CALLS: Final = 1000
+"""How many calls an actor may have open at a time; whoever watches a host is in one that ends with it."""
+CLOSE_TIMEOUT: Final = 5.0
+"""How long a handler may take to stop before its process is ended."""
+OBJECT_STORE: Final = 80 * 1024 * 1024
+"""The shared memory of a local node: deliveries are sent inline, so the least that Ray accepts is enough."""
+
+
+def connect(address: str) -> None:
+    """Join a running Ray cluster as a driver. Never starts one."""
+    ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, ignore_reinit_error=True)
+
+
+def disconnect() -> None:
+    """Leave the Ray cluster; detached actors stay."""
+    ray.shutdown()
+
+
+# The actors
+
+
+class _HostActor:
+    """One host on one node. Detached: it outlives the supervisor that started it."""
+
+    async def __init__(self, options: ClusterOptions, node: NodeFacts) -> None:
+        from headwater.cluster.wiring import make_host
+
+        _import_from(options)
+        consumers = functools.partial(ActorConsumer, options, ray.get_runtime_context().get_node_id())
+        self._host = make_host(options, node.name, node.resources, consumers)
+        self._running = asyncio.create_task(self._host.run(), name="headwater-host")
+
+    async def ended(self) -> None:
+        """Return when the host has ended; whoever waits here learns of its death, too."""
+        await asyncio.shield(self._running)
+
+    async def drain(self) -> None:
+        """Hand everything over and end."""
+        await self._host.drain()
+
+
+class _HandlerActor:
+    """One consumer: a handler in a process of its own."""
+
+    async def __init__(
+        self, options: ClusterOptions, handler: str, subscription: SubscriptionOptions, index: int
+    ) -> None:
+        from headwater.cluster.wiring import make_consumer
+
+        _import_from(options)
+        self._consumer = make_consumer(options, handler, subscription, index)
+        await self._consumer.start()
+
+    async def handle(self, delivery: Delivered) -> None:
+        await self._consumer.handle(delivery)
+
+    async def close(self) -> None:
+        await self._consumer.close()
+
+
+class _SupervisorActor:
+    """The supervisor of this Ray cluster; Ray starts it again wherever there is room."""
+
+    async def __init__(self, options: ClusterOptions) -> None:
+        from headwater.cluster.wiring import make_supervisor
+
+        self._running = asyncio.create_task(make_supervisor(options, RayNodes(options)).run())
+
+    async def ping(self) -> None:
+        """Answer when the supervisor runs."""
+        if self._running.done():
+            await self._running
+
+
+def _import_from(options: ClusterOptions) -> None:
+    for folder in reversed(options.import_from):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+
+
+def _actor(kind: type, **options: Any) -> Any:
+    """Make a plain class into an actor class that takes no CPU and many calls at a time."""
+    return ray.remote(kind).options(num_cpus=0, max_concurrency=MANY_CALLS, enable_task_events=False, **options)
+
+
+def ensure_supervisor(options: ClusterOptions, *, detached: bool) -> None:
+    """Start the supervisor of this deployment unless it is there; returns when it runs."""
+    supervisor = _actor(
+        _SupervisorActor,
+        name=f"headwater-supervisor-{options.deployment}",
+        namespace=NAMESPACE,
+        lifetime="detached" if detached else None,
+        get_if_exists=True,
+        max_restarts=-1,
+    ).remote(options)
+    ray.get(supervisor.ping.remote())
+    _kept.append(supervisor)
+
+
+_kept: list[Any] = []
+"""Handles whose loss would end an actor that is not detached."""
+
+
+# The nodes, for the supervisor
+
+
+class RayNodes:
+    """The nodes of this Ray cluster and the host actors on them. Ray's blocking calls run in a thread."""
+
+    def __init__(self, options: ClusterOptions) -> None:
+        self._options = options
+        self._watches: dict[str, Any] = {}
+
+    async def alive(self) -> list[NodeFacts]:
+        """Return the nodes that are alive and do not refuse a host."""
+        return [
+            NodeFacts(node_id=node["NodeID"], name=node["NodeName"], resources=node["Resources"])
+            for node in await asyncio.to_thread(ray.nodes)
+            if node["Alive"] and node["Labels"].get(HOST_LABEL) != "no"
+        ]
+
+    async def has_host(self, node: NodeFacts) -> bool:
+        """Whether a host actor lives there, whoever started it."""
+        return await asyncio.to_thread(self._has_host, node)
+
+    def _has_host(self, node: NodeFacts) -> bool:
+        watch = self._watches.get(node.node_id)
+        if watch is None:
+            try:
+                watch = ray.get_actor(self._name(node), NAMESPACE).ended.remote()
+            except ValueError:
+                return False
+            self._watches[node.node_id] = watch
+        ended, _ = ray.wait([watch], timeout=0)
+        if ended:
+            del self._watches[node.node_id]
+        return not ended
+
+    async def start_host(self, node: NodeFacts) -> None:
+        """Start a host actor on exactly that node."""
+        await asyncio.to_thread(self._start_host, node)
+
+    def _start_host(self, node: NodeFacts) -> None:
+        host = _actor(
+            _HostActor,
+            name=self._name(node),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
+        ).remote(self._options, node)
+        self._watches[node.node_id] = host.ended.remote()
+
+    def _name(self, node: NodeFacts) -> str:
+        return f"headwater-host-{self._options.deployment}-{node.node_id}"
+
+
+# Consumers
+
+
+class ActorConsumer:
+    """Runs a handler in an actor on the owner's node: one call for each delivery. A dead actor is replaced."""
+
+    def __init__(
+        self, options: ClusterOptions, node_id: str, handler: str, subscription: SubscriptionOptions, index: int
+    ) -> None:
+        resources = dict(subscription.resources)
+        self._make = functools.partial(
+            _actor(
+                _HandlerActor,
+                num_gpus=resources.pop("GPU", None),
+                resources=resources or None,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+            ).remote,
+            options,
+            handler,
+            subscription,
+            index,
+        )
+        self._index = index
+        self._actor: Any = None
+
+    async def start(self) -> None:
+        """Ask for the actor; the first delivery waits until it is there."""
+        if self._actor is None:
+            self._actor = self._make()
+
+    async def handle(self, delivery: Delivered) -> None:
+        """Send the delivery over and wait for the outcome; raises what the handler raised, or ConsumerLost."""
+        await self.start()
+        try:
+            await self._actor.handle.remote(delivery)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayActorError as error:
+            self._actor = None
+            raise ConsumerLost(f"handler actor {self._index} died: {str(error).splitlines()[0]}") from None
+
+    async def close(self) -> None:
+        """Let the handler stop, then end its process; safe to repeat."""
+        actor, self._actor = self._actor, None
+        if actor is None:
+            return
+        with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(actor.close.remote().future()), CLOSE_TIMEOUT)
+        ray.kill(actor)
+
+    def __repr__(self) -> str:
+        return f"<ActorConsumer {self._index}>"
+
+
+# A cluster on this machine
+
+
+class LocalRay:
+    """A head that hosts nothing and worker nodes, all on loopback and owned by this process's main thread."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, Any] = {}
+        with environment.without_probes():
+            self._cluster = Cluster(
+                initialize_head=True,
+                head_node_args={
+                    "num_cpus": 0,
+                    "node_name": "head",
+                    "labels": {HOST_LABEL: "no"},
+                    "include_dashboard": False,
+                    "object_store_memory": OBJECT_STORE,
+                    "_system_config": dict(environment.HEALTH_CHECKS),
+                },
+            )
+        connect(self._cluster.address)
+
+    def add_node(self, name: str, cpus: float = 1) -> int:
+        """Start a worker node; returns the process number of its raylet, which is the parent of all its workers."""
+        node = self._cluster.add_node(
+            wait=False,
+            num_cpus=cpus,
+            node_name=name,
+            object_store_memory=OBJECT_STORE,
+        )
+        self._nodes[name] = node
+        return int(self._raylet(name).pid)
+
+    def wait_for_nodes(self) -> None:
+        """Wait until the head knows every node."""
+        self._cluster.wait_for_nodes()
+
+    def reap(self) -> None:
+        """Take note of nodes that were killed: their raylets must not stay behind as zombies, nor their files."""
+        for name in [n for n in self._nodes if self._raylet(n).poll() is not None]:
+            self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+
+    def _raylet(self, name: str) -> Any:
+        return self._nodes[name].all_processes["raylet"][0].process
+
+    def shutdown(self) -> None:
+        """End the driver and every node."""
+        disconnect()
+        for node in self._nodes.values():
+            self._cluster.remove_node(node, allow_graceful=False)
+        self._nodes.clear()
+        self._cluster.shutdown()
