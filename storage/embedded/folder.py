@@ -60,7 +60,8 @@ class ServerFolder:
             raise ConfigurationError(f"cannot make the data folder {self.path}: {error.strerror}") from error
         if held and LOCK_NAME not in held:
             raise ConfigurationError(
-                f"the data folder {self.path} was not made by Headwater (it holds {', '.join(held[:3])}): name another one"
+                f"the data folder {self.path} was not made by Headwater (it holds {', '.join(held[:3])}): "
+                "name another one"
             )
 
     def rotate_log(self) -> Path:

@@ -1,0 +1,8 @@
+"""Loads the fixture plugins: one file for each concern, all of them in tests/plugins."""
+
+pytest_plugins = [
+    "tests.plugins.leaks",
+    "tests.plugins.environment",
+    "tests.plugins.servers",
+    "tests.plugins.databases",
+]
