@@ -27,7 +27,7 @@ async def until(
         answer = condition()
         value = await answer if inspect.isawaitable(answer) else answer
         if value:
-    XX
+            return value
         if time.monotonic() > end:
             raise AssertionError(_too_late(condition, deadline, what, value))
         await asyncio.sleep(POLL)
