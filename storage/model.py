@@ -205,6 +205,8 @@ class EventPage:
     """Everything of the source up to this number was looked at: the next read starts after it."""
     head: int
     """The source's highest number when the page was read; ``read_to == head`` means caught up."""
+    stream_id: int | None = None
+    """The incarnation of the stream that was read, when there is one; None for ``ALL``."""
 
 
 StreamStatus: TypeAlias = Literal["active", "deleted"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
+from headwater.storage.errors import InvalidArgument
 from headwater.storage.model import ALL, EVERYTHING, Filter
 
 
@@ -68,6 +69,13 @@ class RetryPolicy:
     never: tuple[type[BaseException], ...] = ()
     """Error classes that no retry can mend: ``then`` applies at once."""
 
+    def __post_init__(self) -> None:
+        """Refuse what can never work. Raises InvalidArgument."""
+        if self.attempts < 1:
+            raise InvalidArgument("attempts", f"must be 1 or more, not {self.attempts}")
+        if not 0 <= self.jitter <= 1:
+            raise InvalidArgument("jitter", f"must be from 0 to 1, not {self.jitter}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionOptions:
@@ -102,10 +110,24 @@ class SubscriptionOptions:
     """Save the checkpoint after so many settled events ..."""
     checkpoint_interval: timedelta = timedelta(milliseconds=200)
     """... or when so much time has passed since the first unsaved one."""
+    poll_interval: timedelta = timedelta(seconds=1)
+    """How long a lost hint can delay an event: the source is looked at this often when nothing was announced."""
     handler_timeout: timedelta | None = None
     """How long one delivery may take before it counts as failed."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    breaker: int = 20
+    """Pause the subscription when so many events in a row used up their attempts: then it is not the events' fault."""
     drain_timeout: timedelta = timedelta(seconds=10)
     """How long a hand-over waits for what is in flight."""
     resources: tuple[tuple[str, float], ...] = ()
     """Ray resources that each handler actor needs: ``(("GPU", 1.0),)``."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can never work. Raises InvalidArgument."""
+        for name in ("batch_size", "partitions", "read_size", "max_in_flight", "checkpoint_events", "breaker"):
+            if getattr(self, name) < 1:
+                raise InvalidArgument(name, f"must be 1 or more, not {getattr(self, name)}")
+        if self.consumers < 0:
+            raise InvalidArgument("consumers", f"must be 0 or more, not {self.consumers}")
+        if self.delivery is not Delivery.AT_LEAST_ONCE and self.consumers:
+            raise InvalidArgument("consumers", f"{self.delivery.value} delivery goes to one consumer: use partitions")

@@ -22,6 +22,7 @@ __all__ = [
     "Hints",
     "Leases",
     "ParkedEvent",
+    "Unmendable",
 ]
 
 
@@ -64,9 +65,15 @@ class Checkpoints(Protocol):
     async def save(self, grant: Grant, progress: Progress, *, conn: Any = None, durable: bool = False) -> None:
         """Save how far the partition came; a lower checkpoint than the saved one changes nothing.
 
-        Raises StaleEpoch; safe to repeat. ``conn`` joins a transaction. Without ``durable`` a crash of the database
+        Raises StaleEpoch; safe to repeat. ``conn`` joins a transaction: then a checkpoint that is not above the saved
+        one raises UnexpectedAck, so that a handler that hung and comes back late cannot commit its effects a second
+        time. Without ``durable`` a crash of the database
         server may take the last moments' saves back, which only delivers again; at-most-once must ask for it.
         """
+        ...
+
+    async def load(self, grant: Grant) -> Progress:
+        """Return the saved progress: asked for when the outcome of a commit is unknown. Raises StaleEpoch."""
         ...
 
     async def rewind(self, grant: Grant, progress: Progress) -> None:
@@ -110,7 +117,9 @@ class Consumer(Protocol):
     async def handle(self, delivery: Delivered) -> None:
         """Run the handler on a delivery; returns when it is handled, raises what the handler raised.
 
-        Raises ConsumerLost when the executor is gone and it is unknown whether the handler ran.
+        Raises ConsumerLost when the executor is gone and it is unknown whether the handler ran; the next call gets a
+        new executor. Raises Unmendable, or lets it through, when no retry can help. Cancelled when the time-out of the
+        subscription is over or the lease is lost: the handler's code should then be stopped, or be left behind.
         """
         ...
 
@@ -133,3 +142,7 @@ class Delivered:
 
 class ConsumerLost(Exception):
     """The executor of the handler is gone; whether the handler ran is unknown."""
+
+
+class Unmendable(Exception):
+    """Raised by a handler, or around it: no retry of this delivery can help."""

@@ -1,0 +1,153 @@
+"""Leases, checkpoints and parked events in memory: the durable side of subscriptions for tests and simulations.
+
+Keeps the same promises as the Postgres adapters, within one process: epochs fence every write.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
+from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress
+
+
+@dataclass(slots=True)
+class _Row:
+    """What the database would hold of one partition."""
+
+    progress: Progress
+    epoch: int = 0
+    holder: int | None = None
+    phase: str = "new"
+    reason: str | None = None
+    delivered: int = 0
+    redelivered: int = 0
+    parked: dict[int, ParkedEvent] = field(default_factory=dict)
+
+
+class MemoryCoordination:
+    """The rows that every owner of a test shares: make one, and a ``MemoryLeases`` for each owner.
+
+    1. At most one session holds a partition.
+    2. A write under an epoch that is not the partition's raises StaleEpoch and changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[PartitionKey, _Row] = {}
+        self._sessions = count(1)
+
+    def new_session(self) -> int:
+        """Return the number of a new session; it holds nothing."""
+        return next(self._sessions)
+
+    def row(self, key: PartitionKey) -> _Row:
+        """Return the partition's row, made at first sight."""
+        return self._rows.setdefault(key, _Row(Progress(0)))
+
+    def start_at(self, key: PartitionKey, checkpoint: int) -> None:
+        """Let a partition begin after a number: what registration does."""
+        self.row(key).progress = Progress(checkpoint)
+
+    def fenced(self, grant: Grant) -> _Row:
+        """Return the row that a grant may write. Raises StaleEpoch."""
+        row = self.row(grant.key)
+        if row.epoch != grant.epoch:
+            raise StaleEpoch(grant.key.subscription, grant.key.partition, grant.epoch)
+        return row
+
+    def release_session(self, session: int) -> None:
+        """Free everything that a session holds: what the server does when a connection ends."""
+        for row in self._rows.values():
+            if row.holder == session:
+                row.holder = None
+
+
+class MemoryLeases:
+    """One owner's session."""
+
+    def __init__(self, coordination: MemoryCoordination, owner: str, *, valid_until: float = math.inf) -> None:
+        self._coordination = coordination
+        self._owner = owner
+        self._session: int | None = coordination.new_session()
+        self.valid_until = valid_until
+        """The monotonic time up to which grants certainly hold; set it to play a late heartbeat."""
+
+    async def claim(self, keys: Sequence[PartitionKey]) -> list[Grant]:
+        if self._session is None:
+            raise StoreUnavailable("the session has ended")
+        grants = []
+        for key in keys:
+            row = self._coordination.row(key)
+            if row.holder is None:
+                row.holder = self._session
+                row.epoch += 1
+                grants.append(Grant(key, row.epoch, self._owner, self._session, row.progress))
+        return grants
+
+    async def release(self, grants: Sequence[Grant]) -> None:
+        for grant in grants:
+            row = self._coordination.row(grant.key)
+            if row.holder == grant.session and row.epoch == grant.epoch:
+                row.holder = None
+
+    def lost(self, grant: Grant) -> bool:
+        return grant.session != self._session
+
+    def end_session(self) -> None:
+        """Play the end of the connection: everything it held is free for others."""
+        if self._session is not None:
+            self._coordination.release_session(self._session)
+            self._session = None
+
+    def reconnect(self) -> None:
+        """Open a new session; it holds nothing of the old one."""
+        self.end_session()
+        self._session = self._coordination.new_session()
+
+
+class MemoryCheckpoints:
+    """Progress, status and parked events of all partitions."""
+
+    def __init__(self, coordination: MemoryCoordination) -> None:
+        self._coordination = coordination
+
+    async def save(self, grant: Grant, progress: Progress, *, conn: Any = None, durable: bool = False) -> None:  # noqa: ARG002  # memory has one durability
+        row = self._coordination.fenced(grant)
+        if conn is not None:
+            if progress.checkpoint <= row.progress.checkpoint:
+                raise UnexpectedAck(grant.key.subscription, progress.checkpoint)
+            undo: Callable[[Callable[[], None]], None] = conn.on_rollback
+            before = row.progress, row.delivered, row.redelivered
+            undo(lambda: _restore(row, *before))
+        row.delivered += progress.delivered
+        row.redelivered += progress.redelivered
+        reborn = progress.stream_id != row.progress.stream_id
+        if reborn or progress.checkpoint >= row.progress.checkpoint:
+            row.progress = replace(progress, delivered=0, redelivered=0)
+
+    async def load(self, grant: Grant) -> Progress:
+        return self._coordination.fenced(grant).progress
+
+    async def rewind(self, grant: Grant, progress: Progress) -> None:
+        self._coordination.fenced(grant).progress = replace(progress, delivered=0, redelivered=0)
+
+    async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
+        row = self._coordination.fenced(grant)
+        row.phase, row.reason = phase, reason
+
+    async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:
+        row = self._coordination.fenced(grant)
+        for each in parked:
+            row.parked.setdefault(each.event.position, each)
+
+    async def parked_keys(self, grant: Grant) -> set[str]:
+        row = self._coordination.fenced(grant)
+        return {each.key for each in row.parked.values() if each.key is not None}
+
+
+def _restore(row: _Row, progress: Progress, delivered: int, redelivered: int) -> None:
+    row.progress, row.delivered, row.redelivered = progress, delivered, redelivered

@@ -1,0 +1,87 @@
+"""What the shell must do, as values.
+
+Holds no behaviour. Each effect, except Report and Refuse, is answered by exactly one input, however late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from headwater.storage.leases import Progress
+from headwater.storage.model import RecordedEvent
+from headwater.subscriptions.core.phases import Phase
+from headwater.subscriptions.ports import ParkedEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read the next page; answered by PageRead or ReadFailed."""
+
+    read_id: int
+    after: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand these events to that consumer; answered by Handled or Failed."""
+
+    delivery_id: int
+    consumer: int
+    events: Sequence[RecordedEvent]
+    attempt: int
+    commit: Progress | None
+    """Exactly-once only: what the handler's own transaction must save."""
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Make this progress durable; answered by Saved or SaveFailed. There is never more than one at a time."""
+
+    progress: Progress
+    rewind: bool = False
+    """Whether the checkpoint may fall: an operator asked for it."""
+    durable: bool = False
+    """Whether it must be on disk before anything is delivered: at-most-once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Ask for the durable progress; answered by Reloaded or SaveFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Set these events aside; answered by Parked or ParkFailed."""
+
+    token: int
+    parked: Sequence[ParkedEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell operators what the subscription is doing."""
+
+    phase: Phase
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Tell operators that an event was given up and passed over."""
+
+    event: RecordedEvent
+    error: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Tell whoever acknowledged this delivery that it is not in flight (any more)."""
+
+    delivery_id: int
+
+
+Effect: TypeAlias = Read | Deliver | Save | Reload | Park | Report | Skipped | Refuse

@@ -1,0 +1,164 @@
+"""The facts that a subscription's machine is told, as values.
+
+Holds no behaviour; what each fact leads to is in ``machine``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from headwater.storage.leases import Progress
+from headwater.storage.model import EventPage
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The lease is ours; the previous owner came so far, and left these keys with parked events."""
+
+    progress: Progress
+    parked_keys: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSeen:
+    """Somebody says that the source's head is here. It may be late, doubled or invented."""
+
+    head: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; nothing else happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageRead:
+    """The read of this id brought a page."""
+
+    read_id: int
+    page: EventPage
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFailed:
+    """The read of this id brought nothing but an error."""
+
+    read_id: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """A consumer has handled this delivery, or those of its events that are named by their numbers."""
+
+    delivery_id: int
+    numbers: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A consumer has not handled this delivery."""
+
+    delivery_id: int
+    error: str
+    mendable: bool = True
+    """False when no retry can help: the policy's last resort applies at once."""
+    lost: bool = False
+    """True when the consumer itself is gone and it is unknown whether the handler ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The progress that was to be saved is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaveFailed:
+    """The progress could not be saved; whether it is durable is unknown."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What the durable progress is, asked for because the outcome of a commit was unknown."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The events that were to be parked under this token are durable there."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParkFailed:
+    """The events could not be parked; whether they are is unknown, and parking them again is harmless."""
+
+    token: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """The right to run is over, or may be."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Deliver nothing more until resumed; what is in flight ends."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on: after a pause, a tripped breaker, or a stop by the failure policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Deliver nothing more, let what is in flight end, save, and finish."""
+
+    reason: str = "drained"
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """Begin again after this number (or skip forward to it), once nothing is in flight any more."""
+
+    to: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeysFreed:
+    """Every parked event of these keys is settled: their later events need not wait any more."""
+
+    keys: frozenset[str]
+
+
+Input: TypeAlias = (
+    Granted
+    | HeadSeen
+    | Tick
+    | PageRead
+    | ReadFailed
+    | Handled
+    | Failed
+    | Saved
+    | SaveFailed
+    | Reloaded
+    | Parked
+    | ParkFailed
+    | LeaseLost
+    | Pause
+    | Resume
+    | Drain
+    | Rewind
+    | KeysFreed
+)

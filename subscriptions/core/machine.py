@@ -1,0 +1,423 @@
+"""What a subscription's partition does next: told one fact after the other, it returns what is to be done.
+
+Does nothing itself: no I/O, no clock, no randomness of its own. The rules of order, retry, reading and saving stand in
+the modules beside this one; this is where they meet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from typing import Any, Final
+
+from headwater.storage.leases import Progress
+from headwater.storage.model import ALL, RecordedEvent
+from headwater.subscriptions.core import effects, inputs
+from headwater.subscriptions.core.batch import Batch
+from headwater.subscriptions.core.condition import Condition
+from headwater.subscriptions.core.failing import DIED, Failing
+from headwater.subscriptions.core.ledger import Ledger
+from headwater.subscriptions.core.phases import Cause, Phase, delivers
+from headwater.subscriptions.core.reading import Reading
+from headwater.subscriptions.core.saving import Saving
+from headwater.subscriptions.core.sieve import Sieve
+from headwater.subscriptions.core.work import Work
+from headwater.subscriptions.options import Delivery, SubscriptionOptions
+
+SPAN: Final = 16
+"""A key that does not get on may hold the watermark back by so many times ``max_in_flight``; then reading waits."""
+
+REST: Final = 1.0
+"""For so many seconds a consumer that was lost gets nothing, so that it does not burn the attempts of many events."""
+
+
+class Machine:
+    """One partition under one grant.
+
+    1. A delivery is in flight only after the durable progress says that it may be (its attempt is counted).
+    2. The checkpoint never passes an event that is neither handled, skipped nor durably parked.
+    3. A partition key is never with two consumers at once, and its events are delivered in order.
+    4. Once finished, it asks for nothing more.
+    5. An answer that nobody waits for changes nothing.
+    """
+
+    def __init__(
+        self,
+        options: SubscriptionOptions,
+        grant: inputs.Granted,
+        sieve: Sieve,
+        *,
+        consumers: int,
+        random: Callable[[], float],
+        now: float,
+    ) -> None:
+        self.condition = Condition()
+        self.wake_at: float | None = None
+        """When to give a Tick, if nothing else happens before."""
+        self._options = options
+        self._sieve = sieve
+        self._random = random
+        self._parallel = options.consumers > 0
+        self._transactional = options.delivery is Delivery.EXACTLY_ONCE
+        self._out: list[effects.Effect] = []
+        self._ids = count(1)
+        self._idle = deque(range(consumers))
+        self._resting: list[tuple[float, int]] = []
+        self._waiting: Batch | None = None
+        self._unknown: list[tuple[Batch, inputs.Failed]] = []
+        self._reloading = False
+        self._park_again: list[tuple[float, int]] = []
+        self._drain_by: float | None = None
+        self._rewind: int | None = None
+        self._rewinding = False
+        self._reading = Reading(now, poll_interval=options.poll_interval.total_seconds())
+        progress = grant.progress
+        self._ledger = Ledger(
+            progress, every=options.checkpoint_events, interval=options.checkpoint_interval.total_seconds()
+        )
+        self._start_at(progress.checkpoint)
+        self._work.blocked.update(grant.parked_keys)
+        if progress.in_flight_to > progress.checkpoint and options.delivery is not Delivery.AT_MOST_ONCE:
+            self._work.suspect(progress.in_flight_to, progress.attempt + 1)
+        self.condition.become(Cause.GRANTED, None, now)
+
+    def react(self, fact: inputs.Input, now: float) -> list[effects.Effect]:
+        """Take in one fact; returns what is to be done now, in this order. A finished machine answers nothing."""
+        if self.condition.phase is Phase.FINISHED:
+            return []
+        getattr(self, _METHODS[type(fact)])(fact, now)
+        self._plan(now)
+        out, self._out = self._out, []
+        return out
+
+    # What can be asked at any time.
+
+    @property
+    def checkpoint(self) -> int:
+        """The saved number up to which everything is settled."""
+        return self._ledger.durable.checkpoint
+
+    @property
+    def watermark(self) -> int:
+        """The number up to which everything is settled, saved or not."""
+        return self._work.window.watermark
+
+    @property
+    def head(self) -> int:
+        """The source's head, as the last read said."""
+        return self._reading.head
+
+    @property
+    def in_flight(self) -> int:
+        """How many events are delivered and undecided."""
+        return sum(len(batch.places) for batch, _ in self._work.in_flight.values())
+
+    @property
+    def unsettled(self) -> int:
+        """How many events are held in memory: read and not settled."""
+        return self._work.window.unsettled
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether stored events are known that were not read yet."""
+        return self._work.window.read_to < self._reading.head
+
+    @property
+    def at_capacity(self) -> bool:
+        """Whether reading waits because too much is unsettled."""
+        return self._room() < self._page_size() / 2
+
+    # Facts.
+
+    def _on_nothing(self, fact: inputs.Input, now: float) -> None:
+        pass
+
+    def _on_head(self, fact: inputs.HeadSeen, now: float) -> None:  # noqa: ARG002
+        if self._options.source != ALL or fact.head > self._work.window.read_to:
+            self._reading.wanted = True
+
+    def _on_page(self, fact: inputs.PageRead, now: float) -> None:
+        if not self._reading.ended(fact.read_id):
+            return
+        self.condition.relieve("read", now)
+        page, window = fact.page, self._work.window
+        known = self._ledger.durable.stream_id
+        if page.stream_id is not None and page.stream_id != known:
+            self._ledger.durable = replace(self._ledger.durable, stream_id=page.stream_id)
+            if known is not None:
+                # The stream was deleted for good and created again: its numbers begin anew.
+                self._rewind = 0
+                return
+        before, moved = window.watermark, page.read_to > window.read_to
+        faults = self._work.admit(page)
+        self._reading.brought(moved=moved, read_to=page.read_to, head=page.head)
+        if window.watermark > before:
+            self._ledger.settle(0, now)
+        for place, error in faults:
+            self._failing.give_up(Batch((place,)), error, now)
+
+    def _on_read_failed(self, fact: inputs.ReadFailed, now: float) -> None:
+        if self._reading.ended(fact.read_id):
+            self._reading.failed(now)
+            self.condition.trouble("read", f"reading failed: {fact.error}", now)
+
+    def _on_handled(self, fact: inputs.Handled, now: float) -> None:
+        batch = self._answered(fact.delivery_id)
+        if batch is None:
+            return
+        if batch.commit is not None:
+            self._ledger.committed(batch.commit)
+        self._failing.success(now)
+        self._settle(batch, now)
+
+    def _on_failed(self, fact: inputs.Failed, now: float) -> None:
+        batch = self._answered(fact.delivery_id, resting_until=now + REST if fact.lost else None)
+        if batch is None:
+            return
+        if batch.commit is not None:
+            # Whether the handler's transaction was committed is not certain: the durable progress tells.
+            self._unknown.append((batch, fact))
+        else:
+            self._failing.failure(batch, fact.error, mendable=fact.mendable, now=now)
+
+    def _on_reloaded(self, fact: inputs.Reloaded, now: float) -> None:
+        self._reloading = False
+        self.condition.relieve("save", now)
+        unknown, self._unknown = self._unknown, []
+        for batch, failure in unknown:
+            if fact.progress.checkpoint >= self._work.window.event(batch.places[-1]).number:
+                self._ledger.committed(replace(fact.progress, delivered=0, redelivered=0))
+                self._settle(batch, now)
+            else:
+                self._failing.failure(batch, failure.error, mendable=failure.mendable, now=now)
+
+    def _on_saved(self, fact: inputs.Saved, now: float) -> None:  # noqa: ARG002
+        self._ledger.saved()
+        self._rewinding = False
+        self.condition.relieve("save", now)
+
+    def _on_save_failed(self, fact: inputs.SaveFailed, now: float) -> None:
+        if self._rewinding:
+            self._rewind, self._rewinding = self._work.window.read_to, False
+        self._reloading = False
+        self._ledger.failed(now)
+        self.condition.trouble("save", f"saving the checkpoint failed: {fact.error}", now)
+
+    def _on_parked(self, fact: inputs.Parked, now: float) -> None:
+        places, _ = self._work.parking.pop(fact.token, ((), ()))
+        if places:
+            self._work.window.settle(places)
+            self._ledger.settle(len(places), now)
+            self.condition.relieve("park", now)
+
+    def _on_park_failed(self, fact: inputs.ParkFailed, now: float) -> None:
+        if fact.token in self._work.parking:
+            self._park_again.append((now + REST, fact.token))
+            self.condition.trouble("park", f"parking failed: {fact.error}", now)
+
+    def _on_lease_lost(self, fact: inputs.LeaseLost, now: float) -> None:
+        self.condition.become(Cause.LEASE_LOST, fact.reason, now)
+
+    def _on_pause(self, fact: inputs.Pause, now: float) -> None:
+        self.condition.become(Cause.PAUSE, fact.reason, now)
+
+    def _on_resume(self, fact: inputs.Resume, now: float) -> None:  # noqa: ARG002
+        self._failing.reset()
+        self.condition.become(Cause.RESUME, None, now)
+
+    def _on_drain(self, fact: inputs.Drain, now: float) -> None:
+        if self._drain_by is None:
+            self._drain_by = now + self._options.drain_timeout.total_seconds()
+        self.condition.become(Cause.DRAIN, fact.reason, now)
+
+    def _on_rewind(self, fact: inputs.Rewind, now: float) -> None:  # noqa: ARG002
+        self._rewind = fact.to
+
+    def _on_keys_freed(self, fact: inputs.KeysFreed, now: float) -> None:  # noqa: ARG002
+        self._work.blocked -= fact.keys
+
+    # Helpers of the facts.
+
+    def _start_at(self, number: int) -> None:
+        options = self._options
+        self._work = Work(self._sieve, start=number, parallel=self._parallel, batch_size=options.batch_size)
+        self._saving = Saving(options, self._ledger, self._work)
+        self._failing = Failing(options, self._work, self._ledger, self.condition, self._random, self._skipped)
+
+    def _skipped(self, event: RecordedEvent, error: str, attempts: int) -> None:
+        self._out.append(effects.Skipped(event, error, attempts))
+
+    def _answered(self, delivery_id: int, *, resting_until: float | None = None) -> Batch | None:
+        found = self._work.in_flight.pop(delivery_id, None)
+        if found is None:
+            self._out.append(effects.Refuse(delivery_id))
+            return None
+        batch, consumer = found
+        if resting_until is None:
+            self._idle.append(consumer)
+        else:
+            self._resting.append((resting_until, consumer))
+        return batch
+
+    def _settle(self, batch: Batch, now: float) -> None:
+        self._work.window.settle(batch.places)
+        self._ledger.settle(len(batch.places), now)
+        self._work.leave(batch)
+
+    # The plan: what follows from everything that is known now.
+
+    def _plan(self, now: float) -> None:
+        self.wake_at = None
+        if self.condition.phase is not Phase.FINISHED:
+            self._plan_rewind()
+            self._plan_deliveries(now)
+            self._plan_parking(now)
+            self._plan_save(now)
+            self._plan_read(now)
+            self._plan_end(now)
+        if self.condition.changed:
+            self.condition.changed = False
+            self._out.append(effects.Report(self.condition.phase, self.condition.reason))
+
+    def _wake(self, at: float) -> None:
+        if self.wake_at is None or at < self.wake_at:
+            self.wake_at = at
+
+    def _plan_rewind(self) -> None:
+        busy = self._work or self._unknown or self._ledger.saving is not None
+        if self._rewind is None or busy or self.condition.phase is Phase.DRAINING:
+            return
+        number, self._rewind, self._rewinding = self._rewind, None, True
+        blocked = self._work.blocked
+        self._start_at(number)
+        self._work.blocked = blocked
+        self._reading.restart()
+        self._waiting = None
+        self._out.append(effects.Save(self._ledger.begin(Progress(number, number)), rewind=True))
+
+    def _may_deliver(self) -> bool:
+        held = self._rewind is not None or self._rewinding or self._unknown
+        return delivers(self.condition.phase) and not held
+
+    def _plan_deliveries(self, now: float) -> None:
+        self._waiting = None
+        work = self._work
+        for rested in [each for each in self._resting if each[0] <= now]:
+            self._resting.remove(rested)
+            self._idle.append(rested[1])
+        while self._idle and self._may_deliver():
+            batch = work.next(now)
+            if batch is None:
+                break
+            if self._failing.hopeless(batch):
+                self._failing.give_up(batch, DIED, now)
+                continue
+            if not self._saving.cleared(batch):
+                work.put_back(batch)
+                self._waiting = batch
+                break
+            self._deliver(batch, now)
+        for at, _ in self._resting:
+            self._wake(at)
+        if work.next_attempt_at is not None and self._idle and self._may_deliver() and self._waiting is None:
+            self._wake(work.next_attempt_at)
+
+    def _deliver(self, batch: Batch, now: float) -> None:
+        delivery_id, consumer = next(self._ids), self._idle.popleft()
+        self._saving.delivered(batch, now)
+        batch.commit = self._saving.commit(batch)
+        self._work.in_flight[delivery_id] = batch, consumer
+        events = self._work.events(batch)
+        self._out.append(effects.Deliver(delivery_id, consumer, events, batch.attempt, batch.commit))
+
+    def _plan_parking(self, now: float) -> None:
+        for again in [each for each in self._park_again if each[0] <= now]:
+            self._park_again.remove(again)
+            self._work.to_park.append(again[1])
+        while self._work.to_park:
+            token = self._work.to_park.popleft()
+            self._out.append(effects.Park(token, self._work.parking[token][1]))
+        for at, _ in self._park_again:
+            self._wake(at)
+
+    def _plan_save(self, now: float) -> None:
+        ledger = self._ledger
+        if ledger.saving is not None or self._rewinding or self._reloading:
+            return
+        if self._unknown:
+            if now < ledger.not_before:
+                self._wake(ledger.not_before)
+            else:
+                self._reloading = True
+                self._out.append(effects.Reload())
+            return
+        due = ledger.not_before if self._waiting is not None else self._saving.due_at()
+        if due is None:
+            return
+        if now < due:
+            self._wake(due)
+            return
+        wanted = self._saving.before(self._waiting) if self._waiting is not None else self._saving.now_and_then(now)
+        durable = self._options.delivery is Delivery.AT_MOST_ONCE
+        self._out.append(effects.Save(ledger.begin(wanted), durable=durable))
+
+    def _plan_read(self, now: float) -> None:
+        if self._reading.current is not None or not self._may_deliver():
+            return
+        limit = min(self._room(), self._page_size())
+        if limit < self._page_size() / 2:
+            return
+        due = self._reading.due_at(now)
+        if now < due:
+            self._wake(due)
+            return
+        self._out.append(effects.Read(self._reading.begin(now), self._work.window.read_to, limit))
+
+    def _page_size(self) -> int:
+        return min(self._options.read_size, self._options.max_in_flight)
+
+    def _room(self) -> int:
+        most, window = self._options.max_in_flight, self._work.window
+        return min(most - window.unsettled, most * SPAN - window.span)
+
+    def _plan_end(self, now: float) -> None:
+        if self._drain_by is None:
+            return
+        if now >= self._drain_by:
+            self.condition.become(Cause.DRAINED, "what was in flight did not end in time", now)
+            return
+        self._wake(self._drain_by)
+        if self._work or self._unknown or self._ledger.saving is not None:
+            return
+        durable = self._ledger.durable
+        if durable.checkpoint < self.watermark or durable.in_flight_to > durable.checkpoint:
+            if now < self._ledger.not_before:
+                self._wake(self._ledger.not_before)
+                return
+            self._out.append(effects.Save(self._ledger.begin(Progress(self.watermark, self.watermark))))
+            return
+        self.condition.become(Cause.DRAINED, self.condition.reason, now)
+
+
+_METHODS: Final[dict[type[Any], str]] = {
+    inputs.HeadSeen: "_on_head",
+    inputs.Tick: "_on_nothing",
+    inputs.PageRead: "_on_page",
+    inputs.ReadFailed: "_on_read_failed",
+    inputs.Handled: "_on_handled",
+    inputs.Failed: "_on_failed",
+    inputs.Reloaded: "_on_reloaded",
+    inputs.Saved: "_on_saved",
+    inputs.SaveFailed: "_on_save_failed",
+    inputs.Parked: "_on_parked",
+    inputs.ParkFailed: "_on_park_failed",
+    inputs.LeaseLost: "_on_lease_lost",
+    inputs.Pause: "_on_pause",
+    inputs.Resume: "_on_resume",
+    inputs.Drain: "_on_drain",
+    inputs.Rewind: "_on_rewind",
+    inputs.KeysFreed: "_on_keys_freed",
+}
+"""What takes in which fact; an input that is not listed is a defect of the caller."""

@@ -1,0 +1,108 @@
+"""What the durable progress must say before a delivery, and what is saved when.
+
+Sends nothing: it answers the machine's questions about one partition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from headwater.storage.leases import Progress
+from headwater.subscriptions.core.batch import Batch
+from headwater.subscriptions.core.ledger import Ledger
+from headwater.subscriptions.core.work import Work
+from headwater.subscriptions.options import Delivery, SubscriptionOptions
+
+QUIET: Final = 1.0
+"""After so many seconds without a delivery, the durable progress says that nothing is in flight."""
+
+
+class Saving:
+    """The promise that is on disk, next to what is in flight.
+
+    1. Whatever is in flight is covered: at-least-once and exactly-once by ``in_flight_to``, at-most-once by the
+       checkpoint.
+    2. A counted batch is covered by a promise of its own, so that a crash is charged to nobody else.
+    3. An exactly-once delivery and a save are never under way together: the later one would undo the other.
+    """
+
+    def __init__(self, options: SubscriptionOptions, ledger: Ledger, work: Work) -> None:
+        self.ledger = ledger
+        self._work = work
+        self._at_most_once = options.delivery is Delivery.AT_MOST_ONCE
+        self._transactional = options.delivery is Delivery.EXACTLY_ONCE
+        self._reserve = options.max_in_flight
+        self._quiet_at = 0.0
+
+    def cleared(self, batch: Batch) -> bool:
+        """Whether the durable progress allows this delivery."""
+        ledger, durable = self.ledger, self.ledger.durable
+        last = self._last(batch)
+        if self._at_most_once:
+            return durable.checkpoint >= last
+        if self._transactional and (ledger.saving is not None or self._work.parking):
+            return False
+        if batch.counted:
+            return durable.in_flight_to == last and durable.attempt >= batch.attempt
+        counted = not self._work.exclusive or durable.attempt >= batch.attempt
+        return counted and durable.in_flight_to >= last
+
+    def before(self, batch: Batch) -> Progress:
+        """Return what must be saved before this delivery."""
+        last, mark = self._last(batch), self._work.window.watermark
+        if self._at_most_once:
+            return Progress(last, last)
+        if batch.counted:
+            return Progress(mark, last, batch.attempt)
+        return Progress(mark, self._ahead(), batch.attempt if self._work.exclusive else 1)
+
+    def now_and_then(self, now: float) -> Progress:
+        """Return what to save because events were settled, or because it has become quiet."""
+        work, durable = self._work, self.ledger.durable
+        mark = work.window.watermark
+        if self._at_most_once:
+            mark = max(mark, durable.checkpoint)
+            return Progress(mark, mark)
+        attempt = 1
+        for batch in work.open_batches():
+            if batch.counted:
+                return replace(durable, checkpoint=mark, in_flight_to=max(mark, durable.in_flight_to))
+            if work.exclusive:
+                attempt = batch.attempt
+        if work.suspect_to > mark:
+            return Progress(mark, work.suspect_to, work.suspect_attempt - 1)
+        if not work.window.unsettled and now >= self._quiet_at:
+            return Progress(mark, mark)
+        return Progress(mark, self._ahead(), attempt)
+
+    def commit(self, batch: Batch) -> Progress | None:
+        """Return what the handler's own transaction must save, if it has one."""
+        if not self._transactional:
+            return None
+        mark = self._work.window.watermark_after(batch.places)
+        if batch.counted:
+            return self.ledger.stamped(Progress(mark, mark))
+        return self.ledger.stamped(Progress(mark, self._ahead(), 1))
+
+    def delivered(self, batch: Batch, now: float) -> None:
+        """Note a delivery."""
+        self.ledger.count(len(batch.places), again=batch.attempt > 1)
+        self._quiet_at = now + QUIET
+
+    def due_at(self) -> float | None:
+        """Return when the next save is due without anybody waiting for it; None when there is nothing to say."""
+        if self._transactional and self._work.in_flight:
+            return None
+        due = self.ledger.due_at()
+        durable = self.ledger.durable
+        if due is None and not self._work.window.unsettled and durable.in_flight_to > durable.checkpoint:
+            return max(self._quiet_at, self.ledger.not_before)
+        return due
+
+    def _last(self, batch: Batch) -> int:
+        return self._work.window.event(batch.places[-1]).number
+
+    def _ahead(self) -> int:
+        # Further than what was read: so the next pages need no save of their own before they are delivered.
+        return self._work.window.read_to + self._reserve

@@ -1,0 +1,216 @@
+"""Every event that was read and is not settled: waiting, in flight, to be tried again, or being parked.
+
+Decides nothing about failures, saves or phases; the machine does.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import count
+
+from headwater.storage.model import EventPage, RecordedEvent
+from headwater.subscriptions.core.batch import Batch
+from headwater.subscriptions.core.lanes import InOrder, Lanes, Order, Places
+from headwater.subscriptions.core.sieve import Sieve
+from headwater.subscriptions.core.window import Window
+from headwater.subscriptions.ports import ParkedEvent
+
+PIECES = 16
+"""Into so many pieces a suspect range is cut: four crashes in a row narrow 4,096 numbers down to the culprit."""
+
+
+class Work:
+    """Where each event of the window is.
+
+    1. Every unsettled place is in exactly one of: the suspects, the order, a batch, the events being parked.
+    2. While there are suspects, nothing else is handed out.
+    3. A blocked key has nothing in the suspects or the order: its events are parked behind the first one.
+    """
+
+    def __init__(self, sieve: Sieve, *, start: int, parallel: bool, batch_size: int) -> None:
+        self.window = Window(start)
+        self.in_flight: dict[int, tuple[Batch, int]] = {}
+        """Batches by delivery id, with the consumer that has each."""
+        self.blocked: set[str] = set()
+        """The keys with parked events: later ones wait behind them."""
+        self.parking: dict[int, tuple[Places, Sequence[ParkedEvent]]] = {}
+        """Events on their way to the parking place, by token: settled once they are durable there."""
+        self.to_park: deque[int] = deque()
+        """Tokens of ``parking`` that nobody was asked to park yet."""
+        self._sieve = sieve
+        self._parallel = parallel
+        self._batch_size = batch_size
+        self._order: Order = Lanes() if parallel else InOrder()
+        self._suspects = InOrder()
+        self._suspect_to = 0
+        self.suspect_attempt = 0
+        """Which attempt the first delivery of each suspect is."""
+        self._suspect_width = 0
+        self._piece = 1
+        self._ready: deque[Batch] = deque()
+        self._later: list[tuple[float, int, Batch]] = []
+        self._numbers = count(1)
+
+    def suspect(self, up_to: int, attempt: int) -> None:
+        """Treat everything up to this number as begun by an owner that died: small pieces, each counted first."""
+        self._suspect_to = up_to
+        self.suspect_attempt = attempt
+        self._suspect_width = up_to - self.window.read_to
+        self._piece = max(1, self._suspect_width // PIECES)
+
+    @property
+    def suspect_to(self) -> int:
+        """Up to where events are suspect; 0 when none are."""
+        return self._suspect_to
+
+    def sole_suspect(self, batch: Batch) -> bool:
+        """Whether the dead owner's last promise named this event and nothing else."""
+        return len(batch.places) == 1 and self._suspect_width == 1
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether there is at most one batch at a time."""
+        return not self._parallel or self._suspect_to > 0
+
+    def admit(self, page: EventPage) -> list[tuple[int, str]]:
+        """Take in a page; returns the places of which the user's selector or key function failed, with the error."""
+        if self._suspect_to > page.head:
+            # What was appended after the grant cannot have reached the owner before us.
+            self._suspect_to = page.head
+            self._piece = max(1, (page.head - self.window.watermark) // PIECES)
+        sifted = self._sieve.sift(page.events, with_keys=self._parallel or bool(self.blocked))
+        places = self.window.extend(sifted.events, page.read_to)
+        faults = [(places[index], error) for index, error in sifted.faults.items()]
+        unsuspected = not sifted.events or sifted.events[0].number > self._suspect_to
+        if unsuspected and not faults and not self.blocked:
+            self._order.add(places, sifted.keys)
+            return faults
+        suspects: list[int] = []
+        others: list[int] = []
+        keys: list[str | None] = []
+        behind: list[tuple[int, str]] = []
+        for index, event in enumerate(sifted.events):
+            key = sifted.keys[index] if sifted.keys is not None else None
+            if index in sifted.faults:
+                continue
+            if key is not None and key in self.blocked:
+                behind.append((places[index], key))
+            elif event.number <= self._suspect_to:
+                suspects.append(places[index])
+            else:
+                others.append(places[index])
+                keys.append(key)
+        self._suspects.add(suspects, None)
+        self._order.add(others, keys if self._parallel else None)
+        self._park_behind(behind)
+        return faults
+
+    def next(self, now: float) -> Batch | None:
+        """Take the batch that is to be delivered next, if there is one that may be."""
+        while self._later and self._later[0][0] <= now:
+            self._ready.append(heapq.heappop(self._later)[2])
+        if self._ready:
+            return self._ready.popleft()
+        if self.exclusive and (self.in_flight or self._later):
+            return None
+        if self._suspect_to:
+            if self._suspects:
+                return self._next_suspects()
+            if self.window.read_to < self._suspect_to:
+                return None
+            self._suspect_to = 0
+        places, keys = self._order.take(self._batch_size)
+        return Batch(places, keys) if places else None
+
+    def _next_suspects(self) -> Batch:
+        places, _ = self._suspects.take(self._batch_size)
+        last = self.window.event(places[0]).number + self._piece - 1
+        fitting = sum(1 for place in places if self.window.event(place).number <= last)
+        if fitting < len(places):
+            self._suspects.put_back(places[fitting:])
+        return Batch(places[:fitting], attempt=self.suspect_attempt, counted=True)
+
+    def put_back(self, batch: Batch) -> None:
+        """Keep a batch that may not be delivered yet: it is the next one."""
+        self._ready.appendleft(batch)
+
+    def postpone(self, batch: Batch, until: float) -> None:
+        """Keep a batch for its next attempt."""
+        heapq.heappush(self._later, (until, next(self._numbers), batch))
+
+    @property
+    def next_attempt_at(self) -> float | None:
+        """When the first of the postponed batches is due."""
+        return self._later[0][0] if self._later else None
+
+    def open_batches(self) -> Iterable[Batch]:
+        """Every batch that is in flight, ready or postponed."""
+        yield from (batch for batch, _ in self.in_flight.values())
+        yield from self._ready
+        yield from (batch for _, _, batch in self._later)
+
+    def events(self, batch: Batch) -> list[RecordedEvent]:
+        """Return the events of a batch."""
+        return self.window.events(batch.places)
+
+    def apart(self, batch: Batch) -> Batch:
+        """Take a batch apart: return its first event as a batch of its own, which the others follow one by one."""
+        batch.attempt += 1
+        return Batch(
+            batch.places[:1],
+            batch.keys,
+            attempt=batch.attempt,
+            counted=batch.counted,
+            rest=deque(batch.places[1:]),
+            rest_attempt=batch.attempt,
+        )
+
+    def leave(self, batch: Batch) -> None:
+        """Go on after a batch whose places are settled or being parked: with the rest of it, or with its keys free."""
+        if not batch.rest:
+            self._order.release(batch.keys)
+            return
+        place = batch.rest.popleft()
+        follower = Batch(
+            (place,),
+            batch.keys,
+            attempt=batch.rest_attempt,
+            counted=batch.counted,
+            rest=batch.rest,
+            rest_attempt=batch.rest_attempt,
+        )
+        self._ready.appendleft(follower)
+
+    def park(self, place: int, error: str, attempts: int, batch: Batch | None) -> None:
+        """Set an event aside, and everything of its key that was read behind it."""
+        event = self.window.event(place)
+        key = self._sieve.safe_key_of(event)
+        self._park([place], [ParkedEvent(event, key, "failed", error, attempts)])
+        if key is None or key in self.blocked:
+            return
+        self.blocked.add(key)
+        behind = self._suspects.withdraw(key, self._key_at) + self._order.withdraw(key, self._key_at)
+        if batch is not None and batch.rest:
+            mine = [place for place in batch.rest if self._key_at(place) == key]
+            batch.rest = deque(place for place in batch.rest if self._key_at(place) != key)
+            behind = mine + behind
+        self._park_behind([(place, key) for place in behind])
+
+    def _key_at(self, place: int) -> str | None:
+        return self._sieve.safe_key_of(self.window.event(place))
+
+    def _park_behind(self, behind: Sequence[tuple[int, str]]) -> None:
+        if behind:
+            parked = [ParkedEvent(self.window.event(place), key, "behind", None, 0) for place, key in behind]
+            self._park([place for place, _ in behind], parked)
+
+    def _park(self, places: Places, parked: Sequence[ParkedEvent]) -> None:
+        token = next(self._numbers)
+        self.parking[token] = (places, parked)
+        self.to_park.append(token)
+
+    def __bool__(self) -> bool:
+        """Whether anything is on its way: in flight or being parked."""
+        return bool(self.in_flight or self.parking)

@@ -1,0 +1,130 @@
+"""What can be watched from outside: one interface that feeds logs, metrics and tests.
+
+Never changes what happens: an observer that raises is logged and otherwise ignored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from headwater.storage.leases import ParkedEvent, PartitionKey, Progress
+from headwater.storage.model import EventPage, RecordedEvent
+from headwater.subscriptions.core.phases import Phase
+from headwater.subscriptions.ports import Delivered
+
+logger = logging.getLogger("headwater.subscriptions")
+
+
+class Status(NamedTuple):
+    """A partition at one moment, as its owner sees it."""
+
+    phase: Phase
+    reason: str | None
+    since: datetime
+    """When the phase, or its reason, last changed."""
+    checkpoint: int
+    watermark: int
+    head: int
+    in_flight: int
+    """Events delivered and undecided."""
+    unsettled: int
+    """Events held in memory."""
+    catching_up: bool
+    at_capacity: bool
+
+    @property
+    def lag(self) -> int:
+        """How many numbers the checkpoint is behind the head."""
+        return max(0, self.head - self.checkpoint)
+
+
+class Observer:
+    """Watches partitions. Override what you need; nothing here does anything.
+
+    All methods are called on the event loop: they must be quick and must not block.
+    """
+
+    def status_changed(self, key: PartitionKey, status: Status) -> None:
+        """The phase, or its reason, changed."""
+
+    def page_read(self, key: PartitionKey, page: EventPage, seconds: float) -> None:
+        """A read brought a page."""
+
+    def delivered(self, key: PartitionKey, delivery: Delivered) -> None:
+        """Events go to a consumer."""
+
+    def handled(self, key: PartitionKey, delivery: Delivered, seconds: float) -> None:
+        """A consumer has handled them."""
+
+    def failed(self, key: PartitionKey, delivery: Delivered, error: BaseException, seconds: float) -> None:
+        """A consumer has not handled them."""
+
+    def skipped(self, key: PartitionKey, event: RecordedEvent, error: str, attempts: int) -> None:
+        """An event was given up and passed over."""
+
+    def parked(self, key: PartitionKey, parked: Sequence[ParkedEvent]) -> None:
+        """Events were set aside."""
+
+    def checkpointed(self, key: PartitionKey, progress: Progress) -> None:
+        """Progress was saved."""
+
+    def refused(self, key: PartitionKey, delivery_id: int) -> None:
+        """An answer came for a delivery that is not in flight (any more)."""
+
+    def trouble(self, key: PartitionKey, what: str, error: BaseException) -> None:
+        """Something outside did not answer, and is tried again."""
+
+
+class LogObserver(Observer):
+    """Writes what an operator wants to see to the logger ``headwater.subscriptions``."""
+
+    def status_changed(self, key: PartitionKey, status: Status) -> None:
+        logger.info("%s/%d is %s: %s", key.subscription, key.partition, status.phase.value, status.reason or "as usual")
+
+    def failed(self, key: PartitionKey, delivery: Delivered, error: BaseException, seconds: float) -> None:
+        logger.warning(
+            "%s/%d attempt %d on %d events from position %d failed after %.3f s: %r",
+            key.subscription,
+            key.partition,
+            delivery.attempt,
+            len(delivery.events),
+            delivery.events[0].position,
+            seconds,
+            error,
+        )
+
+    def skipped(self, key: PartitionKey, event: RecordedEvent, error: str, attempts: int) -> None:
+        logger.error("%s/%d skips %r after %d attempts: %s", key.subscription, key.partition, event, attempts, error)
+
+    def parked(self, key: PartitionKey, parked: Sequence[ParkedEvent]) -> None:
+        for each in parked:
+            logger.error(
+                "%s/%d parks %r (%s): %s", key.subscription, key.partition, each.event, each.reason, each.error
+            )
+
+    def trouble(self, key: PartitionKey, what: str, error: BaseException) -> None:
+        logger.warning("%s/%d cannot %s: %r", key.subscription, key.partition, what, error)
+
+
+class Observers(Observer):
+    """Several observers as one; what one of them raises reaches neither the others nor the subscription."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def __getattribute__(self, name: str) -> object:
+        if name.startswith("_") or name not in Observer.__dict__:
+            return super().__getattribute__(name)
+        observers = self._observers
+
+        def tell(*arguments: object) -> None:
+            for observer in observers:
+                try:
+                    getattr(observer, name)(*arguments)
+                except Exception:
+                    logger.exception("observer %r failed in %s", observer, name)
+
+        return tell

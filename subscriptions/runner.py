@@ -1,0 +1,372 @@
+"""The thin shell around the core: performs its effects against the ports and tells it what came of them.
+
+Decides nothing. Use it like this::
+
+    runner = SubscriptionRunner(options, grant, reader=..., leases=..., checkpoints=..., consumers=[...], heads=...)
+    ending = await runner.run()      # returns when drained, stopped, or when the lease is lost
+    runner.drain(); runner.pause("why"); runner.resume(); runner.rewind(0); runner.stop(); runner.status
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from headwater.storage.errors import StaleEpoch, UnexpectedAck
+from headwater.storage.leases import Grant
+from headwater.subscriptions.core import effects, inputs
+from headwater.subscriptions.core.machine import Machine
+from headwater.subscriptions.core.phases import Phase
+from headwater.subscriptions.core.sieve import Sieve
+from headwater.subscriptions.heads import Heads
+from headwater.subscriptions.keys import sieve_of
+from headwater.subscriptions.observer import Observer, Status
+from headwater.subscriptions.options import SubscriptionOptions
+from headwater.subscriptions.ports import (
+    Checkpoints,
+    Clock,
+    Consumer,
+    ConsumerLost,
+    Delivered,
+    EventReader,
+    Leases,
+    Unmendable,
+)
+
+RENEWAL_CHECK = 0.05
+"""How often a delivery that waits for the lease to be renewed looks again, in seconds."""
+
+LOSS_CHECK = 0.1
+"""How often an idle partition asks whether its lease is lost, in seconds."""
+
+
+class MonotonicClock:
+    """The process's own clock."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class SubscriptionRunner:
+    """Runs one partition under one grant, on the current event loop.
+
+    1. Nothing is handed to a consumer at or after ``leases.valid_until``, nor after the lease is lost.
+    2. When ``run`` has returned, nothing of this grant is under way in this process any more.
+    3. The consumers stay open: they belong to the caller.
+    """
+
+    def __init__(
+        self,
+        options: SubscriptionOptions,
+        grant: Grant,
+        *,
+        reader: EventReader,
+        leases: Leases,
+        checkpoints: Checkpoints,
+        consumers: Sequence[Consumer],
+        heads: Heads | None = None,
+        sieve: Sieve | None = None,
+        observer: Observer | None = None,
+        clock: Clock | None = None,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._options = options
+        self._grant = grant
+        self._reader = reader
+        self._leases = leases
+        self._checkpoints = checkpoints
+        self._consumers = consumers
+        self._heads = heads
+        self._sieve = sieve if sieve is not None else sieve_of(options, grant.key.partition)
+        self._observer = observer if observer is not None else Observer()
+        self._clock = clock if clock is not None else MonotonicClock()
+        self._random = random
+        self._machine: Machine | None = None
+        self._early: list[inputs.Input] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._finished = asyncio.Event()
+        self._reported: asyncio.Task[None] | None = None
+
+    async def run(self) -> Status:
+        """Run until drained or stopped, or until the lease is lost; returns the last status, with the reason.
+
+        Raises what no retry can mend: a defect, never an error of the handler or an outage. Cancelling it is safe: what
+        was in flight is delivered again by the next owner.
+        """
+        try:
+            parked_keys = await self._checkpoints.parked_keys(self._grant)
+        except StaleEpoch as error:
+            return self._status(Phase.FINISHED, str(error))
+        now = self._clock.monotonic()
+        granted = inputs.Granted(self._grant.progress, frozenset(parked_keys))
+        self._machine = Machine(
+            self._options, granted, self._sieve, consumers=len(self._consumers), random=self._random, now=now
+        )
+        unlisten = self._heads.listen(self._head_seen) if self._heads is not None else None
+        watch = asyncio.create_task(self._watch_lease(), name="headwater-lease")
+        try:
+            self._tell(inputs.Tick())
+            for fact in self._early:
+                self._tell(fact)
+            await self._finished.wait()
+            if self._reported is not None and self._machine.condition.phase is Phase.FINISHED:
+                await asyncio.wait([self._reported])
+            return self.status
+        finally:
+            if unlisten is not None:
+                unlisten()
+            if self._timer is not None:
+                self._timer.cancel()
+            await _end([watch, *self._tasks])
+            self._raise_defects()
+
+    # What operators ask for; all of it may be asked before ``run``, and again.
+
+    def drain(self, reason: str = "drained") -> None:
+        """Deliver nothing more; finish what is in flight, save, and let ``run`` return."""
+        self._tell(inputs.Drain(reason))
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Let ``run`` return at once; what is in flight is abandoned and delivered again by the next owner."""
+        self._tell(inputs.LeaseLost(reason))
+
+    def pause(self, reason: str) -> None:
+        """Deliver nothing more until resumed."""
+        self._tell(inputs.Pause(reason))
+
+    def resume(self) -> None:
+        """Go on after a pause, a tripped breaker or a stop by the failure policy."""
+        self._tell(inputs.Resume())
+
+    def rewind(self, to: int) -> None:
+        """Begin again after number ``to``, also to skip forward, as soon as nothing is in flight."""
+        self._tell(inputs.Rewind(to))
+
+    def free_keys(self, keys: Sequence[str]) -> None:
+        """Say that these keys have no parked events any more: their later events are delivered again."""
+        self._tell(inputs.KeysFreed(frozenset(keys)))
+
+    @property
+    def grant(self) -> Grant:
+        """The right under which this runs."""
+        return self._grant
+
+    @property
+    def status(self) -> Status:
+        """What the partition is doing now."""
+        if self._machine is None:
+            return self._status(Phase.NEW, None)
+        condition = self._machine.condition
+        return self._status(condition.phase, condition.reason)
+
+    def _status(self, phase: Phase, reason: str | None) -> Status:
+        machine, start = self._machine, self._grant.progress.checkpoint
+        if machine is None:
+            return Status(phase, reason, datetime.now(UTC), start, start, start, 0, 0, False, False)
+        elapsed = timedelta(seconds=self._clock.monotonic() - machine.condition.since)
+        return Status(
+            phase=phase,
+            reason=reason,
+            since=datetime.now(UTC) - elapsed,
+            checkpoint=machine.checkpoint,
+            watermark=machine.watermark,
+            head=machine.head,
+            in_flight=machine.in_flight,
+            unsettled=machine.unsettled,
+            catching_up=machine.catching_up,
+            at_capacity=machine.at_capacity,
+        )
+
+    # Facts in, effects out.
+
+    def _head_seen(self, head: int) -> None:
+        self._tell(inputs.HeadSeen(head))
+
+    def _tell(self, fact: inputs.Input) -> None:
+        if self._machine is None:
+            self._early.append(fact)
+            return
+        for effect in self._machine.react(fact, self._clock.monotonic()):
+            self._perform(effect)
+        if self._machine.condition.phase is Phase.FINISHED:
+            self._finished.set()
+        self._set_timer(self._machine.wake_at)
+
+    def _perform(self, effect: effects.Effect) -> None:
+        match effect:
+            case effects.Deliver():
+                self._start(self._deliver(effect))
+            case effects.Read():
+                self._start(self._read(effect))
+            case effects.Save():
+                self._start(self._save(effect))
+            case effects.Park():
+                self._start(self._park(effect))
+            case effects.Reload():
+                self._start(self._reload())
+            case effects.Report():
+                self._observer.status_changed(self._grant.key, self.status)
+                self._reported = self._start(self._report(effect, self._reported))
+            case effects.Skipped():
+                self._observer.skipped(self._grant.key, effect.event, effect.error, effect.attempts)
+            case effects.Refuse():
+                self._observer.refused(self._grant.key, effect.delivery_id)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is None:
+            self._tasks.discard(task)
+        else:
+            # A defect: it is kept, and raised by ``run``.
+            self._finished.set()
+
+    def _raise_defects(self) -> None:
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    def _set_timer(self, at: float | None) -> None:
+        if at == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at, self._timer = at, None
+        if at is not None and not self._finished.is_set():
+            wait = max(0.0, at - self._clock.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(wait, self._wake)
+
+    def _wake(self) -> None:
+        self._timer_at = self._timer = None
+        self._tell(inputs.Tick())
+
+    # Effects.
+
+    async def _read(self, effect: effects.Read) -> None:
+        options, begun = self._options, self._clock.monotonic()
+        try:
+            page = await self._reader.read_page(options.source, effect.after, effect.limit, where=options.where)
+        except Exception as error:  # noqa: BLE001  # whatever it is, reading is tried again, and the reason is shown
+            self._observer.trouble(self._grant.key, "read", error)
+            self._tell(inputs.ReadFailed(effect.read_id, repr(error)))
+            return
+        self._observer.page_read(self._grant.key, page, self._clock.monotonic() - begun)
+        self._tell(inputs.PageRead(effect.read_id, page))
+
+    async def _deliver(self, effect: effects.Deliver) -> None:
+        if not await self._lease_holds():
+            self._tell(inputs.LeaseLost("the lease may have passed on"))
+            return
+        key, observer, begun = self._grant.key, self._observer, self._clock.monotonic()
+        delivery = Delivered(effect.delivery_id, effect.events, effect.attempt, self._grant, effect.commit)
+        observer.delivered(key, delivery)
+        try:
+            await self._handle(self._consumers[effect.consumer], delivery)
+        except StaleEpoch as error:
+            self._tell(inputs.LeaseLost(str(error)))
+        except Exception as error:  # noqa: BLE001  # a handler may raise anything: the failure policy deals with it
+            observer.failed(key, delivery, error, self._clock.monotonic() - begun)
+            mendable = not isinstance(error, (Unmendable, UnexpectedAck, *self._options.retry.never))
+            lost = isinstance(error, ConsumerLost)
+            self._tell(inputs.Failed(effect.delivery_id, _describe(error), mendable, lost))
+        else:
+            observer.handled(key, delivery, self._clock.monotonic() - begun)
+            self._tell(inputs.Handled(effect.delivery_id))
+
+    async def _handle(self, consumer: Consumer, delivery: Delivered) -> None:
+        limit = self._options.handler_timeout
+        if limit is None:
+            await consumer.handle(delivery)
+            return
+        async with asyncio.timeout(limit.total_seconds()):
+            await consumer.handle(delivery)
+
+    async def _save(self, effect: effects.Save) -> None:
+        try:
+            if effect.rewind:
+                await self._checkpoints.rewind(self._grant, effect.progress)
+            else:
+                await self._checkpoints.save(self._grant, effect.progress, durable=effect.durable)
+        except StaleEpoch as error:
+            self._tell(inputs.LeaseLost(str(error)))
+        except Exception as error:  # noqa: BLE001  # whatever it is, saving is tried again, and the reason is shown
+            self._observer.trouble(self._grant.key, "save the checkpoint", error)
+            self._tell(inputs.SaveFailed(repr(error)))
+        else:
+            self._observer.checkpointed(self._grant.key, effect.progress)
+            self._tell(inputs.Saved())
+
+    async def _reload(self) -> None:
+        try:
+            progress = await self._checkpoints.load(self._grant)
+        except StaleEpoch as error:
+            self._tell(inputs.LeaseLost(str(error)))
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is tried again, and the reason is shown
+            self._observer.trouble(self._grant.key, "read the checkpoint", error)
+            self._tell(inputs.SaveFailed(repr(error)))
+        else:
+            self._tell(inputs.Reloaded(progress))
+
+    async def _park(self, effect: effects.Park) -> None:
+        try:
+            await self._checkpoints.park(self._grant, effect.parked)
+        except StaleEpoch as error:
+            self._tell(inputs.LeaseLost(str(error)))
+        except Exception as error:  # noqa: BLE001  # whatever it is, parking is tried again, and the reason is shown
+            self._observer.trouble(self._grant.key, "park events", error)
+            self._tell(inputs.ParkFailed(effect.token, repr(error)))
+        else:
+            self._observer.parked(self._grant.key, effect.parked)
+            self._tell(inputs.Parked(effect.token))
+
+    async def _report(self, effect: effects.Report, previous: asyncio.Task[None] | None) -> None:
+        if previous is not None and not previous.done():
+            await asyncio.wait([previous])
+        try:
+            await self._checkpoints.report(self._grant, effect.phase.value, effect.reason)
+        except StaleEpoch as error:
+            self._tell(inputs.LeaseLost(str(error)))
+        except Exception as error:  # noqa: BLE001  # a status that cannot be told must not hold up the events
+            self._observer.trouble(self._grant.key, "report its status", error)
+
+    # The lease.
+
+    async def _lease_holds(self) -> bool:
+        """Wait, when the lease was not renewed in time, until it is (True) or is lost (False)."""
+        while not self._leases.lost(self._grant):
+            if self._clock.monotonic() < self._leases.valid_until:
+                return True
+            await asyncio.sleep(RENEWAL_CHECK)
+        return False
+
+    async def _watch_lease(self) -> None:
+        """Notice the loss of the lease also while nothing is delivered."""
+        while not self._leases.lost(self._grant):  # noqa: ASYNC110  # the port has a question, not an event
+            await asyncio.sleep(LOSS_CHECK)
+        self._tell(inputs.LeaseLost("the session that held the lease has ended"))
+
+    def __repr__(self) -> str:
+        key, status = self._grant.key, self.status
+        return f"<SubscriptionRunner {key.subscription}/{key.partition} epoch={self._grant.epoch} {status.phase.value}>"
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return "TimeoutError: the handler did not end in time"
+    return f"{type(error).__name__}: {error}"
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
