@@ -6,20 +6,20 @@ Values only, picklable: they travel to every node.
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
-from headwater.subscriptions.app import DEFAULT_SCHEMA
+from headwater.storage.options import StoreOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOptions:
     """Where the store is, and how the hosts and the supervisor keep time."""
 
-    database_url: str
-    redis_url: str | None = None
-    """Where append hints come from; None: hosts poll."""
-    schema: str = DEFAULT_SCHEMA
+    store: StoreOptions
+    """Where the events are, and where hints of appends come from."""
     lease: timedelta = timedelta(seconds=3)
     """How long an owner that is frozen or cut off keeps its partitions from others."""
     heartbeat: timedelta = timedelta(milliseconds=500)
@@ -42,4 +42,9 @@ class ClusterOptions:
     @property
     def deployment(self) -> str:
         """A short name for this store, so that two deployments on one Ray cluster stay out of each other's way."""
-        return hashlib.sha256(f"{self.database_url}/{self.schema}".encode()).hexdigest()[:10]
+        return hashlib.sha256(f"{self.store.url} {self.store.schema}".encode()).hexdigest()[:10]
+
+
+def import_folders() -> tuple[str, ...]:
+    """Return where this program imports its own modules from: its script's folder, and the current one."""
+    return tuple(dict.fromkeys(str(Path(folder).resolve()) for folder in (sys.path[0], "") if Path(folder).is_dir()))

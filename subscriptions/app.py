@@ -13,13 +13,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from headwater.storage.errors import ConfigurationError, InvalidArgument
 from headwater.storage.model import MAX_NAME_BYTES
+from headwater.storage.options import StoreOptions
 from headwater.subscriptions.imports import import_path
 from headwater.subscriptions.options import SubscriptionOptions
 
 DATABASE_URL = "HEADWATER_DATABASE_URL"
-REDIS_URL = "HEADWATER_REDIS_URL"
-SCHEMA = "HEADWATER_SCHEMA"
-DEFAULT_SCHEMA = "headwater"
+"""The environment variable that names the database when a program does not."""
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -72,22 +71,15 @@ class App:
         self._registrations: dict[str, Registration] = {}
 
     @property
-    def database_url(self) -> str:
-        """Where the events are: the argument, else HEADWATER_DATABASE_URL. Raises ConfigurationError for neither."""
-        url = self._database_url or os.environ.get(DATABASE_URL)
+    def store_options(self) -> StoreOptions:
+        """Where and how the store is opened: the app's arguments, else the environment.
+
+        Raises ConfigurationError when neither names a database.
+        """
+        url = self._database_url or os.environ.get(DATABASE_URL) or os.environ.get("DATABASE_URL")
         if not url:
             raise ConfigurationError(f"app {self.name!r} has no database: pass database_url or set {DATABASE_URL}")
-        return url
-
-    @property
-    def redis_url(self) -> str | None:
-        """Where append hints go: the argument, else HEADWATER_REDIS_URL; None: subscriptions poll."""
-        return self._redis_url or os.environ.get(REDIS_URL) or None
-
-    @property
-    def schema(self) -> str:
-        """The Postgres schema of the store: the argument, else HEADWATER_SCHEMA, else ``headwater``."""
-        return self._schema or os.environ.get(SCHEMA) or DEFAULT_SCHEMA
+        return StoreOptions.read(url, redis_url=self._redis_url, schema=self._schema)
 
     @property
     def registrations(self) -> tuple[Registration, ...]:

@@ -5,11 +5,9 @@ Never decides what a failure means: whatever the handler raises goes to the call
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +15,7 @@ from headwater.storage.errors import ConfigurationError
 from headwater.storage.model import RecordedEvent
 from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.options import SubscriptionOptions
+from headwater.subscriptions.thread import Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +60,7 @@ class Handler:
         self._takes_context = _takes_context(call, name)
         self.is_async = _is_async(call)
         """Whether the handler is a coroutine function: decides which kind of transaction it gets."""
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = Worker(f"headwater-{name}")
 
     @classmethod
     def load(cls, path: str, options: SubscriptionOptions) -> Handler:
@@ -75,9 +74,7 @@ class Handler:
     async def stop(self) -> None:
         """Let a handler class close what it opened; safe to repeat."""
         await self._optional("stop")
-        if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
-            self._thread = None
+        self._thread.abandon()
 
     async def __call__(self, events: Sequence[RecordedEvent], context: Context) -> None:
         """Handle a delivery, on this loop when the handler is async, else in its thread."""
@@ -93,10 +90,8 @@ class Handler:
             self._call(*arguments)
 
     async def in_thread(self, work: Callable[[], None]) -> None:
-        """Run ``work`` in this consumer's own thread."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"headwater-{self._name}")
-        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Run ``work`` in this consumer's own thread; cancelled, the thread is left behind and replaced."""
+        await self._thread.run(work)
 
     def _calls(self, events: Sequence[RecordedEvent], context: Context) -> list[tuple[Any, ...]]:
         subjects: list[Any] = list(events) if self._map is None else [self._map(event) for event in events]

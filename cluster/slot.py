@@ -1,0 +1,192 @@
+"""One partition on one host: prepared to run, running under a grant, or letting go.
+
+Knows nothing of other partitions; when to claim and what to release is the host's to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from headwater.storage.errors import HeadwaterError
+from headwater.storage.leases import Grant, PartitionKey
+from headwater.subscriptions.options import SubscriptionOptions
+from headwater.subscriptions.ports import Checkpoints, Consumer
+from headwater.subscriptions.runner import SubscriptionRunner
+
+log = logging.getLogger(__name__)
+
+HEAD_START = 2.0
+"""How long a standby leaves a partition that nobody owned yet to its wanted owner, in seconds."""
+PREPARE_AGAIN = 3.0
+"""How long until a handler that could not be loaded is tried again, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assigned:
+    """What a host is told about a partition that it should own or stand by for."""
+
+    key: PartitionKey
+    handler: str
+    """Import path."""
+    options: SubscriptionOptions
+    paused: bool
+    wanted_owner: str | None
+    wanted_standby: str | None
+    owner: str | None
+    standby: str | None
+
+
+class StartableConsumer(Consumer, Protocol):
+    """A consumer that is made ready ahead of its first delivery."""
+
+    async def start(self) -> None: ...
+
+
+MakeConsumers = Callable[[str, SubscriptionOptions], Sequence[StartableConsumer]]
+"""Makes a handler's consumers from its import path; raises ImportPathError, ConfigurationError."""
+MakeRunner = Callable[[SubscriptionOptions, Grant, Sequence[Consumer]], SubscriptionRunner]
+
+
+class Slot:
+    """A partition's place on a host.
+
+    1. There is at most one runner, and it is the only one that delivers to the consumers.
+    2. Consumers outlive grants: they are made once, while the host stands by, and closed when the partition leaves.
+    """
+
+    def __init__(self, host: str, assigned: Assigned, make_consumers: MakeConsumers, make_runner: MakeRunner) -> None:
+        self._host = host
+        self.assigned = assigned
+        self._make_consumers = make_consumers
+        self._make_runner = make_runner
+        self._consumers: Sequence[StartableConsumer] | None = None
+        self._runner: SubscriptionRunner | None = None
+        self._changed = asyncio.Event()
+        self._seen_at = time.monotonic()
+        self._draining = False
+        self._paused = False
+        self.grant: Grant | None = None
+        self.trouble: str | None = None
+        """Why the handler could not be made ready, when it could not."""
+
+    @property
+    def key(self) -> PartitionKey:
+        """Which partition."""
+        return self.assigned.key
+
+    @property
+    def ready(self) -> bool:
+        """Whether a grant could be used at once."""
+        return self._consumers is not None
+
+    @property
+    def running(self) -> bool:
+        """Whether something is delivered, or could be."""
+        return self._runner is not None
+
+    def may_claim(self) -> bool:
+        """Whether to try for the lease now.
+
+        A standby leaves the first grant to the wanted owner; later a free lease means that the owner is gone.
+        """
+        if self.grant is not None or self._draining:
+            return False
+        if self.assigned.wanted_owner == self._host:
+            return self.ready or self.trouble is not None
+        owned_as_wanted = self.assigned.owner is not None and self.assigned.owner == self.assigned.wanted_owner
+        return self.ready and (owned_as_wanted or time.monotonic() - self._seen_at > HEAD_START)
+
+    def update(self, assigned: Assigned) -> None:
+        """Take note of what is wanted now; the handler and its options are the same as before."""
+        if assigned.wanted_owner != self.assigned.wanted_owner:
+            self._seen_at = time.monotonic()
+        self.assigned = assigned
+        self._obey_pause()
+
+    def fits(self, assigned: Assigned) -> bool:
+        """Whether these consumers still do for what is wanted now."""
+        mine = self.assigned
+        return (assigned.key, assigned.handler, assigned.options) == (mine.key, mine.handler, mine.options)
+
+    async def prepare(self) -> None:
+        """Load the handler and start its consumers; tries again until it succeeds or is cancelled."""
+        while self._consumers is None:
+            consumers: Sequence[StartableConsumer] = ()
+            try:
+                consumers = await asyncio.to_thread(self._make_consumers, self.assigned.handler, self.assigned.options)
+                for consumer in consumers:
+                    await consumer.start()
+            except Exception as error:  # noqa: BLE001  a handler may fail in any way; the operator is told how
+                self.trouble = f"the handler cannot be started: {error}"
+                log.warning("%s/%d: %s", self.key.subscription, self.key.partition, self.trouble)
+                await _close(consumers)
+                await asyncio.sleep(PREPARE_AGAIN)
+            else:
+                self._consumers, self.trouble = consumers, None
+        self._changed.set()
+
+    async def run(self, grant: Grant, checkpoints: Checkpoints) -> None:
+        """Run under a grant until drained, or until the lease is lost."""
+        while self._consumers is None:
+            await checkpoints.report(grant, "stuck", self.trouble)
+            self._changed.clear()
+            await self._changed.wait()
+            if self._draining:
+                return
+        self._runner = self._make_runner(self.assigned.options, grant, self._consumers)
+        self._paused = False
+        self._obey_pause()
+        try:
+            status = await self._runner.run()
+            log.info("%s/%d ended here: %s", self.key.subscription, self.key.partition, status.reason)
+        finally:
+            self._runner = None
+
+    def drain(self) -> None:
+        """Finish what is in flight, and let ``run`` return; claims nothing any more. Safe to repeat."""
+        self._draining = True
+        self._changed.set()
+        if self._runner is not None:
+            self._runner.drain()
+
+    def stop(self) -> None:
+        """Let ``run`` return at once: what is in flight is delivered again by the next owner."""
+        self._draining = True
+        self._changed.set()
+        if self._runner is not None:
+            self._runner.stop()
+
+    async def close(self) -> None:
+        """Stop the consumers; safe to repeat. Call when nothing runs."""
+        consumers, self._consumers = self._consumers, None
+        await _close(consumers or ())
+
+    @property
+    def runner(self) -> SubscriptionRunner | None:
+        """What runs now, for operators' commands."""
+        return self._runner
+
+    def _obey_pause(self) -> None:
+        if self._runner is None or self._paused == self.assigned.paused:
+            return
+        self._paused = self.assigned.paused
+        if self._paused:
+            self._runner.pause("paused by an operator")
+        else:
+            self._runner.resume()
+
+    def __repr__(self) -> str:
+        state = "running" if self.running else "ready" if self.ready else "preparing"
+        return f"<Slot {self.key.subscription}/{self.key.partition} {state}>"
+
+
+async def _close(consumers: Sequence[Consumer]) -> None:
+    for consumer in consumers:
+        with contextlib.suppress(HeadwaterError):
+            await consumer.close()

@@ -1,0 +1,119 @@
+"""Registration: everything is named by import path, and what no other process could import is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import headwater
+from headwater import ANY, App, Delivery, ImportPathError, InvalidArgument, SubscriptionOptions
+from headwater.subscriptions.imports import import_path, resolve
+
+
+async def top_level(event: object) -> None:
+    """A handler that any process can import."""
+
+
+class TopLevel:
+    """A handler class that any process can import."""
+
+    def handle(self, event: object) -> None: ...
+
+
+def test_a_decorated_handler_stays_as_it_is_and_is_named_by_its_path() -> None:
+    app = App("shop")
+    assert app.subscription("totals", batch_size=7, delivery=Delivery.EXACTLY_ONCE)(top_level) is top_level
+    (registration,) = app.registrations
+    assert registration.name == "totals"
+    assert registration.handler.endswith(":top_level")
+    assert registration.options == SubscriptionOptions(batch_size=7, delivery=Delivery.EXACTLY_ONCE)
+
+
+def test_an_option_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(TypeError, match="batchsize"):
+        App("shop").subscription("totals", batchsize=7)  # type: ignore[call-arg]
+
+
+def test_a_name_can_be_registered_once() -> None:
+    app = App("shop")
+    app.register("totals", top_level, SubscriptionOptions())
+    with pytest.raises(InvalidArgument, match="registered in app 'shop' already"):
+        app.register("totals", TopLevel, SubscriptionOptions())
+
+
+@pytest.mark.parametrize("name", ["", "é" * 300])
+def test_a_name_without_a_sensible_length_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument):
+        App("shop").register(name, top_level, SubscriptionOptions())
+
+
+def test_what_no_other_process_could_import_is_refused() -> None:
+    def local(event: object) -> None: ...
+
+    app = App("shop")
+    for handler in (local, lambda event: None):
+        with pytest.raises(ImportPathError, match="top level"):
+            app.register("totals", handler, SubscriptionOptions())
+
+
+def test_an_app_without_a_database_says_how_to_give_it_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEADWATER_DATABASE_URL", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(headwater.ConfigurationError, match="HEADWATER_DATABASE_URL"):
+        _ = App("shop").store_options
+
+
+def test_addresses_come_from_arguments_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_DATABASE_URL", "postgresql://environment/db")
+    monkeypatch.setenv("HEADWATER_REDIS_URL", "")
+    monkeypatch.setenv("HEADWATER_SCHEMA", "other")
+    app = App("shop", database_url="postgresql://argument/db")
+    options = app.store_options
+    assert (options.url, options.redis_url, options.schema) == ("postgresql://argument/db", None, "other")
+
+
+def test_a_path_is_resolved_to_what_it_names() -> None:
+    assert resolve("headwater.storage.model:ANY") is ANY
+    assert resolve("headwater.storage.model:ExpectedVersion.ANY") is ANY
+    assert import_path(App) == "headwater.subscriptions.app:App"
+
+
+@pytest.mark.parametrize("path", ["", "nothing", ":", "a:", ":b", "no.such.module:x", "headwater:nothing"])
+def test_a_path_that_names_nothing_is_answered_in_one_line(path: str) -> None:
+    with pytest.raises(ImportPathError) as caught:
+        resolve(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_fails_while_imported_is_answered_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_handlers.py").write_text("raise RuntimeError('first line\\nsecond line')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportPathError, match="RuntimeError: first line$"):
+        resolve("broken_handlers:handle")
+
+
+def test_a_script_names_its_handlers_by_its_file(tmp_path: Path) -> None:
+    script = tmp_path / "shop.py"
+    script.write_text(
+        "from headwater import App\n"
+        "app = App('shop')\n"
+        "@app.subscription('totals')\n"
+        "def totals(event): ...\n"
+        "if __name__ == '__main__': print(app.registrations[0].handler)\n"
+    )
+    printed = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert printed.strip() == "shop:totals"
+
+
+def test_the_public_names_are_there_sorted_and_light() -> None:
+    names = headwater.__all__
+    assert all(hasattr(headwater, name) for name in names)
+    kinds = [(not name.isupper(), name[0].islower(), name) for name in names]
+    assert kinds == sorted(kinds)
+    loaded = "import headwater, sys; print('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, timeout=60).stdout == b"False\n"
