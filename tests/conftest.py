@@ -5,4 +5,6 @@ pytest_plugins = [
     "tests.plugins.environment",
     "tests.plugins.servers",
     "tests.plugins.databases",
+    "tests.plugins.grouping",
+    "tests.plugins.parity",
 ]
