@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import zlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final
 
 from examples.flights.events import Happening, new_event
@@ -21,12 +21,13 @@ AGAIN: Final = 0.2
 """Seconds until an append that the database did not answer is sent again."""
 
 
-async def feed(store: EventStore, happenings: Iterable[Happening], before_step: Callable[[], Awaitable[None]]) -> int:
-    """Append everything; returns how many events that were. ``before_step`` is awaited before each step.
+async def feed(
+    store: EventStore, happenings: Iterable[Happening], before_step: Callable[[], Awaitable[None]]
+) -> AsyncIterator[int]:
+    """Append everything, a step at a time; yields how many events each step had. Awaits ``before_step`` before each.
 
     A stream always has the same writer, so its events are in order also within a step.
     """
-    appended = 0
     source = iter(happenings)
     while step := list(itertools.islice(source, STEP)):
         await before_step()
@@ -36,8 +37,7 @@ async def feed(store: EventStore, happenings: Iterable[Happening], before_step: 
             share = shares[zlib.crc32(stream.encode()) % WRITERS]
             share.setdefault(stream, []).append(new_event(happening))
         await asyncio.gather(*(_append(store, share) for share in shares if share))
-        appended += len(step)
-    return appended
+        yield len(step)
 
 
 async def _append(store: EventStore, share: dict[str, list[NewEvent]]) -> None:

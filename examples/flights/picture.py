@@ -9,10 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from examples.flights.timeline import Sample, Timeline
@@ -28,7 +25,8 @@ def draw(timeline: Timeline, title: str, path: Path) -> None:
     """Write the picture as a PNG."""
     samples = timeline.samples
     names = list(samples[-1].subscriptions)
-    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(11, 7), height_ratios=(3, 2), layout="constrained")
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold", color=INK)
     times = [sample.at for sample in samples]
 
@@ -48,7 +46,6 @@ def draw(timeline: Timeline, title: str, path: Path) -> None:
     _mark_kill(timeline, top, bottom)
     top.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(names) + 1, frameon=False, fontsize=10)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def _rates(samples: list[Sample], count: Callable[[Sample], int]) -> list[float]:

@@ -61,7 +61,7 @@ class Airports:
     """
 
     async def start(self) -> None:
-        self._connection = await AsyncConnection.connect(app.database_url, autocommit=True)
+        self._connection = await AsyncConnection.connect(app.store_options.url, autocommit=True)
 
     async def stop(self) -> None:
         await self._connection.close()

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Final, LiteralString, cast
+from typing import Final
 
 _FOLDER: Final = Path(__file__).with_name("sql")
+_BLOCK: Final = re.compile(r"^-- name: (?P<name>\w+)\n(?P<body>.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 
-
-def _read(name: str) -> LiteralString:
-    # A file of the program is as trustworthy as its text.
-    return cast("LiteralString", (_FOLDER / name).read_text(encoding="utf-8"))
-
-
-TABLES: Final = _read("tables.sql")
+TABLES: Final = (_FOLDER / "tables.sql").read_text(encoding="utf-8")
+"""What makes the read models' tables."""
 SQL: Final = {
-    found["name"]: cast("LiteralString", found["body"].strip())
-    for found in re.finditer(
-        r"^-- name: (?P<name>\w+)\n(?P<body>.*?)(?=^-- name: |\Z)", _read("statements.sql"), re.MULTILINE | re.DOTALL
-    )
+    block["name"]: block["body"].strip() for block in _BLOCK.finditer((_FOLDER / "statements.sql").read_text("utf-8"))
 }
+"""The statements by name."""

@@ -32,6 +32,11 @@ class Sample:
     head: int
     subscriptions: Mapping[str, SubscriptionSample]
 
+    @property
+    def slowest(self) -> int:
+        """The position of the subscription that is behind most."""
+        return min(there.position for there in self.subscriptions.values())
+
     def lag(self, name: str) -> int:
         """How many events a subscription is behind the head."""
         return max(0, self.head - self.subscriptions[name].position)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -39,6 +39,7 @@ class Watch:
         self._folder = folder
         self._began = time.monotonic()
         self._moved = (time.monotonic(), -1)
+        self._new = asyncio.Event()
 
     def now(self) -> float:
         """Return the seconds since the watch began."""
@@ -56,6 +57,14 @@ class Watch:
         elif time.monotonic() - self._moved[0] > PATIENCE:
             stand = ", ".join(f"{name} at {there.position} ({there.phase})" for name, there in subscriptions.items())
             raise Stuck(f"nothing has moved for {PATIENCE:.0f} s: head at {head}, {stand}")
+        self._new.set()
+        self._new = asyncio.Event()
+        return sample
+
+    async def until(self, condition: Callable[[Sample], bool]) -> Sample:
+        """Wait for a sample that fulfils the condition, and return it. Somebody else takes the samples."""
+        while (sample := self._timeline.last) is None or not condition(sample):
+            await self._new.wait()
         return sample
 
     @property
@@ -68,11 +77,11 @@ class Watch:
             kill is None or kill.owned.keys() <= self._timeline.takeovers.keys()
         )
 
-    async def until_finished(self) -> None:
-        """Sample until everything is done. Raises Stuck."""
+    async def until_finished(self) -> AsyncIterator[Sample]:
+        """Yield samples until everything is done. Raises Stuck."""
         while not self.finished:
+            yield await self.sample()
             await asyncio.sleep(INTERVAL)
-            await self.sample()
 
     def killed(self, node: str) -> Kill:
         """Note that a node is being killed now, with what it owns by the newest sample."""

@@ -1,0 +1,70 @@
+"""The servers of a run: embedded ones that end with it, or those that were named; and what is prepared in them.
+
+Every problem is a ConfigurationError that says it in one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+
+from examples.flights.options import Options
+from examples.flights.statements import SQL, TABLES
+from headwater import ConfigurationError
+from headwater.storage.embedded import EmbeddedPostgres, EmbeddedRedis
+
+CONNECT_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where the run's data is."""
+
+    database_url: str
+    redis_url: str
+    description: str
+
+
+@contextlib.contextmanager
+def servers(options: Options) -> Iterator[Servers]:
+    """Start what was not named, make the read models' tables, and take everything away again at the end.
+
+    With ``keep`` the data stays: below the output folder, or in the database that was named.
+    """
+    with contextlib.ExitStack() as stack:
+        database_url, redis_url = options.database_url, options.redis_url
+        if database_url is None:
+            folder = options.out / "data" if options.keep else None
+            database_url = stack.enter_context(EmbeddedPostgres(folder)).url
+        version = _make_tables(database_url)
+        if options.database_url is not None and not options.keep:
+            stack.callback(_drop_everything, database_url)
+        if redis_url is None:
+            redis_url = stack.enter_context(EmbeddedRedis()).url
+        kind = "embedded" if options.database_url is None else "given"
+        yield Servers(database_url, redis_url, f"{kind} PostgreSQL {version}")
+
+
+def _make_tables(database_url: str) -> str:
+    """Make the read models' tables; returns the server's version."""
+    try:
+        with psycopg.connect(database_url, connect_timeout=CONNECT_SECONDS) as conn:
+            there = [name for (name,) in conn.execute(SQL["schemas_there"])]
+            if there:
+                names = " and ".join(there)
+                raise ConfigurationError(
+                    f"the database holds an earlier run (schema {names}): drop it, or name another"
+                )
+            conn.execute(TABLES)
+            return conn.info.parameter_status("server_version") or "of unknown version"
+    except psycopg.Error as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigurationError(f"the database cannot be used: {reason}") from error
+
+
+def _drop_everything(database_url: str) -> None:
+    with psycopg.connect(database_url, connect_timeout=CONNECT_SECONDS) as conn:
+        conn.execute(SQL["drop_schemas"])
