@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.slot import Assigned, MakeConsumers, MakeRunner, Slot
@@ -136,7 +136,7 @@ class Host:
                 self._slots[key].update(assigned)
             else:
                 self._slots[key] = slot = Slot(self.name, assigned, self._make_consumers, self._make_runner)
-                self._begin(slot.prepare())
+                slot.preparing = self._begin(slot.prepare())
         await self._announce()
         running = [slot for slot in self._slots.values() if slot.running]
         if running:
@@ -159,9 +159,12 @@ class Host:
             return
         for grant in await self._leases.claim(list(wanted)):
             slot = wanted[grant.key]
+            if slot.draining:  # it was let go while the claim was under way
+                self._begin(self._leases.release([grant]))
+                continue
             slot.grant = grant
             log.info("%s/%d granted to %s, epoch %d", *_names(grant), self.name, grant.epoch)
-            self._begin(self._own(slot, grant))
+            slot.owning = self._begin(self._own(slot, grant))
 
     async def _own(self, slot: Slot, grant: Grant) -> None:
         """Run a partition for as long as its grant lasts, then give the lease back."""
@@ -176,7 +179,7 @@ class Host:
             if not self._leases.lost(grant):
                 with contextlib.suppress(StoreUnavailable):
                     await self._leases.release([grant])
-            slot.grant = None
+            slot.grant = slot.owning = None
 
     def _leave(self, key: PartitionKey) -> None:
         """Begin to let go of a partition; it stays in its slot until nothing of it runs here."""
@@ -186,14 +189,14 @@ class Host:
             self._leaving[key] = self._begin(self._let_go(slot))
 
     async def _let_go(self, slot: Slot) -> None:
-        while slot.grant is not None:
-            await asyncio.sleep(0.01)
+        if slot.owning is not None:
+            await asyncio.wait([slot.owning])
         await slot.close()
         del self._slots[slot.key]
         del self._leaving[slot.key]
 
-    def _begin(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task

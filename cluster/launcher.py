@@ -41,7 +41,7 @@ def main() -> None:
             verb, *arguments = decode(line)
             try:
                 answer: Any = verbs[verb](*arguments)
-            except Exception as error:  # whatever Ray raises is the owner's to judge
+            except Exception as error:  # noqa: BLE001  whatever Ray raises is the owner's to judge
                 answer = ConfigurationError(f"the local cluster cannot {verb}: {type(error).__name__}: {error}")
             answers.write(encode(answer))
     finally:

@@ -50,8 +50,8 @@ class LocalCluster:
         return tuple(self._raylets)
 
     async def __aenter__(self) -> Self:
-        # A short path, because sockets are made below it; under /tmp, because a Mac's own temporary folder is not.
-        self._folder = Path(tempfile.mkdtemp(prefix="hw-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
+        # A short path, because sockets are made below it: a Mac's own temporary folder is not short enough.
+        self._folder = Path(tempfile.mkdtemp(prefix="hw-", dir="/tmp"))
         try:
             with (self._folder / "launcher.log").open("wb") as log:
                 self._launcher = await asyncio.create_subprocess_exec(

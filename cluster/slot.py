@@ -69,9 +69,13 @@ class Slot:
         self._runner: SubscriptionRunner | None = None
         self._changed = asyncio.Event()
         self._seen_at = time.monotonic()
-        self._draining = False
+        self.draining = False
+        """Whether the partition is leaving this host: nothing new is begun."""
         self._paused = False
         self.grant: Grant | None = None
+        self.preparing: asyncio.Task[None] | None = None
+        self.owning: asyncio.Task[None] | None = None
+        """What runs under the grant, and gives it back at its end."""
         self.trouble: str | None = None
         """Why the handler could not be made ready, when it could not."""
 
@@ -95,7 +99,7 @@ class Slot:
 
         A standby leaves the first grant to the wanted owner; later a free lease means that the owner is gone.
         """
-        if self.grant is not None or self._draining:
+        if self.grant is not None or self.draining:
             return False
         if self.assigned.wanted_owner == self._host:
             return self.ready or self.trouble is not None
@@ -137,7 +141,7 @@ class Slot:
             await checkpoints.report(grant, "stuck", self.trouble)
             self._changed.clear()
             await self._changed.wait()
-            if self._draining:
+            if self.draining:
                 return
         self._runner = self._make_runner(self.assigned.options, grant, self._consumers)
         self._paused = False
@@ -150,20 +154,23 @@ class Slot:
 
     def drain(self) -> None:
         """Finish what is in flight, and let ``run`` return; claims nothing any more. Safe to repeat."""
-        self._draining = True
+        self.draining = True
         self._changed.set()
         if self._runner is not None:
             self._runner.drain()
 
     def stop(self) -> None:
         """Let ``run`` return at once: what is in flight is delivered again by the next owner."""
-        self._draining = True
+        self.draining = True
         self._changed.set()
         if self._runner is not None:
             self._runner.stop()
 
     async def close(self) -> None:
         """Stop the consumers; safe to repeat. Call when nothing runs."""
+        if self.preparing is not None:
+            self.preparing.cancel()
+            await asyncio.wait([self.preparing])
         consumers, self._consumers = self._consumers, None
         await _close(consumers or ())
 
