@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
+
 from tests.plugins.processes import descendants
 from tests.plugins.waiting import wait_until
 
