@@ -76,10 +76,8 @@ class ServerFolder:
         entry = pwd.getpwnam(user)
         if path.stat().st_uid == entry.pw_uid:
             return
-        for folder, _, files in os.walk(path):
-            os.chown(folder, entry.pw_uid, entry.pw_gid)
-            for name in files:
-                os.chown(Path(folder, name), entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+        for part in (path, *path.rglob("*")):
+            os.chown(part, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
     def release(self) -> None:
         """Close this process' hold on the lock (the server keeps its own)."""

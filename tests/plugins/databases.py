@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from psycopg import sql
 
-MIGRATIONS: Final = Path(__file__).parents[2] / "storage/postgres/sql/migrations"
+from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.schema import migrate
 
 
 @contextmanager
@@ -36,10 +36,7 @@ def new_database(server: str, template: str = "template0") -> Iterator[str]:
 def template_database(database_server: str) -> Iterator[str]:
     """The name of a database with the current schema in it; nobody may stay connected to it."""
     with new_database(database_server) as url:
-        with psycopg.connect(url, autocommit=True) as conn:
-            conn.execute('CREATE SCHEMA "headwater"')
-            for migration in sorted(MIGRATIONS.glob("*.sql")):
-                conn.execute(migration.read_bytes())
+        asyncio.run(migrate(StoreOptions(url=url)))
         yield urlsplit(url).path.lstrip("/")
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from headwater.storage.embedded import EmbeddedPostgres, postgres
+from headwater.storage.embedded import EmbeddedPostgres
 from headwater.storage.embedded.binaries import postgres_folder
+from headwater.storage.embedded.process import user_for_servers
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+
+USER_FOR_SERVERS = "headwater.storage.embedded.postgres.user_for_servers"
 
 PROGRAM = """
 import os, sys, psycopg
@@ -34,7 +37,7 @@ def needs_nobody_to_reach(*paths: str | Path) -> None:
 
 @ROOT_ONLY
 def test_roots_server_sees_an_unprivileged_user_and_leaves_roots_files(tmp_path: Path) -> None:
-    if postgres.user_for_servers() != "namespace":
+    if user_for_servers() != "namespace":
         pytest.skip("this kernel gives no user namespaces to root")
     with EmbeddedPostgres(tmp_path / "data", durable=False) as server:
         assert Path(f"/proc/{server.pid}/uid_map").read_text().split() == ["1000", "0", "1"]
@@ -44,7 +47,7 @@ def test_roots_server_sees_an_unprivileged_user_and_leaves_roots_files(tmp_path:
 @ROOT_ONLY
 def test_roots_server_runs_as_nobody_where_user_namespaces_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     needs_nobody_to_reach(postgres_folder() / "postgres")
-    monkeypatch.setattr(postgres, "user_for_servers", lambda: "nobody")
+    monkeypatch.setattr(USER_FOR_SERVERS, lambda: "nobody")
     with EmbeddedPostgres(durable=False) as server, psycopg.connect(server.url) as conn:
         assert Path(f"/proc/{server.pid}").stat().st_uid == pwd.getpwnam("nobody").pw_uid
         assert conn.execute("SELECT 42").fetchone() == (42,)
@@ -56,10 +59,10 @@ def test_data_changes_hands_when_the_way_around_root_changes(tmp_path: Path, mon
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
     for way in ("nobody", "namespace", "nobody"):
-        if way == "namespace" and postgres.user_for_servers() != "namespace":
+        if way == "namespace" and user_for_servers() != "namespace":
             pytest.skip("this kernel gives no user namespaces to root")
         with monkeypatch.context() as patch:
-            patch.setattr(postgres, "user_for_servers", lambda way=way: way)
+            patch.setattr(USER_FOR_SERVERS, lambda way=way: way)
             with EmbeddedPostgres(tmp_path / "data", durable=False) as server, psycopg.connect(server.url) as conn:
                 conn.execute("CREATE TABLE IF NOT EXISTS kept ()")
 
