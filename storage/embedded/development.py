@@ -1,0 +1,60 @@
+"""The servers of a developer: kept in a folder, on ports that stay the same, until they are interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from headwater.storage.embedded.postgres import EmbeddedPostgres
+from headwater.storage.embedded.redis import EmbeddedRedis
+from headwater.storage.embedded.server import EmbeddedServer
+from headwater.storage.errors import ConfigurationError
+
+FOLDER: Final = ".headwater"
+POSTGRES_PORT: Final = 55432
+REDIS_PORT: Final = 56379
+
+
+@contextmanager
+def development_servers(
+    folder: str | os.PathLike[str] = FOLDER, postgres_port: int = POSTGRES_PORT, redis_port: int = REDIS_PORT
+) -> Iterator[tuple[EmbeddedPostgres, EmbeddedRedis]]:
+    """Start Postgres on the data in ``folder``, and Valkey; stop them at the end. Raises ConfigurationError."""
+    with ExitStack() as stack:
+        postgres = stack.enter_context(EmbeddedPostgres(Path(folder, "postgres"), postgres_port))
+        # Nobody wants a database in their repository.
+        with contextlib.suppress(FileExistsError), Path(folder, ".gitignore").open("x") as file:
+            file.write("*\n")
+        yield postgres, stack.enter_context(EmbeddedRedis(redis_port))
+
+
+def serve(
+    folder: str | os.PathLike[str] = FOLDER,
+    postgres_port: int = POSTGRES_PORT,
+    redis_port: int = REDIS_PORT,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Run a developer's servers, say where they are, and return when interrupted (Ctrl-C).
+
+    Raises ConfigurationError when one cannot start (port in use, data of another PostgreSQL version, folder not
+    writable or in use), or ends by itself.
+    """
+    # Interrupted while starting or while serving: either way the servers are stopped when this is left.
+    with contextlib.suppress(KeyboardInterrupt), development_servers(folder, postgres_port, redis_port) as servers:
+        postgres, redis = servers
+        say(f"HEADWATER_DATABASE_URL={postgres.url}")
+        say(f"HEADWATER_REDIS_URL={redis.url}")
+        say(f"The data is in {Path(folder).absolute()}. Stop with Ctrl-C.")
+        while True:
+            for server in (postgres, redis):
+                _complain_when_ended(server)
+
+
+def _complain_when_ended(server: EmbeddedServer) -> None:
+    status = server.wait(0.5)
+    if status is not None:
+        raise ConfigurationError(f"{server.name} ended with status {status}{server.log_tail()}")
