@@ -11,6 +11,8 @@ The environment is made in .venv, by uv when it is there and else by venv and pi
 pyproject.toml has changed. Standard library only, and nothing newer than Python 3.8 before the version is checked.
 """
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import fcntl
@@ -23,7 +25,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -37,10 +42,11 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 EXTRAS = {"demo": ["demo"], "dev": ["embedded"], "lint": ["dev"], "shell": ["dev"]}
 EVERYTHING = ["dev"]
 
+MYPY_TARGETS = ["-p", "headwater", "-p", "tests", "-p", "examples", "-p", "benchmarks", "-m", "dev"]
 LINTERS = [
     ("ruff check", ["ruff", "check"]),
     ("ruff format", ["ruff", "format", "--check"]),
-    ("mypy", ["mypy", "-p", "headwater", "-p", "tests"]),
+    ("mypy", ["mypy", *MYPY_TARGETS]),
     ("import rules", ["lint-imports"]),
 ]
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache")
@@ -50,11 +56,11 @@ NOT_BY_DEFAULT = ["-m", "not slow and not chaos"]
 IN_PARALLEL = ["-n", "2", "--dist", "loadgroup"]
 
 
-def main():
+def main() -> int:
     """Run the command that was asked for; returns the exit status."""
     command, arguments = (sys.argv[1] if len(sys.argv) > 1 else "help"), sys.argv[2:]
     if command in ("help", "-h", "--help"):
-        print(__doc__.strip())
+        print(str(__doc__).strip())
         return 0
     actions = {
         "demo": lambda: run_module("examples.flights", arguments),
@@ -80,7 +86,7 @@ def main():
 # The environment
 
 
-def use_a_new_enough_python():
+def use_a_new_enough_python() -> None:
     """Go on under a newer Python when this one is too old."""
     if sys.version_info >= OLDEST_PYTHON:
         return
@@ -91,7 +97,7 @@ def use_a_new_enough_python():
     stop("Python 3.11 or newer is needed, and none was found on PATH (this is {}.{})".format(*sys.version_info[:2]))
 
 
-def make_environment(extras):
+def make_environment(extras: list[str]) -> None:
     """Make .venv, or bring it up to date; does nothing when it is."""
     # Two commands at once must not install into each other's way. Locking this file leaves nothing behind.
     with Path(__file__).open() as lock:
@@ -114,26 +120,26 @@ def make_environment(extras):
         say(f"the environment is ready after {time.monotonic() - began:.0f} s")
 
 
-def made_from():
+def made_from() -> dict[str, str]:
     """Return what the environment depends on: when any of it changes, it is brought up to date."""
     project = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
     return {"python": sys.version, "project": project, "root": str(ROOT)}
 
 
-def is_usable_environment():
+def is_usable_environment() -> bool:
     """Return whether .venv holds a Python of the right version that runs, and belongs to this folder."""
     check = f"import sys; sys.exit(sys.version_info < {OLDEST_PYTHON!r} or sys.prefix != {str(VENV)!r})"
     return PYTHON.exists() and call([str(PYTHON), "-c", check]) == 0
 
 
-def working_uv():
+def working_uv() -> str | None:
     """Return the path of uv when there is one that runs."""
     found = shutil.which("uv")
     works = found and subprocess.call([found, "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
     return found if works else None
 
 
-def make_empty_environment(uv):
+def make_empty_environment(uv: str | None) -> None:
     """Make a virtual environment with nothing in it, or with pip in it when pip is to fill it."""
     if uv:
         made = call([uv, "venv", "--quiet", "--python", sys.executable, str(VENV)])
@@ -148,7 +154,7 @@ def make_empty_environment(uv):
         stop("the environment could not be made")
 
 
-def install(uv, *what):
+def install(uv: str | None, *what: str) -> None:
     """Install into the environment, with a line of progress for each package that is fetched."""
     if uv:
         if call([uv, "pip", "install", "--python", str(PYTHON), *what]) != 0:
@@ -158,8 +164,8 @@ def install(uv, *what):
     pip = [str(PYTHON), "-m", "pip"] if has_pip else [sys.executable, "-m", "pip", "--python", str(PYTHON)]
     child = Child([*pip, "install", "--progress-bar", "off", *what], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     lines = []
-    for line in child.process.stdout:
-        lines.append(line.decode(errors="replace").rstrip())
+    for line in child.lines():
+        lines.append(line)
         if lines[-1].startswith(("Collecting", "  Downloading", "Building", "Installing")):
             say("  " + lines[-1].strip()[:110])
     if child.finish() != 0:
@@ -169,24 +175,24 @@ def install(uv, *what):
 # The commands
 
 
-def call(command):
+def call(command: list[str]) -> int:
     """Run a command to its end; returns its exit status."""
     return Child(command).finish()
 
 
-def run_module(name, arguments):
+def run_module(name: str, arguments: list[str]) -> int:
     """Run a module in the environment."""
     return call([str(PYTHON), "-m", name, *arguments])
 
 
-def lint():
+def lint() -> int:
     """Run each linter and say in one line how it went; returns the exit status."""
     failed = False
     for name, command in LINTERS:
         began = time.monotonic()
         program = [str(VENV / "bin" / command[0]), *command[1:]]
         child = Child(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        output = child.process.stdout.read().decode(errors="replace")
+        output = "\n".join(child.lines())
         good = child.finish() == 0
         failed = failed or not good
         say(f"{name:<14}{'ok' if good else 'FAILED':<8}{time.monotonic() - began:5.1f} s")
@@ -195,12 +201,12 @@ def lint():
     return 1 if failed else 0
 
 
-def pytest(arguments):
+def pytest(arguments: list[str]) -> int:
     """Run the tests."""
     return run_module("pytest", arguments)
 
 
-def test(arguments):
+def test(arguments: list[str]) -> int:
     """Run the linters and the tests, all of them also when one fails; with arguments, only pytest with these."""
     if arguments:
         return pytest(arguments)
@@ -212,14 +218,14 @@ def test(arguments):
     return status
 
 
-def shell():
+def shell() -> NoReturn:
     """Replace this process by a shell in the environment."""
     program = os.environ.get("SHELL") or "/bin/sh"
     path = os.pathsep.join([str(VENV / "bin"), os.environ.get("PATH", os.defpath)])
     os.execve(program, [program], {**environment(), "VIRTUAL_ENV": str(VENV), "PATH": path})
 
 
-def clean():
+def clean() -> int:
     """Remove the environment, caches and output."""
     for name in MADE_HERE:
         shutil.rmtree(ROOT / name, ignore_errors=True)
@@ -231,7 +237,7 @@ def clean():
 # Processes
 
 
-def environment():
+def environment() -> dict[str, str]:
     """Return the surroundings for children: the caller's, without what would slow them or lead them astray."""
     unwanted = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
@@ -247,8 +253,8 @@ class Child:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def __init__(self, command, **options):
-        self.received = None
+    def __init__(self, command: list[str], **options: Any) -> None:
+        self.received: int | None = None
         libc = ctypes.CDLL(None) if sys.platform == "linux" else None
         if libc:
             # What the command leaves behind becomes a child of this process, which can then end it.
@@ -261,14 +267,19 @@ class Child:
             signal.signal(number, self.pass_on)
         signal.signal(signal.SIGALRM, lambda *_: self.kill())
 
-    def pass_on(self, number, _frame):
+    def lines(self) -> Iterator[str]:
+        """Yield the lines that the command writes, to the last, when its output was asked for."""
+        for line in self.process.stdout or ():
+            yield line.decode(errors="replace").rstrip()
+
+    def pass_on(self, number: int, _frame: FrameType | None) -> None:
         """Pass a signal on, and do not wait for ever for what it brings about."""
         self.received = number
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
         signal.alarm(STOP_SECONDS)
 
-    def kill(self):
+    def kill(self) -> None:
         """Kill the command, its session, and whatever this process has inherited from it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -276,11 +287,10 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def finish(self):
+    def finish(self) -> int:
         """Wait for the end; returns the exit status. Exits when a signal has asked for it."""
-        pid = status = None
-        while pid != self.process.pid:
-            # Also reaps what has become this process' child meanwhile.
+        pid, status = os.waitpid(-1, 0)
+        while pid != self.process.pid:  # but something that has become this process' child meanwhile
             pid, status = os.waitpid(-1, 0)
         status = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
         self.process.returncode = status
@@ -294,7 +304,7 @@ class Child:
             sys.exit(128 + self.received)
         return status
 
-    def finish_rest(self):
+    def finish_rest(self) -> None:
         """Let what the command has left end by itself, and kill what does not."""
         deadline = time.monotonic() + REST_SECONDS
         with contextlib.suppress(ChildProcessError):
@@ -307,7 +317,7 @@ class Child:
         self.kill()
 
 
-def children():
+def children() -> list[int]:
     """Return the process ids of this process' children, where that can be found out."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -317,12 +327,12 @@ def children():
     return found
 
 
-def say(text):
+def say(text: str) -> None:
     """Tell the developer what is going on."""
     print(text, flush=True)
 
 
-def stop(problem):
+def stop(problem: str) -> NoReturn:
     """End with one clear line."""
     sys.exit(f"dev.py: {problem}")
 
