@@ -97,6 +97,11 @@ class MemoryLeases:
     def lost(self, grant: Grant) -> bool:
         return grant.session != self._session
 
+    @property
+    def session_ended(self) -> bool:
+        """Whether a new session is needed before anything can be claimed."""
+        return self._session is None
+
     def end_session(self) -> None:
         """Play the end of the connection: everything it held is free for others."""
         if self._session is not None:

@@ -12,7 +12,7 @@ from headwater.storage.model import RecordedEvent
 from headwater.subscriptions.core.batch import Batch
 from headwater.subscriptions.core.condition import Condition
 from headwater.subscriptions.core.ledger import Ledger
-from headwater.subscriptions.core.phases import Cause, Phase
+from headwater.subscriptions.core.phases import Cause
 from headwater.subscriptions.core.retry import Verdict, delay, judge
 from headwater.subscriptions.core.work import Work
 from headwater.subscriptions.options import Delivery, OnFailure, SubscriptionOptions
@@ -75,8 +75,7 @@ class Failing:
 
     def _give_up_all(self, batch: Batch, error: str, now: float) -> None:
         for place in batch.places:
-            if self._condition.phase is not Phase.FAILED:
-                self.give_up(Batch((place,), attempt=batch.attempt), error, now)
+            self.give_up(Batch((place,), attempt=batch.attempt), error, now)
 
     def give_up(self, batch: Batch, error: str, now: float) -> None:
         """Do what the policy says with a batch of one event whose attempts are used up."""
@@ -84,11 +83,12 @@ class Failing:
         event = self._work.window.event(place)
         self._condition.relieve("handler", now)
         if self._policy.then is OnFailure.STOP:
-            self._work.put_back(replace(batch, attempt=1))
             reason = f"position {event.position} ({event.type}) failed {batch.attempt} times: {error}"
             self._condition.become(Cause.GIVE_UP, reason, now)
-            return
-        if self._policy.then is OnFailure.SKIP:
+            if not self._at_most_once:
+                self._work.put_back(replace(batch, attempt=1))
+                return
+        if self._policy.then is not OnFailure.PARK:
             self._skipped(event, error, batch.attempt)
             self._work.window.settle(batch.places)
             self._ledger.settle(1, now)

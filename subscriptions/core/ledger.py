@@ -20,6 +20,7 @@ class Ledger:
     def __init__(self, durable: Progress, *, every: int, interval: float) -> None:
         self.durable = replace(durable, delivered=0, redelivered=0)
         self.saving: Progress | None = None
+        self._doubtful: list[Progress] = []
         self._every = every
         self._interval = interval
         self._settled = 0
@@ -28,6 +29,12 @@ class Ledger:
         self._redelivered = 0
         self._failures = 0
         self._not_before = 0.0
+
+    def possible(self) -> list[Progress]:
+        """Return everything that may be what is saved now: the last certain save, and those that were sent since."""
+        if self.saving is None:
+            return [self.durable, *self._doubtful]
+        return [self.durable, *self._doubtful, self.saving]
 
     def count(self, events: int, *, again: bool) -> None:
         """Note that events go to the handler, for the totals."""
@@ -86,10 +93,13 @@ class Ledger:
         """Note that this progress is durable; a handler's own transaction may have saved it."""
         self._delivered -= progress.delivered
         self._redelivered -= progress.redelivered
+        self._doubtful.clear()
         self.durable = replace(progress, delivered=0, redelivered=0)
 
     def failed(self, now: float) -> None:
-        """Note that the save under way failed: it is tried again after a while."""
+        """Note that the save under way failed: whether it is durable is unknown, and it is made again after a while."""
+        if self.saving is not None and self.saving not in self._doubtful:
+            self._doubtful.append(self.saving)
         self.saving = None
         self._failures += 1
         self._not_before = now + min(5.0, 0.1 * 2.0 ** min(self._failures, 16))

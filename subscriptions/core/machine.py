@@ -314,6 +314,9 @@ class Machine:
             if self._failing.hopeless(batch):
                 self._failing.give_up(batch, DIED, now)
                 continue
+            if self._saving.must_wait(batch):
+                work.put_back(batch)
+                break
             if not self._saving.cleared(batch):
                 work.put_back(batch)
                 self._waiting = batch

@@ -35,18 +35,25 @@ class Saving:
         self._reserve = options.max_in_flight
         self._quiet_at = 0.0
 
+    def must_wait(self, batch: Batch) -> bool:
+        """Whether something that is under way must end before this delivery, or the save before it."""
+        if self._transactional and self.ledger.saving is not None:
+            return True
+        # What is being parked would stand between the checkpoint and the batch.
+        return bool(self._work.parking) and (self._transactional or batch.counted)
+
     def cleared(self, batch: Batch) -> bool:
         """Whether the durable progress allows this delivery."""
-        ledger, durable = self.ledger, self.ledger.durable
         last = self._last(batch)
         if self._at_most_once:
-            return durable.checkpoint >= last
-        if self._transactional and (ledger.saving is not None or self._work.parking):
-            return False
+            return self.ledger.durable.checkpoint >= last
+        return all(self._covers(promise, batch, last) for promise in self.ledger.possible())
+
+    def _covers(self, promise: Progress, batch: Batch, last: int) -> bool:
         if batch.counted:
-            return durable.in_flight_to == last and durable.attempt >= batch.attempt
-        counted = not self._work.exclusive or durable.attempt >= batch.attempt
-        return counted and durable.in_flight_to >= last
+            return promise.in_flight_to == last and promise.attempt >= batch.attempt
+        counted = not self._work.exclusive or promise.attempt >= batch.attempt
+        return counted and promise.in_flight_to >= last
 
     def before(self, batch: Batch) -> Progress:
         """Return what must be saved before this delivery."""
@@ -94,9 +101,9 @@ class Saving:
         """Return when the next save is due without anybody waiting for it; None when there is nothing to say."""
         if self._transactional and self._work.in_flight:
             return None
-        due = self.ledger.due_at()
-        durable = self.ledger.durable
-        if due is None and not self._work.window.unsettled and durable.in_flight_to > durable.checkpoint:
+        due, durable, work = self.ledger.due_at(), self.ledger.durable, self._work
+        idle = not work.window.unsettled and work.suspect_to <= work.window.watermark
+        if due is None and idle and durable.in_flight_to > durable.checkpoint:
             return max(self._quiet_at, self.ledger.not_before)
         return due
 

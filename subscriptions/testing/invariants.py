@@ -1,0 +1,148 @@
+"""What must hold after every step of a simulated history.
+
+Watches from outside: it sees what the handler saw and what became durable, never the inside of a machine.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from headwater.storage.leases import Progress
+from headwater.storage.model import RecordedEvent
+from headwater.subscriptions.options import Delivery
+
+
+class BrokenInvariant(AssertionError):
+    """Something happened in a simulated history that never may."""
+
+
+@dataclass(slots=True)
+class RunWitness:
+    """What is known of one grant."""
+
+    epoch: int
+    start: int
+    """The checkpoint that it was granted with."""
+    busy: dict[str, int] = field(default_factory=dict)
+    """Which delivery has a key in flight."""
+    handled: set[int] = field(default_factory=set)
+    reached: dict[str, int] = field(default_factory=dict)
+    """How far into a key's sequence everything is settled."""
+
+
+class Witness:
+    """Keeps what the world saw, and objects.
+
+    1. Order: when an event reaches the handler, every earlier event of its key since the grant's checkpoint is
+       settled, and no other delivery of the key is in flight.
+    2. Nothing lost: everything up to the durable checkpoint is handled, skipped or durably parked.
+    3. The checkpoint never falls, except by a rewind.
+    4. At most one owner: a write is accepted only under the latest epoch.
+    5. Exactly-once effects are there once; at-most-once handlers are called once.
+    6. No event reaches the handler before the durable progress says that it may.
+    """
+
+    def __init__(self, delivery: Delivery, key_of: Callable[[RecordedEvent], str | None]) -> None:
+        self.checkpoint = 0
+        self.settled: set[int] = set()
+        """Positions that were handled, skipped or parked, by whomever."""
+        self.calls: dict[int, int] = defaultdict(int)
+        self._delivery = delivery
+        self._key_of = key_of
+        self._sequences: dict[str, list[int]] = defaultdict(list)
+        self._aside: set[int] = set()
+        self._committed: set[int] = set()
+        self._expected: list[int] = []
+        self._checked = 0
+        self._epoch = 0
+
+    def appended(self, event: RecordedEvent) -> None:
+        """An event was stored that the subscription is to deliver."""
+        self._expected.append(event.position)
+        key = self._key_of(event)
+        if key is not None:
+            self._sequences[key].append(event.position)
+
+    def granted(self, epoch: int, progress: Progress) -> RunWitness:
+        """An owner got the lease."""
+        _require(epoch > self._epoch, f"epoch {epoch} was granted after {self._epoch}")
+        self._epoch = epoch
+        return RunWitness(epoch, progress.checkpoint)
+
+    def started(
+        self, run: RunWitness, delivery_id: int, events: Sequence[RecordedEvent], progress: Progress | None
+    ) -> None:
+        """The handler was called; ``progress`` is what was durable then, or None when the lease was lost meanwhile."""
+        batch: set[int] = set()
+        for event in events:
+            self.calls[event.position] += 1
+            if self._delivery is Delivery.AT_MOST_ONCE:
+                _require(self.calls[event.position] == 1, f"{event} was handed out twice")
+            if progress is not None:
+                covered = max(progress.in_flight_to, progress.checkpoint)
+                _require(event.position <= covered, f"{event} was handed out before that was durable: {progress}")
+            key = self._key_of(event)
+            if key is not None:
+                self._check_order(run, delivery_id, event, key, batch)
+            batch.add(event.position)
+
+    def _check_order(self, run: RunWitness, delivery_id: int, event: RecordedEvent, key: str, batch: set[int]) -> None:
+        other = run.busy.setdefault(key, delivery_id)
+        _require(other == delivery_id, f"{event} was handed out while delivery {other} had the same key")
+        sequence = self._sequences[key]
+        index = run.reached.get(key)
+        if index is None:
+            index = bisect_right(sequence, run.start)
+        while index < len(sequence) and sequence[index] < event.position:
+            earlier = sequence[index]
+            known = earlier in run.handled or earlier in self._aside
+            if not known:
+                _require(earlier in batch, f"{event} was handed out before {earlier} of the same key")
+                break
+            index += 1
+        run.reached[key] = index
+
+    def ended(self, run: RunWitness, delivery_id: int, events: Sequence[RecordedEvent], *, handled: bool) -> None:
+        """The handler has returned, or was ended; ``handled`` when its effects are there."""
+        for key in [key for key, holder in run.busy.items() if holder == delivery_id]:
+            del run.busy[key]
+        if handled:
+            positions = [event.position for event in events]
+            if self._delivery is Delivery.EXACTLY_ONCE:
+                twice = self._committed.intersection(positions)
+                _require(not twice, f"effects were committed twice for {sorted(twice)}")
+                self._committed.update(positions)
+            run.handled.update(positions)
+            self.settled.update(positions)
+
+    def set_aside(self, positions: Iterable[int]) -> None:
+        """These events were skipped, or are durably parked."""
+        positions = tuple(positions)
+        self.settled.update(positions)
+        self._aside.update(positions)
+
+    def wrote(self, epoch: int, checkpoint: int, *, rewind: bool = False) -> None:
+        """A write under ``epoch`` was accepted, and this is the durable checkpoint now."""
+        _require(epoch == self._epoch, f"a write of epoch {epoch} was accepted although {self._epoch} was granted")
+        _require(rewind or checkpoint >= self.checkpoint, f"the checkpoint fell from {self.checkpoint} to {checkpoint}")
+        self.checkpoint = checkpoint
+        if self._delivery is Delivery.AT_MOST_ONCE:
+            return
+        while self._checked < len(self._expected) and self._expected[self._checked] <= checkpoint:
+            position = self._expected[self._checked]
+            _require(position in self.settled, f"the checkpoint {checkpoint} passed {position}, which is not settled")
+            self._checked += 1
+
+    def missing(self) -> list[int]:
+        """Return what is not settled though it was stored: nothing may be left when the world has come to rest."""
+        if self._delivery is Delivery.AT_MOST_ONCE:
+            return [position for position in self._expected if position > self.checkpoint]
+        return [position for position in self._expected if position not in self.settled]
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise BrokenInvariant(problem)

@@ -1,0 +1,114 @@
+"""Planted defects, those of the seed among them: each must be caught by the invariants of the simulator.
+
+Each is switched on for the length of a test, by replacing one method of the real code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from headwater.storage.leases import Grant, Progress
+from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination
+from headwater.subscriptions.core.batch import Batch
+from headwater.subscriptions.core.lanes import Lanes, Places
+from headwater.subscriptions.core.machine import Machine
+from headwater.subscriptions.core.reading import Reading
+from headwater.subscriptions.core.saving import Saving
+
+
+def timer_makes_live(patch: pytest.MonkeyPatch) -> None:
+    """L1: the checkpoint timer ends catching up, and what is announced next looks contiguous."""
+    plan = Machine._plan_save
+
+    def plan_save(self: Machine, now: float) -> None:
+        before = self._ledger.saving
+        plan(self, now)
+        if self._ledger.saving is not before and self.catching_up:
+            self._work.window.read_to = self._reading.head
+
+    patch.setattr(Machine, "_plan_save", plan_save)
+
+
+def checkpoints_move_freely(patch: pytest.MonkeyPatch) -> None:
+    """L3: whoever saves a checkpoint sets it, owner or not, forward or back."""
+
+    async def save(self: MemoryCheckpoints, grant: Grant, progress: Progress, **_: Any) -> None:
+        self._coordination.row(grant.key).progress = replace(progress, delivered=0, redelivered=0)
+
+    patch.setattr(MemoryCheckpoints, "save", save)
+
+
+def only_the_last_key_is_busy(patch: pytest.MonkeyPatch) -> None:
+    """L4: of the keys in flight with a consumer only the last is remembered."""
+    take = Lanes.take
+
+    def take_and_forget(self: Lanes, limit: int) -> tuple[Places, tuple[str, ...]]:
+        places, keys = take(self, limit)
+        self.release(keys[:-1])
+        return places, keys[-1:]
+
+    patch.setattr(Lanes, "take", take_and_forget)
+
+
+def only_hints_wake(patch: pytest.MonkeyPatch) -> None:
+    """L5: nobody looks unless somebody announces something."""
+    due_at = Reading.due_at
+
+    def never_polls(self: Reading, now: float) -> float:
+        return due_at(self, now) if self.wanted else float("inf")
+
+    patch.setattr(Reading, "due_at", never_polls)
+
+
+def acks_name_no_attempt(patch: pytest.MonkeyPatch) -> None:
+    """L18: a late answer to an earlier attempt counts for the one that is in flight."""
+    answered = Machine._answered
+    places_of: dict[tuple[int, int], int] = {}
+
+    def by_event(self: Machine, delivery_id: int, **options: Any) -> Batch | None:
+        for number, (batch, _) in self._work.in_flight.items():
+            places_of[id(self), number] = batch.places[0]
+        place = places_of.get((id(self), delivery_id))
+        same = [n for n, (batch, _) in self._work.in_flight.items() if batch.places[0] == place]
+        return answered(self, same[0] if same else delivery_id, **options)
+
+    patch.setattr(Machine, "_answered", by_event)
+
+
+def nobody_is_fenced(patch: pytest.MonkeyPatch) -> None:
+    """A dropped fence: writes of an older epoch are taken like those of the owner."""
+    patch.setattr(MemoryCoordination, "fenced", lambda self, grant: self.row(grant.key))
+
+
+def attempts_are_not_counted_first(patch: pytest.MonkeyPatch) -> None:
+    """Deliveries do not wait until the durable progress says that they may be made."""
+    patch.setattr(Saving, "cleared", lambda self, batch: True)
+
+
+def parked_at_once(patch: pytest.MonkeyPatch) -> None:
+    """An event counts as settled when it is to be parked, not when it is durably parked."""
+    plan = Machine._plan_parking
+
+    def plan_parking(self: Machine, now: float) -> None:
+        for token in list(self._work.to_park):
+            self._work.window.settle(self._work.parking[token][0])
+            self._work.parking[token] = ((), self._work.parking[token][1])
+        plan(self, now)
+
+    patch.setattr(Machine, "_plan_parking", plan_parking)
+
+
+MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
+    timer_makes_live,
+    checkpoints_move_freely,
+    only_the_last_key_is_busy,
+    only_hints_wake,
+    acks_name_no_attempt,
+    nobody_is_fenced,
+    attempts_are_not_counted_first,
+    parked_at_once,
+)
