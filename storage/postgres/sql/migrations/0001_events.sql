@@ -1,7 +1,6 @@
 -- The store: streams, events, links, snapshots, and the head that orders them all.
 -- The schema is written "headwater" throughout; the loader puts the store's own schema name in its place.
--- {payload} does not appear: the payload columns are of type json here, and 'headwater create --payload jsonb|bytea'
--- chooses another file of the same number.
+-- So does the type of the payload columns, "payload": json, jsonb or bytea, chosen when the schema is made.
 
 CREATE TABLE "headwater"."head" (
     -- One row. Its lock is the store's order: whoever holds it gives out the next positions, until its commit.
@@ -34,8 +33,8 @@ CREATE TABLE "headwater"."events" (
     "version" bigint NOT NULL,
     "event_id" uuid NOT NULL,
     "type" text COLLATE "C" NOT NULL,
-    "data" json NOT NULL,
-    "metadata" json,
+    "data" "payload" NOT NULL,
+    "metadata" "payload",
     "causation_id" uuid,
     "correlation_id" uuid,
     "created_at" timestamptz NOT NULL,
@@ -66,8 +65,8 @@ CREATE TABLE "headwater"."snapshots" (
     "source" text COLLATE "C" NOT NULL,
     "version" bigint NOT NULL,
     "type" text COLLATE "C" NOT NULL,
-    "data" json NOT NULL,
-    "metadata" json,
+    "data" "payload" NOT NULL,
+    "metadata" "payload",
     "created_at" timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY ("source", "version")
 );

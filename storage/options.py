@@ -1,0 +1,133 @@
+"""How a store is opened: every setting once, with its default and its meaning; from code, URL and environment.
+
+Values only; nothing is connected here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, get_args
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from headwater.storage.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX: Final = "HEADWATER_"
+
+Payload = Literal["json", "jsonb", "bytea"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreOptions:
+    """Everything that can be chosen for a store. Each field is also a ``HEADWATER_<NAME>`` environment variable."""
+
+    url: str
+    """Where the database is: ``postgresql://user:password@host:5432/database``. ``schema``, ``pool_size``,
+    ``timeout``, ``payload``, ``hard_deletes`` and the other fields may stand in its query; what is left belongs to
+    the driver (``sslmode``, ``sslrootcert``, ...)."""
+    session_url: str | None = None
+    """A direct way to the same database, for locks and LISTEN, when ``url`` goes through a transaction-mode pooler.
+    Setting it turns server-side prepared statements off on ``url``."""
+    schema: str = "headwater"
+    """The schema that holds the store's tables: several stores can share a database."""
+    pool_size: int = 10
+    """The most connections that the store opens for its statements."""
+    timeout: float = 15.0
+    """How many seconds one call may take before it fails with StoreUnavailable."""
+    payload: Payload = "json"
+    """The column type of payloads, chosen when the schema is made; an opened store finds it out by itself."""
+    hard_deletes: bool = False
+    """Whether streams may be deleted or truncated for good."""
+    redis_url: str | None = None
+    """Where hints are published: ``redis://host:6379/0``. Without it, readers poll."""
+    application_name: str = "headwater"
+    """How the store's sessions are named in the server's list."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.url, str) or not self.url:
+            raise ConfigurationError("url: say where the database is: postgresql://user@host:5432/database")
+        parts = _split(self.url)
+        for name in ("url", "session_url"):
+            value = getattr(self, name)
+            if value is not None and _split(value).scheme not in {"postgresql", "postgres"}:
+                raise ConfigurationError(f"{name}: must begin with postgresql://")
+        if not parts.path.strip("/"):
+            raise ConfigurationError("url: the path must name the database: postgresql://user@host:5432/database")
+        if isinstance(self.pool_size, bool) or not isinstance(self.pool_size, int) or not 1 <= self.pool_size <= 10_000:
+            raise ConfigurationError(f"pool_size: {self.pool_size!r} is not a number of 1 to 10000")
+        if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float) or not 0 < self.timeout < 1e6:
+            raise ConfigurationError(f"timeout: {self.timeout!r} is not a number of seconds above 0")
+        if self.payload not in get_args(Payload):
+            raise ConfigurationError(f"payload: {self.payload!r} is none of {', '.join(get_args(Payload))}")
+        if not isinstance(self.hard_deletes, bool):
+            raise ConfigurationError(f"hard_deletes: {self.hard_deletes!r} is neither True nor False")
+
+    def __repr__(self) -> str:
+        parts = _split(self.url)
+        return f"<StoreOptions {parts.hostname or 'socket'}{parts.path} schema={self.schema!r}>"
+
+    @property
+    def through_pooler(self) -> bool:
+        """Whether ``url`` may give each transaction another server session."""
+        return self.session_url is not None
+
+    @classmethod
+    def read(
+        cls, url: str | None = None, *, environment: Mapping[str, str] | None = None, **settings: Any
+    ) -> StoreOptions:
+        """Put options together: what is given in code wins over the URL's query, and that over the environment."""
+        environment = os.environ if environment is None else environment
+        names = {field.name for field in fields(cls)}
+        if unknown := settings.keys() - names:
+            raise ConfigurationError(f"unknown settings: {', '.join(sorted(unknown))}")
+        found: dict[str, Any] = {
+            name: environment[variable]
+            for name in names
+            if environment.get(variable := ENVIRONMENT_PREFIX + name.upper())
+        }
+        found |= {"url": url or found.get("url") or environment.get("DATABASE_URL") or ""}
+        bare, in_query = _take_query(found["url"], names - {"url"})
+        found |= in_query | {"url": bare}
+        parsed = {name: _parse(name, value) for name, value in found.items()}
+        return cls(**(parsed | {name: value for name, value in settings.items() if value is not None}))
+
+    def with_schema(self, schema: str) -> StoreOptions:
+        """Return the same options for another schema of the database."""
+        return replace(self, schema=schema)
+
+
+def _split(url: str) -> Any:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"url: {error}") from error
+    return parts
+
+
+def _take_query(url: str, names: set[str]) -> tuple[str, dict[str, Any]]:
+    parts = _split(url)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    taken = {name: value for name, value in pairs if name in names}
+    rest = urlencode([(name, value) for name, value in pairs if name not in names])
+    return urlunsplit(parts._replace(query=rest)), taken
+
+
+def _parse(name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        if name == "pool_size":
+            return int(value)
+        if name == "timeout":
+            return float(value)
+    except ValueError:
+        raise ConfigurationError(f"{name}: {value!r} is not a number") from None
+    if name == "hard_deletes":
+        if value.lower() in {"1", "true", "yes", "on"}:
+            return True
+        if value.lower() in {"0", "false", "no", "off"}:
+            return False
+        raise ConfigurationError(f"hard_deletes: {value!r} is neither true nor false")
+    return value

@@ -1,0 +1,169 @@
+"""Sends encoded appends and reads each one's outcome: written, repeated or refused.
+
+Never queues and never reconnects; that is the group commit's work.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import psycopg
+
+from headwater.storage.errors import (
+    AppendError,
+    DuplicateEvent,
+    StreamDeleted,
+    StreamExists,
+    StreamMissing,
+    WrongExpectedVersion,
+)
+from headwater.storage.model import NO_STREAM, STREAM_EXISTS, AppendResult
+from headwater.storage.postgres.arrays import UuidArray, uuid_part
+from headwater.storage.postgres.connect import Connection, row_cursor
+from headwater.storage.postgres.encoding import EncodedAppend, Encoder, Unit
+from headwater.storage.postgres.statements import Statements
+
+Outcome: TypeAlias = "list[AppendResult] | AppendError | StreamDeleted"
+"""What one unit came to: its results, or why it was refused."""
+
+_WRITTEN: Final = 0
+_DELETED: Final = 2
+_NEIGHBOUR: Final = 3
+
+
+class Place(NamedTuple):
+    """Where a stored event stands."""
+
+    stream: str
+    version: int
+    position: int
+
+
+async def write(
+    conn: Connection, sql: Statements, encoder: Encoder, units: Sequence[Unit], *, look_first: bool = False
+) -> list[Outcome]:
+    """Append many units in one call; returns each one's own outcome.
+
+    One that is refused does not touch its neighbours. An id that is stored already breaks the call as a whole; then
+    the units it belongs to are told apart and the others are sent again. Within a caller's transaction, which a broken
+    call would end, ``look_first`` tells them apart before.
+    """
+    outcomes: dict[int, Outcome] = {}
+    waiting = list(enumerate(units))
+    while waiting:
+        if look_first:
+            waiting = await _settle_stored(conn, sql, waiting, outcomes)
+        now, later = _without_common_ids(waiting) if look_first else (waiting, [])
+        if now:
+            try:
+                await _call(conn, sql, encoder, now, outcomes)
+            except psycopg.errors.UniqueViolation:
+                if look_first:
+                    raise
+                look_first = True
+                continue
+        waiting = later
+    return [outcomes[number] for number in range(len(units))]
+
+
+_Numbered: TypeAlias = "list[tuple[int, Unit]]"
+
+
+async def _call(
+    conn: Connection, sql: Statements, encoder: Encoder, units: _Numbered, outcomes: dict[int, Outcome]
+) -> None:
+    cursor = row_cursor(conn)
+    await cursor.execute(sql.append, encoder.parameters([unit for _, unit in units]), binary=True)
+    row = await cursor.fetchone()
+    assert row is not None
+    versions, positions, codes = row
+    place = 0
+    refused: _Numbered = []
+    for number, unit in units:
+        last = place + len(unit.appends)
+        part = slice(place, last)
+        if codes is None or codes[place] == _WRITTEN:
+            outcomes[number] = [
+                _result(append, version + 1, position + 1)
+                for append, version, position in zip(unit.appends, versions[part], positions[part], strict=True)
+            ]
+        else:
+            outcomes[number] = _refusal(unit, codes[part], versions[part])
+            refused.append((number, unit))
+        place = last
+    if refused:
+        # The same events, sent before and written before, are refused by their version: that is a success, too.
+        stored = await _places(conn, sql, refused)
+        for number, unit in refused:
+            if results := _repeated(unit, stored):
+                outcomes[number] = results
+
+
+def _result(append: EncodedAppend, version: int, position: int, *, repeated: bool = False) -> AppendResult:
+    more = len(append.ids) - 1
+    return AppendResult(append.stream, version, version + more, position, position + more, repeated)
+
+
+def _refusal(unit: Unit, codes: Sequence[int], versions: Sequence[int | None]) -> AppendError | StreamDeleted:
+    for append, code, version in zip(unit.appends, codes, versions, strict=True):
+        if code == _DELETED:
+            return StreamDeleted(append.stream)
+        if code != _NEIGHBOUR:
+            kinds: dict[Any, type[WrongExpectedVersion]] = {NO_STREAM: StreamExists, STREAM_EXISTS: StreamMissing}
+            return kinds.get(append.expected, WrongExpectedVersion)(append.stream, append.expected, version)
+    raise AssertionError("a unit is refused because of one of its appends")
+
+
+async def _settle_stored(
+    conn: Connection, sql: Statements, units: _Numbered, outcomes: dict[int, Outcome]
+) -> _Numbered:
+    """Give every unit that has a stored event its outcome; returns the others."""
+    stored = await _places(conn, sql, units)
+    rest: _Numbered = []
+    for number, unit in units:
+        known = next(((a.stream, id) for a in unit.appends for id in a.ids if id in stored), None)
+        if known is None:
+            rest.append((number, unit))
+        else:
+            outcomes[number] = _repeated(unit, stored) or DuplicateEvent(*known)
+    return rest
+
+
+async def _places(conn: Connection, sql: Statements, units: _Numbered) -> dict[uuid.UUID, Place]:
+    ids = [id for _, unit in units for append in unit.appends for id in append.ids]
+    cursor = row_cursor(conn)
+    wanted = UuidArray.of_wire(b"".join([uuid_part(id) for id in ids]), len(ids))
+    await cursor.execute(sql.stored_places, (wanted,), binary=True)
+    return {row[0]: Place(*row[1:]) for row in await cursor.fetchall()}
+
+
+def _repeated(unit: Unit, stored: dict[uuid.UUID, Place]) -> list[AppendResult] | None:
+    """Return the first results when all events of a unit stand where this append would have put them."""
+    results = []
+    for append in unit.appends:
+        first = stored.get(append.ids[0])
+        if first is None or first.stream != append.stream:
+            return None
+        before = first.version - 1
+        if before != append.expected if isinstance(append.expected, int) else append.expected is NO_STREAM and before:
+            return None
+        for more, id in enumerate(append.ids):
+            place = stored.get(id)
+            if place is None or place != (first.stream, first.version + more, first.position + more):
+                return None
+        results.append(_result(append, first.version, first.position, repeated=True))
+    return results
+
+
+def _without_common_ids(units: _Numbered) -> tuple[_Numbered, _Numbered]:
+    """Part units that have an id in common: the later ones wait until the first is written."""
+    seen: set[uuid.UUID] = set()
+    now: _Numbered = []
+    later: _Numbered = []
+    for numbered in units:
+        ids = {id for append in numbered[1].appends for id in append.ids}
+        (later if ids & seen else now).append(numbered)
+        seen |= ids
+    return now, later

@@ -1,0 +1,110 @@
+"""Arrays in Postgres' binary format, made by joining bytes: the cheapest way to hand over many values.
+
+Knows the wire format only; which values belong together is the append path's business.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Final
+
+_HEADER: Final = struct.Struct("!iiIii")
+_EMPTY: Final = struct.Struct("!iiI")
+_LENGTH: Final = struct.Struct("!i")
+_NULL: Final = _LENGTH.pack(-1)
+_UUID_LENGTH: Final = _LENGTH.pack(16)
+
+
+class BinaryArray:
+    """A one-dimensional array, ready to be sent."""
+
+    __slots__ = ("wire",)
+
+    array_oid: ClassVar[int]
+    element_oid: ClassVar[int]
+
+    def __init__(self, wire: bytes) -> None:
+        self.wire = wire
+
+    @classmethod
+    def of_wire(cls, elements: bytes, count: int) -> BinaryArray:
+        """Make an array of joined elements, each with its length before it."""
+        if not count:
+            return cls(_EMPTY.pack(0, 0, cls.element_oid))
+        return cls(_HEADER.pack(1, 1, cls.element_oid, count, 1) + elements)
+
+
+class BigintArray(BinaryArray):
+    array_oid, element_oid = 1016, 20
+
+    @classmethod
+    def of(cls, values: Sequence[int]) -> BinaryArray:
+        return cls.of_wire(b"".join([b"\0\0\0\x08" + value.to_bytes(8, signed=True) for value in values]), len(values))
+
+
+class IntegerArray(BinaryArray):
+    array_oid, element_oid = 1007, 23
+
+    @classmethod
+    def of(cls, values: Sequence[int]) -> BinaryArray:
+        return cls.of_wire(b"".join([b"\0\0\0\x04" + value.to_bytes(4, signed=True) for value in values]), len(values))
+
+
+class UuidArray(BinaryArray):
+    array_oid, element_oid = 2951, 2950
+
+
+class TextArray(BinaryArray):
+    array_oid, element_oid = 1009, 25
+
+    @classmethod
+    def of(cls, values: Iterable[str]) -> BinaryArray:
+        parts = [text_part(value) for value in values]
+        return cls.of_wire(b"".join(parts), len(parts))
+
+
+class JsonArray(BinaryArray):
+    array_oid, element_oid = 199, 114
+
+
+class JsonbArray(BinaryArray):
+    array_oid, element_oid = 3807, 3802
+
+
+class ByteaArray(BinaryArray):
+    array_oid, element_oid = 1001, 17
+
+
+class TimestamptzArray(BinaryArray):
+    array_oid, element_oid = 1185, 1184
+
+
+ARRAY_KINDS: Final[tuple[type[BinaryArray], ...]] = (
+    BigintArray,
+    IntegerArray,
+    UuidArray,
+    TextArray,
+    JsonArray,
+    JsonbArray,
+    ByteaArray,
+    TimestamptzArray,
+)
+
+NULL_PART: Final = _NULL
+
+
+def bytes_part(value: bytes) -> bytes:
+    """Return an element with its length before it."""
+    return _LENGTH.pack(len(value)) + value
+
+
+def text_part(value: str) -> bytes:
+    """Return a text element with its length before it."""
+    return bytes_part(value.encode())
+
+
+def uuid_part(value: uuid.UUID) -> bytes:
+    """Return a uuid element with its length before it."""
+    return _UUID_LENGTH + value.bytes

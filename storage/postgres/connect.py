@@ -1,0 +1,139 @@
+"""Opens connections and pools with the settings that the store's statements count on.
+
+Never holds a connection itself and never sends a statement.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
+from psycopg.pq import Format
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool
+
+from headwater.storage.model import RecordedEvent
+from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.arrays import ARRAY_KINDS, BinaryArray
+
+Connection: TypeAlias = psycopg.AsyncConnection[Any]
+Pool: TypeAlias = AsyncConnectionPool[Connection]
+
+
+class _BytesLoader(Loader):
+    """Hands JSON over as the bytes that came: nobody may ever look at them."""
+
+    format = Format.TEXT
+
+    def load(self, data: Buffer) -> bytes:
+        return bytes(data)
+
+
+class _BinaryJsonLoader(_BytesLoader):
+    format = Format.BINARY
+
+
+class _BinaryJsonbLoader(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> bytes:
+        return bytes(data)[1:]  # the first byte is the version of the encoding
+
+
+def _array_dumper(array_oid: int) -> type[Dumper]:
+    class ArrayDumper(Dumper):
+        format = Format.BINARY
+        oid = array_oid
+
+        def dump(self, obj: BinaryArray) -> Buffer:
+            return obj.wire
+
+    return ArrayDumper
+
+
+_ARRAY_DUMPERS = tuple((kind, _array_dumper(kind.array_oid)) for kind in ARRAY_KINDS)
+
+
+def adapt(adapters: AdaptersMap) -> None:
+    """Teach a connection or cursor the store's arrays, and to leave JSON payloads as bytes."""
+    for kind, dumper in _ARRAY_DUMPERS:
+        adapters.register_dumper(kind, dumper)
+    for name in ("json", "jsonb"):
+        adapters.register_loader(name, _BytesLoader)
+    adapters.register_loader("json", _BinaryJsonLoader)
+    adapters.register_loader("jsonb", _BinaryJsonbLoader)
+
+
+class StoreConnection(psycopg.AsyncConnection[Any]):
+    """A connection that the store opened itself: adapted once, not for each statement."""
+
+
+async def _configure(conn: Connection) -> None:
+    adapt(conn.adapters)
+
+
+def connection_settings(options: StoreOptions) -> dict[str, Any]:
+    """Return the driver's keyword arguments for every connection of a store."""
+    return {
+        "autocommit": True,
+        "application_name": options.application_name,
+        # Behind a transaction-mode pooler the next statement may run on another server session.
+        "prepare_threshold": None if options.through_pooler else 0,
+        "connect_timeout": max(2, int(options.timeout)),
+        # A peer that vanished without a word is noticed within about 15 s, not after hours.
+        "keepalives_idle": 5,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+    }
+
+
+def make_pool(options: StoreOptions) -> Pool:
+    """Return a pool, not yet open, for the store's ordinary statements."""
+    return AsyncConnectionPool(
+        options.url,
+        connection_class=StoreConnection,
+        min_size=min(2, options.pool_size),
+        max_size=options.pool_size,
+        timeout=options.timeout,
+        open=False,
+        configure=_configure,
+        kwargs=connection_settings(options),
+        name=f"headwater-{options.schema}",
+    )
+
+
+async def connect(options: StoreOptions, *, session: bool = False) -> Connection:
+    """Open one connection of its own; ``session=True`` for locks and LISTEN, never through a pooler."""
+    settings = connection_settings(options)
+    url = options.url
+    if session:
+        url, settings["prepare_threshold"] = options.session_url or options.url, 0
+    conn = await StoreConnection.connect(url, **settings)
+    adapt(conn.adapters)
+    return conn
+
+
+_new_event = partial(tuple.__new__, RecordedEvent)
+
+
+def event_rows(cursor: psycopg.AsyncCursor[Any]) -> Any:
+    """Row factory: each row of the event columns is a RecordedEvent, at the price of one tuple."""
+    return _new_event
+
+
+def event_cursor(conn: Connection) -> psycopg.AsyncCursor[RecordedEvent]:
+    """Return a cursor on anybody's connection that yields RecordedEvents with payloads as bytes."""
+    cursor = conn.cursor(row_factory=event_rows)
+    if not isinstance(conn, StoreConnection):
+        adapt(cursor.adapters)
+    return cursor
+
+
+def row_cursor(conn: Connection) -> psycopg.AsyncCursor[Any]:
+    """Return a cursor on anybody's connection that yields plain tuples and takes the store's arrays."""
+    cursor = conn.cursor(row_factory=tuple_row)
+    if not isinstance(conn, StoreConnection):
+        adapt(cursor.adapters)
+    return cursor

@@ -1,0 +1,208 @@
+"""Turns appends into the arrays that ``append_v1`` takes, checking every value on the way.
+
+Never sends anything. Encoding is done by the caller of an append, joining by whoever sends a batch of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from headwater.storage.checks import check_expected, check_name, check_target, check_time, check_uuid
+from headwater.storage.codec import Codec
+from headwater.storage.errors import DuplicateEvent, EncodingFailed, InvalidArgument
+from headwater.storage.model import ANY, NO_STREAM, Expected, NewEvent, StreamAppend
+from headwater.storage.postgres.arrays import (
+    NULL_PART,
+    BigintArray,
+    BinaryArray,
+    ByteaArray,
+    IntegerArray,
+    JsonArray,
+    JsonbArray,
+    TextArray,
+    UuidArray,
+    bytes_part,
+    text_part,
+    uuid_part,
+)
+from headwater.storage.postgres.statements import PayloadType
+
+MAX_PAYLOAD_BYTES: Final = 200 * 1024 * 1024
+"""What still fits into one protocol message together with its copies; Postgres' own limit is 1 GB."""
+
+_PAYLOAD_ARRAYS: Final[dict[PayloadType, type[BinaryArray]]] = {
+    "json": JsonArray,
+    "jsonb": JsonbArray,
+    "bytea": ByteaArray,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedAppend:
+    """One stream's part of an append: each column's elements joined already, None for a column of nulls."""
+
+    stream: str
+    expected: Expected
+    ids: Sequence[uuid.UUID]
+    columns: Sequence[bytes | None]
+    """id, type, data, metadata, causation id, correlation id, tags, schema version."""
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What stands or falls together: the appends of one call."""
+
+    appends: Sequence[EncodedAppend]
+    created_at: datetime | None
+    events: int
+
+
+class Encoder:
+    """Encodes the appends of one store."""
+
+    def __init__(self, payload: PayloadType, codec: Codec) -> None:
+        self._codec = codec
+        self._payload_array = _PAYLOAD_ARRAYS[payload]
+        # jsonb's binary form has a version byte before the text.
+        self._payload_prefix = b"\1" if payload == "jsonb" else b""
+
+    def unit(self, appends: Sequence[StreamAppend], created_at: datetime | None) -> Unit:
+        """Check and encode one call's appends. Raises InvalidArgument, ReservedStream, EncodingFailed, DuplicateEvent."""
+        if created_at is not None:
+            check_time("created_at", created_at)
+        encoded = [self._append(append.stream, append.events, append.expected_version) for append in appends]
+        if len(encoded) != 1:
+            if not encoded:
+                raise InvalidArgument("appends", "must not be empty")
+            if len({append.stream for append in encoded}) != len(encoded):
+                raise InvalidArgument("appends", "must name each stream once")
+            _check_distinct(encoded[-1].stream, [id for append in encoded for id in append.ids])
+        return Unit(encoded, created_at, sum(len(append.ids) for append in encoded))
+
+    def _append(self, stream: str, events: Sequence[NewEvent], expected: Expected) -> EncodedAppend:
+        stream, expected = check_target(stream, "append to"), check_expected(expected)
+        if isinstance(events, NewEvent) or not isinstance(events, Sequence):
+            raise InvalidArgument("events", f"must be a list of NewEvent, not {type(events).__name__}")
+        if not events:
+            raise InvalidArgument("events", "must not be empty")
+        for event in events:
+            if type(event) is not NewEvent:
+                raise InvalidArgument("events", f"must be a list of NewEvent, it holds a {type(event).__name__}")
+        ids = [check_uuid("event.id", event.id) for event in events]
+        if len(ids) > 1:
+            _check_distinct(stream, ids)
+        columns = (
+            b"".join([uuid_part(id) for id in ids]),
+            b"".join([_type_part(event.type) for event in events]),
+            b"".join([self._payload(event.type, event.data) for event in events]),
+            _nullable(self._metadata, [(event.type, event.metadata) for event in events]),
+            _nullable_ids("event.causation_id", [event.causation_id for event in events]),
+            _nullable_ids("event.correlation_id", [event.correlation_id for event in events]),
+            _tags_column(events),
+            _versions_column(events),
+        )
+        return EncodedAppend(stream, expected, ids, columns, sum(len(column) for column in columns if column))
+
+    def _payload(self, event_type: str, value: Any) -> bytes:
+        raw = self._codec.encode(event_type, value)
+        if len(raw) > MAX_PAYLOAD_BYTES:
+            raise EncodingFailed(event_type, f"{len(raw)} bytes, the limit is {MAX_PAYLOAD_BYTES}")
+        return bytes_part(self._payload_prefix + raw)
+
+    def _metadata(self, typed: tuple[str, Any]) -> bytes | None:
+        return None if typed[1] is None else self._payload(*typed)
+
+    def parameters(self, units: Sequence[Unit]) -> list[object]:
+        """Return the parameters of one call for many units that share their created_at."""
+        appends = [append for unit in units for append in unit.appends]
+        counts = [len(append.ids) for append in appends]
+        names = {append.stream: None for append in appends}
+        place = {name: number for number, name in enumerate(names, 1)}
+        append_of = b"".join([number.to_bytes(8) * count for number, count in enumerate(counts, (4 << 32) + 1)])
+        total = sum(counts)
+        payload = self._payload_array
+        kinds = (UuidArray, TextArray, payload, payload, UuidArray, UuidArray, TextArray, IntegerArray)
+        return [
+            TextArray.of(names),
+            IntegerArray.of([place[append.stream] for append in appends]),
+            BigintArray.of([_expected_code(append.expected) for append in appends]),
+            IntegerArray.of(counts),
+            IntegerArray.of([len(unit.appends) for unit in units]),
+            IntegerArray.of_wire(append_of, total),
+            *[_joined(kind, appends, counts, total, column) for column, kind in enumerate(kinds)],
+            units[0].created_at,
+        ]
+
+
+def _joined(
+    kind: type[BinaryArray], appends: Sequence[EncodedAppend], counts: Sequence[int], total: int, column: int
+) -> BinaryArray | None:
+    parts = [append.columns[column] for append in appends]
+    if all(part is None for part in parts):
+        return None
+    wire = b"".join([NULL_PART * n if part is None else part for part, n in zip(parts, counts, strict=True)])
+    return kind.of_wire(wire, total)
+
+
+def _expected_code(expected: Expected) -> int:
+    if isinstance(expected, int):
+        return expected
+    return -1 if expected is ANY else -2 if expected is NO_STREAM else -3
+
+
+@functools.lru_cache(maxsize=4096)
+def _type_part(name: str) -> bytes:
+    return text_part(check_name("event.type", name))
+
+
+def _nullable(encode: Callable[[Any], bytes | None], values: Sequence[Any]) -> bytes | None:
+    parts = [encode(value) for value in values]
+    if not any(parts):
+        return None
+    return b"".join([part or NULL_PART for part in parts])
+
+
+def _nullable_ids(argument: str, values: Sequence[uuid.UUID | None]) -> bytes | None:
+    return _nullable(lambda id: None if id is None else uuid_part(check_uuid(argument, id)), values)
+
+
+def _tags_column(events: Sequence[NewEvent]) -> bytes | None:
+    return _nullable(_tags_part, [event.tags for event in events])
+
+
+def _tags_part(tags: Sequence[str]) -> bytes | None:
+    if not tags:
+        return None
+    if isinstance(tags, str) or not isinstance(tags, Sequence):
+        raise InvalidArgument("event.tags", "must be a tuple of words")
+    if len(tags) > 100:
+        raise InvalidArgument("event.tags", f"{len(tags)} tags, the limit is 100")
+    quoted = [
+        '"' + check_name("event.tags", tag).replace("\\", "\\\\").replace('"', '\\"') + '"'
+        for tag in dict.fromkeys(tags)
+    ]
+    return text_part("{" + ",".join(quoted) + "}")
+
+
+def _versions_column(events: Sequence[NewEvent]) -> bytes | None:
+    if all(event.schema_version == 1 for event in events):
+        return None
+    return b"".join([_version_part(event.schema_version) for event in events])
+
+
+def _version_part(version: object) -> bytes:
+    if type(version) is not int or not 1 <= version <= 32767:
+        raise InvalidArgument("event.schema_version", "must be a whole number from 1 to 32767")
+    return ((4 << 32) + version).to_bytes(8)
+
+
+def _check_distinct(stream: str, ids: Sequence[uuid.UUID]) -> None:
+    if len(set(ids)) != len(ids):
+        seen: set[uuid.UUID] = set()
+        raise DuplicateEvent(stream, next(id for id in ids if id in seen or seen.add(id)))  # type: ignore[func-returns-value]

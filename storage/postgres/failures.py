@@ -1,0 +1,67 @@
+"""Translates what the driver raises into the store's own errors: the one place that knows SQLSTATEs.
+
+Never decides what to do about a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+import psycopg_pool
+
+from headwater.storage.errors import (
+    ConfigurationError,
+    HeadwaterError,
+    InvalidArgument,
+    SchemaMissing,
+    StoreClosed,
+    StoreUnavailable,
+)
+
+_NO_SUCH_TABLES: Final = frozenset({"3F000", "42P01", "42883", "42704"})
+_BAD_VALUE: Final = ("22", "54")
+_TRY_AGAIN: Final = ("08", "40", "53", "55", "57", "58")
+_WRONG_SETTINGS: Final = ("28", "3D", "42")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Let no driver error out of the block: each becomes an error of :mod:`headwater.storage.errors`."""
+    try:
+        yield
+    except (psycopg.Error, TimeoutError) as error:
+        raise translate(error) from error
+
+
+def translate(error: psycopg.Error | TimeoutError) -> HeadwaterError:
+    """Return the store's error for one of the driver's."""
+    if isinstance(error, psycopg_pool.PoolClosed):
+        return StoreClosed()
+    if isinstance(error, psycopg_pool.PoolTimeout | TimeoutError):
+        return StoreUnavailable("the database did not answer in time")
+    assert isinstance(error, psycopg.Error)
+    problem, state = str(error).strip() or type(error).__name__, error.sqlstate
+    if state is None:
+        # The driver refuses some values itself (DataError); all else without a state is a connection that broke.
+        if isinstance(error, psycopg.DataError | psycopg.NotSupportedError | psycopg.ProgrammingError):
+            return InvalidArgument("value", problem)
+        return StoreUnavailable(problem)
+    if state in _NO_SUCH_TABLES:
+        return SchemaMissing(f"{problem} (has 'headwater migrate' been run on this database and schema?)")
+    if state == "25006" or state.startswith(_TRY_AGAIN):
+        return StoreUnavailable(problem, state)
+    if state.startswith(_BAD_VALUE):
+        return InvalidArgument("value", problem)
+    if state.startswith(_WRONG_SETTINGS):
+        return ConfigurationError(problem)
+    return StoreUnavailable(problem, state)
+
+
+def connection_broke(error: psycopg.Error) -> bool:
+    """Whether the session ended, so that it is unknown whether the statement took effect."""
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    return error.sqlstate is None or error.sqlstate in {"57P01", "57P02", "57P03"} or error.sqlstate.startswith("08")

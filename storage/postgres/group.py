@@ -1,0 +1,144 @@
+"""Group commit: concurrent appends of a process share calls, each keeping its own outcome.
+
+A lone caller sends its append itself, at once; only while calls are under way do appends queue, and then one call takes
+many. Never looks into an append.
+
+Invariants:
+1. A unit is in the queue, or in exactly one call, or settled.
+2. At most ``lanes`` calls are under way; one commits while the next is prepared by the server.
+3. A unit is sent again only after a broken connection, and then with the same ids, so that it is written once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import psycopg
+
+from headwater.storage.errors import CommitUnknown, HeadwaterError, StoreClosed
+from headwater.storage.model import AppendResult
+from headwater.storage.postgres.appending import Outcome
+from headwater.storage.postgres.encoding import Unit
+from headwater.storage.postgres.failures import connection_broke, translate
+
+log = logging.getLogger(__name__)
+
+LANES: Final = 2
+MAX_UNITS: Final = 64
+MAX_EVENTS: Final = 2_500
+PAUSES: Final = (0.02, 0.1, 0.3, 1.0)
+"""Seconds before each further try when the connection broke: what a fail-over or a restart needs."""
+
+Send = Callable[[Sequence[Unit]], Awaitable[list[Outcome]]]
+
+
+class GroupCommit:
+    """The queue before the store's order."""
+
+    def __init__(self, send: Send, *, lanes: int = LANES) -> None:
+        self._send = send
+        self._lanes = lanes
+        self._under_way = 0
+        self._queue: deque[tuple[Unit, asyncio.Future[Outcome]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<GroupCommit {self._under_way} calls under way, {len(self._queue)} queued>"
+
+    async def append(self, unit: Unit) -> list[AppendResult]:
+        """Append one unit; returns its results or raises its refusal."""
+        if self._closed:
+            raise StoreClosed
+        if self._under_way < self._lanes and not self._queue:
+            self._under_way += 1
+            try:
+                [outcome] = await self._send_until_known([unit])
+            finally:
+                self._leave_lane()
+        else:
+            future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            self._queue.append((unit, future))
+            outcome = await future
+        if isinstance(outcome, list):
+            return outcome
+        raise outcome
+
+    async def close(self) -> None:
+        """Refuse what is queued and wait for the calls under way."""
+        self._closed = True
+        while self._queue:
+            _, future = self._queue.popleft()
+            if not future.done():
+                future.set_exception(StoreClosed())
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _leave_lane(self) -> None:
+        """Hand the lane to a task when others have queued meanwhile, else give it up."""
+        if self._queue:
+            task = asyncio.create_task(self._drain(), name="headwater-group-commit")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._under_way -= 1
+
+    async def _drain(self) -> None:
+        try:
+            while batch := self._take():
+                try:
+                    outcomes = await self._send_until_known([unit for unit, _ in batch])
+                except BaseException as error:
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(_copy(error))
+                    if not isinstance(error, HeadwaterError):
+                        raise
+                else:
+                    for (_, future), outcome in zip(batch, outcomes, strict=True):
+                        if not future.done():
+                            future.set_result(outcome)
+                # Those just answered often append again at once: let them queue, so that they share the next call.
+                await asyncio.sleep(0)
+        finally:
+            self._leave_lane()
+
+    def _take(self) -> list[tuple[Unit, asyncio.Future[Outcome]]]:
+        batch: list[tuple[Unit, asyncio.Future[Outcome]]] = []
+        events = 0
+        while self._queue and len(batch) < MAX_UNITS:
+            unit, future = self._queue[0]
+            if future.done():  # its caller was cancelled
+                self._queue.popleft()
+                continue
+            if batch and (events + unit.events > MAX_EVENTS or unit.created_at != batch[0][0].created_at):
+                break
+            batch.append(self._queue.popleft())
+            events += unit.events
+        return batch
+
+    async def _send_until_known(self, units: Sequence[Unit]) -> list[Outcome]:
+        sent = False
+        for pause in (*PAUSES, None):
+            try:
+                return await self._send(units)
+            except psycopg.Error as error:
+                broke = connection_broke(error)
+                sent = sent or broke
+                if pause is None or not broke or self._closed:
+                    if sent:
+                        raise CommitUnknown(str(error), error.sqlstate) from error
+                    raise translate(error) from error
+                log.warning("the connection broke during an append; sending the same events again: %s", error)
+                await asyncio.sleep(pause)
+            except TimeoutError as error:
+                raise CommitUnknown("the database did not answer an append in time") from error
+        raise AssertionError("the last try returns or raises")
+
+
+def _copy(error: BaseException) -> BaseException:
+    # Each caller gets an error of its own: one object raised in many tasks would collect all their tracebacks.
+    return type(error)(**error.fields) if isinstance(error, HeadwaterError) else StoreClosed()

@@ -1,0 +1,169 @@
+"""Reads events: one round trip for a plain stream or the store-wide order, more only when something is special.
+
+Never decodes a payload.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from headwater.storage.errors import StreamDeleted, StreamNotFound
+from headwater.storage.model import ALL, EVERYTHING, MAX_BIGINT, EventPage, Filter, RecordedEvent
+from headwater.storage.postgres.connect import Connection, event_cursor, row_cursor
+from headwater.storage.postgres.statements import Statements
+
+_FIRST_WINDOW: Final = 4_000
+_WIDEST_WINDOW: Final = 256_000
+"""How many positions one statement looks through at most: a rare match never makes it run for long."""
+
+
+class StreamState(NamedTuple):
+    """How a stream stands."""
+
+    version: int
+    deleted: bool
+    has_links: bool
+    stream_id: int
+
+
+async def read(
+    conn: Connection, sql: Statements, stream: str, start: int | None, limit: int, backward: bool
+) -> list[RecordedEvent]:
+    """Read a stream's events, links included. Raises StreamNotFound, StreamDeleted."""
+    if start is None:
+        start = MAX_BIGINT if backward else 1
+    if stream == ALL:
+        return await _rows(
+            conn, sql.read_all_backward if backward else sql.read_all_forward, {"start": start, "limit": limit}
+        )
+    wanted = {"stream": stream, "start": start, "limit": limit}
+    events = await _rows(conn, sql.read_backward if backward else sql.read_forward, wanted)
+    if events:
+        return events
+    state = await stream_state(conn, sql, stream)
+    if state is None:
+        raise StreamNotFound(stream)
+    if state.deleted:
+        raise StreamDeleted(stream)
+    if not state.has_links:
+        return []
+    return await _rows(conn, sql.read_linked_backward if backward else sql.read_linked_forward, wanted)
+
+
+async def read_all(
+    conn: Connection, sql: Statements, start: int | None, limit: int, backward: bool, where: Filter
+) -> list[RecordedEvent]:
+    """Read the store-wide order; a filter is applied by the server."""
+    if where == EVERYTHING:
+        return await read(conn, sql, ALL, start, limit, backward)
+    last = await head(conn, sql)
+    found: list[RecordedEvent] = []
+    edge = min(start or 1, last + 1) - 1 if not backward else min(last if start is None else start, last)
+    width = _FIRST_WINDOW
+    while len(found) < limit and (edge > 0 if backward else edge < last):
+        end = max(edge - width, 0) if backward else min(edge + width, last)
+        low, high = (end, edge) if backward else (edge, end)
+        found += await _window(conn, sql, low, high, limit - len(found), where, backward)
+        edge, width = end, min(width * 4, _WIDEST_WINDOW)
+    return found
+
+
+async def read_page(conn: Connection, sql: Statements, source: str, after: int, limit: int, where: Filter) -> EventPage:
+    """Read what follows ``after``; ``read_to`` passes over what a filter leaves out, and over holes."""
+    if source != ALL:
+        return await _stream_page(conn, sql, source, after, limit, where)
+    if where != EVERYTHING:
+        return await _filtered_page(conn, sql, after, limit, where)
+    wanted = {"start": after + 1, "limit": limit}
+    events = await _rows(conn, sql.read_all_forward, wanted)
+    if events and len(events) < limit:
+        return EventPage(events, events[-1].position, events[-1].position)
+    last = await head(conn, sql)
+    if not events and last > after:
+        # Appended since, or nothing but holes up to a head that is committed: looking again tells.
+        events = await _rows(conn, sql.read_all_forward, wanted)
+    if events:
+        return EventPage(events, events[-1].position, max(last, events[-1].position))
+    return EventPage(events, max(last, after), max(last, after))
+
+
+async def _filtered_page(conn: Connection, sql: Statements, after: int, limit: int, where: Filter) -> EventPage:
+    last = await head(conn, sql)
+    edge, width = after, _FIRST_WINDOW
+    while edge < last:
+        end = min(edge + width, last)
+        events = await _window(conn, sql, edge, end, limit, where, backward=False)
+        if events:
+            return EventPage(events, events[-1].position if len(events) == limit else end, last)
+        if width == _WIDEST_WINDOW:
+            # Nothing for long: let the caller save how far it came before it looks on.
+            return EventPage((), end, last)
+        edge, width = end, min(width * 4, _WIDEST_WINDOW)
+    return EventPage((), max(last, after), max(last, after))
+
+
+async def _stream_page(
+    conn: Connection, sql: Statements, stream: str, after: int, limit: int, where: Filter
+) -> EventPage:
+    state = await stream_state(conn, sql, stream)
+    if state is None or state.deleted:
+        return EventPage((), after, after)
+    version, _, has_links, stream_id = state
+    if version <= after:
+        return EventPage((), after, after, stream_id)
+    wanted = {"stream": stream, "start": after + 1, "limit": limit}
+    events = await _rows(conn, sql.read_linked_forward if has_links else sql.read_forward, wanted)
+    # The version was read first: what it counts is visible now, so a short page has passed over holes only.
+    read_to = events[-1].number if len(events) == limit else max(version, events[-1].number if events else 0)
+    if where != EVERYTHING:
+        events = [event for event in events if matches(where, event)]
+    return EventPage(events, read_to, max(version, read_to), stream_id)
+
+
+async def head(conn: Connection, sql: Statements) -> int:
+    """Return the highest position."""
+    row = await (await row_cursor(conn).execute(sql.head)).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def stream_state(conn: Connection, sql: Statements, stream: str) -> StreamState | None:
+    """Return how a stream stands; None when it is missing."""
+    row = await (await row_cursor(conn).execute(sql.stream_state, {"stream": stream})).fetchone()
+    return row and StreamState(*row)
+
+
+def matches(where: Filter, event: RecordedEvent) -> bool:
+    """Whether an event passes a filter: for a single stream's events, of which few are left out."""
+    return (
+        (not where.types or event.type in where.types)
+        and (not where.streams or event.stream in where.streams)
+        and (not where.categories or event.stream.partition("-")[0] in where.categories)
+        and (where.stream_prefix is None or event.stream.startswith(where.stream_prefix))
+        and (not where.tags or set(where.tags) <= set(event.tags))
+        and (where.since is None or event.created_at >= where.since)
+        and (where.until is None or event.created_at < where.until)
+    )
+
+
+async def _window(
+    conn: Connection, sql: Statements, low: int, high: int, limit: int, where: Filter, backward: bool
+) -> list[RecordedEvent]:
+    wanted = {
+        "after": low,
+        "to": high,
+        "limit": limit,
+        "types": list(where.types) or None,
+        "streams": list(where.streams) or None,
+        "categories": list(where.categories) or None,
+        "prefix": where.stream_prefix,
+        "tags": list(where.tags) or None,
+        "since": where.since,
+        "until": where.until,
+    }
+    return await _rows(conn, sql.read_window_backward if backward else sql.read_window, wanted)
+
+
+async def _rows(conn: Connection, statement: bytes, parameters: dict[str, Any]) -> list[RecordedEvent]:
+    cursor = event_cursor(conn)
+    await cursor.execute(statement, parameters, binary=True)
+    return await cursor.fetchall()

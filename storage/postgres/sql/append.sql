@@ -1,0 +1,10 @@
+-- Appending: the call that writes, and the look-up that tells a repeated append from a duplicate.
+
+-- name: append
+-- One round trip, and a transaction of its own on a connection in autocommit.
+SELECT "versions_before", "positions_before", "outcomes" FROM "headwater"."append_v1"(
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: stored_places
+-- Where events stand that are stored already. Asked only after an append was refused.
+SELECT "event_id", "stream", "version", "position" FROM "headwater"."events" WHERE "event_id" = ANY (%s);

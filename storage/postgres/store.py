@@ -1,0 +1,237 @@
+"""The event store on PostgreSQL: the whole protocol as one thin façade over the modules beside it.
+
+Holds the pool and the append queue, checks arguments, and decides nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from headwater.storage.checks import check_filter, check_name, check_number
+from headwater.storage.codec import JSON, Codec
+from headwater.storage.errors import StoreClosed
+from headwater.storage.model import (
+    ANY,
+    EVERYTHING,
+    MAX_BIGINT,
+    AppendResult,
+    EventPage,
+    Expected,
+    Filter,
+    NewEvent,
+    RecordedEvent,
+    StreamAppend,
+)
+from headwater.storage.options import StoreOptions
+from headwater.storage.postgres import appending, reading, schema
+from headwater.storage.postgres.announce import Announcer
+from headwater.storage.postgres.connect import Connection, Pool, make_pool
+from headwater.storage.postgres.encoding import Encoder, Unit
+from headwater.storage.postgres.failures import translated
+from headwater.storage.postgres.group import GroupCommit
+from headwater.storage.postgres.statements import Statements
+
+MIN_NUMBER = -MAX_BIGINT - 1
+
+
+class PostgresEventStore:
+    """An :class:`~headwater.storage.store.EventStore` on PostgreSQL. Make it with :meth:`open`."""
+
+    def __init__(
+        self, options: StoreOptions, pool: Pool, sql: Statements, codec: Codec, announcer: Announcer | None
+    ) -> None:
+        self.options = options
+        self.sql = sql
+        self._pool = pool
+        self._codec = codec
+        self._encoder = Encoder(sql.payload, codec)
+        self._announcer = announcer
+        self._group = GroupCommit(self._send, lanes=1 if options.pool_size == 1 else 2)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<PostgresEventStore {self.options!r}{' closed' if self._closed else ''}>"
+
+    @classmethod
+    async def open(
+        cls,
+        url: str | None = None,
+        *,
+        options: StoreOptions | None = None,
+        codec: Codec = JSON,
+        announce: Callable[[int], Awaitable[None]] | None = None,
+        migrate: bool = False,
+        **settings: Any,
+    ) -> Self:
+        """Connect and check the schema; ``settings`` are the fields of StoreOptions.
+
+        ``announce`` is told the new head after appends, for hints. ``migrate=True`` applies pending migrations first.
+        Raises ConfigurationError, SchemaMissing, SchemaOutdated, StoreUnavailable.
+        """
+        options = options or StoreOptions.read(url, **settings)
+        if migrate:
+            await schema.migrate(options)
+        pool = make_pool(options)
+        try:
+            with translated():
+                async with asyncio.timeout(options.timeout):
+                    await pool.open()
+                    async with pool.connection() as conn:
+                        payload = await schema.check(conn, Statements(options.schema))
+        except BaseException:
+            await pool.close()
+            raise
+        announcer = None if announce is None else Announcer(announce)
+        return cls(options, pool, Statements(options.schema, payload), codec, announcer)
+
+    async def close(self) -> None:
+        """Finish the appends under way, then close every connection. Safe to repeat."""
+        if not self._closed:
+            self._closed = True
+            await self._group.close()
+            if self._announcer is not None:
+                await self._announcer.close()
+            await self._pool.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @asynccontextmanager
+    async def connection(self, conn: Connection | None = None) -> AsyncIterator[Connection]:
+        """Lend a connection of the pool, or the caller's own; driver errors leave it as the store's errors."""
+        if self._closed:
+            raise StoreClosed
+        with translated():
+            async with asyncio.timeout(self.options.timeout):
+                if conn is not None:
+                    yield conn
+                else:
+                    async with self._pool.connection() as own:
+                        yield own
+
+    async def append(
+        self,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected_version: Expected = ANY,
+        *,
+        created_at: datetime | None = None,
+        conn: Connection | None = None,
+    ) -> AppendResult:
+        unit = self._encoder.unit([StreamAppend(stream, events, expected_version)], created_at)
+        [result] = await self._append(unit, conn)
+        return result
+
+    async def append_to_many(
+        self,
+        appends: Sequence[StreamAppend],
+        *,
+        created_at: datetime | None = None,
+        conn: Connection | None = None,
+    ) -> list[AppendResult]:
+        return await self._append(self._encoder.unit(appends, created_at), conn)
+
+    async def _append(self, unit: Unit, conn: Connection | None) -> list[AppendResult]:
+        if conn is None:
+            return await self._group.append(unit)
+        async with self.connection(conn):
+            [outcome] = await appending.write(conn, self.sql, self._encoder, [unit], look_first=True)
+        if isinstance(outcome, list):
+            return outcome
+        raise outcome
+
+    async def _send(self, units: Sequence[Unit]) -> list[appending.Outcome]:
+        async with asyncio.timeout(self.options.timeout), self._pool.connection() as conn:
+            outcomes = await appending.write(conn, self.sql, self._encoder, units)
+        if self._announcer is not None:
+            self._announcer.head_moved(
+                max((out[-1].last_position for out in outcomes if isinstance(out, list)), default=0)
+            )
+        return outcomes
+
+    async def read(
+        self,
+        stream: str,
+        *,
+        start: int | None = None,
+        limit: int = 1000,
+        backward: bool = False,
+        conn: Connection | None = None,
+    ) -> list[RecordedEvent]:
+        check_name("stream", stream)
+        _check_range(start, limit)
+        async with self.connection(conn) as conn:
+            return await reading.read(conn, self.sql, stream, start, limit, backward)
+
+    async def read_all(
+        self,
+        *,
+        start: int | None = None,
+        limit: int = 1000,
+        backward: bool = False,
+        where: Filter = EVERYTHING,
+        conn: Connection | None = None,
+    ) -> list[RecordedEvent]:
+        check_filter(where)
+        _check_range(start, limit)
+        async with self.connection(conn) as conn:
+            return await reading.read_all(conn, self.sql, start, limit, backward, where)
+
+    async def stream(
+        self, stream: str, *, start: int | None = None, backward: bool = False, page_size: int = 1000
+    ) -> AsyncIterator[RecordedEvent]:
+        check_number("page_size", page_size, 1)
+        while page := await self.read(stream, start=start, limit=page_size, backward=backward):
+            for event in page:
+                yield event
+            start = page[-1].number + (-1 if backward else 1)
+
+    async def stream_all(
+        self,
+        *,
+        start: int | None = None,
+        backward: bool = False,
+        where: Filter = EVERYTHING,
+        page_size: int = 1000,
+    ) -> AsyncIterator[RecordedEvent]:
+        check_number("page_size", page_size, 1)
+        while page := await self.read_all(start=start, limit=page_size, backward=backward, where=where):
+            for event in page:
+                yield event
+            start = page[-1].number + (-1 if backward else 1)
+
+    async def read_page(
+        self,
+        source: str,
+        after: int,
+        limit: int,
+        *,
+        where: Filter = EVERYTHING,
+        conn: Connection | None = None,
+    ) -> EventPage:
+        check_name("source", source)
+        check_number("after", after)
+        check_number("limit", limit, 1)
+        check_filter(where)
+        async with self.connection(conn) as conn:
+            return await reading.read_page(conn, self.sql, source, after, limit, where)
+
+    async def head(self) -> int:
+        async with self.connection() as conn:
+            return await reading.head(conn, self.sql)
+
+
+def _check_range(start: int | None, limit: int) -> None:
+    if start is not None:
+        check_number("start", start, MIN_NUMBER)
+    check_number("limit", limit)
