@@ -1,0 +1,74 @@
+"""The surroundings that every question gets: a server, databases of its own, how long and how often to measure."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import sql
+
+from headwater.storage.embedded import EmbeddedPostgres
+
+SERVER_SETTINGS: Final = {
+    "shared_buffers": "512MB",
+    # Checkpoints of the server come between rounds, when they are asked for, and not within one.
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "1h",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How much is measured: in full, or just enough to see that everything works."""
+
+    rounds: int = 5
+    seconds: float = 2.0
+    """How long callers go on in one round."""
+    quick: bool = False
+    only: tuple[str, ...] = ()
+    """The cases to measure, by name or by what their names end with; empty: all."""
+    sizes: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)
+    """Events in the store, for the question how cost grows."""
+
+    def wants(self, case: str) -> bool:
+        """Return whether a case should be measured."""
+        return not self.only or any(case == part or case.endswith(f" {part}") for part in self.only)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a question measures with."""
+
+    server: str
+    """The URL of a Postgres server, as a superuser."""
+    redis_url: str | None
+    effort: Effort
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[str]:
+        """Make an empty database, give its URL, drop it. What was written before is on disk when it is given."""
+        name = f"headwater_bench_{secrets.token_hex(4)}"
+        drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+        async with await psycopg.AsyncConnection.connect(self.server, autocommit=True) as conn:
+            await conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            await conn.execute("CHECKPOINT")
+        try:
+            yield urlsplit(self.server)._replace(path=f"/{name}").geturl()
+        finally:
+            async with await psycopg.AsyncConnection.connect(self.server, autocommit=True) as conn:
+                await conn.execute(drop)
+
+
+@contextmanager
+def server(url: str | None) -> Iterator[str]:
+    """Give the URL of the server that was named, or of one of this program's own with durable commits."""
+    if url is not None:
+        yield url
+        return
+    with EmbeddedPostgres(settings=SERVER_SETTINGS) as embedded:
+        yield embedded.url

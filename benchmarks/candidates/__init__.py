@@ -1,0 +1,1 @@
+"""Who is measured: Headwater, the limit that the server sets, and the library ``eventsourcing``."""

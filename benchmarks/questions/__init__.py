@@ -1,0 +1,1 @@
+"""The questions, a module each: ``cases(bench)`` yields one situation after another, with everybody ready to run."""

@@ -1,0 +1,54 @@
+"""How fast do events get in, by how many writers, in how large calls?
+
+The seed's own cases are 1, 10, 20 and 50 writers of 100 events. Every call is durable when it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+from benchmarks.bench import Bench
+from benchmarks.candidates import headwater, library, limit
+from benchmarks.measure import P99, Candidate, Case, Target
+
+WRITERS: Final = (1, 10, 20, 50)
+BATCHES: Final = (1, 10, 100, 1_000, 10_000)
+TOO_MUCH_FOR_THE_LIBRARY: Final = 100_000
+"""So many events at once keep it busy for several seconds, and all its callers waiting."""
+
+WANTED: Final = {
+    (1, 1): [Target(headwater.NAME, library.NAME, at_least=1.2)],
+    (1, 100): [Target(headwater.NAME, library.NAME, at_least=3)],
+    (50, 1): [Target(headwater.NAME, library.NAME, at_least=12), Target(headwater.NAME, figure=P99, at_most=15)],
+    (50, 100): [Target(headwater.NAME, limit.COPY, at_least=0.7)],
+}
+SHOWN: Final = (Target(headwater.NAME, library.NAME), Target(headwater.NAME, limit.COPY))
+
+
+async def cases(bench: Bench) -> AsyncIterator[Case]:
+    """Yield each number of writers with each size of a call."""
+    effort = bench.effort
+    for batch in (1, 100) if effort.quick else BATCHES:
+        for writers in (1, 10) if effort.quick else WRITERS:
+            name = f"append {writers}x{batch}"
+            if not effort.wants(name):
+                continue
+            async with AsyncExitStack() as stack:
+                candidates: dict[str, Candidate] = {}
+                store = await stack.enter_async_context(headwater.empty_store(bench))
+                candidates[headwater.NAME] = partial(store.append, writers, batch, effort.seconds)
+                if writers * batch < TOO_MUCH_FOR_THE_LIBRARY:
+                    recorder = await stack.enter_async_context(library.recorder(bench))
+                    candidates[library.NAME] = partial(recorder.append, writers, batch, effort.seconds)
+                table = await stack.enter_async_context(limit.table(bench))
+                candidates[limit.COPY] = partial(table.fill, effort.seconds)
+                yield Case(name, candidates, {"writers": writers, "batch": batch}, _targets(writers, batch, candidates))
+
+
+def _targets(writers: int, batch: int, candidates: dict[str, Candidate]) -> list[Target]:
+    wanted = WANTED.get((writers, batch), [])
+    ratios = {target.to for target in wanted}
+    return wanted + [target for target in SHOWN if target.to in candidates and target.to not in ratios]
