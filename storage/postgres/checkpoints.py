@@ -1,0 +1,123 @@
+"""Progress, status and parked events of partitions in Postgres: every write is fenced by the grant's epoch.
+
+Never decides when to save; never takes a lock that outlives its statement, or the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+from headwater.storage.errors import StaleEpoch, UnexpectedAck
+from headwater.storage.leases import Grant, ParkedEvent, Progress
+from headwater.storage.postgres.connect import Connection, Pool
+from headwater.storage.postgres.failures import translated
+from headwater.storage.postgres.statements import Statements
+
+
+class PostgresCheckpoints:
+    """The ``Checkpoints`` port on a pool of connections.
+
+    1. A write under an epoch that is not the partition's changes no row and raises StaleEpoch.
+    2. Within one incarnation of the source, only ``rewind`` lowers a checkpoint.
+    """
+
+    def __init__(self, pool: Pool, sql: Statements, *, lease: timedelta = timedelta(seconds=3)) -> None:
+        self._pool = pool
+        self._sql = sql
+        self._idle_ms = round(lease.total_seconds() * 1000)
+
+    async def save(
+        self, grant: Grant, progress: Progress, *, conn: Connection | None = None, durable: bool = False
+    ) -> None:
+        """Save how far the partition came; see the port. Totals count again what is saved again."""
+        if conn is not None:
+            cursor = await conn.execute(self._sql.save_progress_in_transaction, self._in_transaction(grant, progress))
+            if await cursor.fetchone() is None:
+                cursor = await conn.execute(self._sql.load_progress, partition_and_epoch(grant))
+                raise _refused(grant, progress, await cursor.fetchone())
+            return
+        durability = {"synchronous_commit": "on" if durable else "off"}
+        if not await self._changes(self._sql.save_progress, grant, asdict(progress) | durability):
+            await self.load(grant)  # raises when the epoch is stale; else the saved checkpoint is higher already
+
+    def save_blocking(self, grant: Grant, progress: Progress, conn: psycopg.Connection[Any]) -> None:
+        """Save in the transaction of a synchronous connection: for handlers that run in a thread."""
+        cursor = conn.execute(self._sql.save_progress_in_transaction, self._in_transaction(grant, progress))
+        if cursor.fetchone() is None:
+            raise _refused(
+                grant, progress, conn.execute(self._sql.load_progress, partition_and_epoch(grant)).fetchone()
+            )
+
+    async def load(self, grant: Grant) -> Progress:
+        """Return the saved progress. Raises StaleEpoch."""
+        with translated():
+            async with self._pool.connection() as conn:
+                row = await (await conn.execute(self._sql.load_progress, partition_and_epoch(grant))).fetchone()
+        if row is None:
+            raise stale(grant)
+        checkpoint, in_flight_to, attempt, stream_id = row
+        return Progress(checkpoint, in_flight_to, attempt, stream_id=stream_id)
+
+    async def rewind(self, grant: Grant, progress: Progress) -> None:
+        """Set the progress, also to a lower checkpoint. Raises StaleEpoch."""
+        if not await self._changes(self._sql.rewind_progress, grant, asdict(progress)):
+            raise stale(grant)
+
+    async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
+        """Say what the partition is doing, for operators. Raises StaleEpoch."""
+        if not await self._changes(self._sql.report_phase, grant, {"phase": phase, "reason": reason}):
+            raise stale(grant)
+
+    async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:
+        """Set events aside. Raises StaleEpoch; an event that is parked already stays as it is."""
+        columns = {
+            "positions": [each.event.position for each in parked],
+            "numbers": [each.event.number for each in parked],
+            "keys": [each.key for each in parked],
+            "reasons": [each.reason for each in parked],
+            "errors": [None if each.error is None else each.error.replace("\0", "") for each in parked],
+            "attempts": [each.attempts for each in parked],
+        }
+        if not await self._changes(self._sql.park_events, grant, columns):
+            raise stale(grant)
+
+    async def parked_keys(self, grant: Grant) -> set[str]:
+        """Return the keys that have parked events, of all partitions of the subscription. Raises StaleEpoch."""
+        with translated():
+            async with self._pool.connection() as conn:
+                row = await (await conn.execute(self._sql.parked_keys, partition_and_epoch(grant))).fetchone()
+        assert row is not None
+        is_mine, keys = row
+        if not is_mine:
+            raise stale(grant)
+        return set(keys)
+
+    async def _changes(self, statement: bytes, grant: Grant, parameters: dict[str, Any]) -> bool:
+        with translated():
+            async with self._pool.connection() as conn:
+                cursor = await conn.execute(statement, parameters | partition_and_epoch(grant))
+                return await cursor.fetchone() is not None
+
+    def _in_transaction(self, grant: Grant, progress: Progress) -> dict[str, Any]:
+        return asdict(progress) | partition_and_epoch(grant) | {"idle_ms": self._idle_ms}
+
+
+def partition_and_epoch(grant: Grant) -> dict[str, Any]:
+    """Return the parameters that fence a statement."""
+    return {"lock_id": grant.key.lock_id, "epoch": grant.epoch}
+
+
+def stale(grant: Grant) -> StaleEpoch:
+    """Return the error for a grant that is over."""
+    return StaleEpoch(grant.key.subscription, grant.key.partition, grant.epoch)
+
+
+def _refused(grant: Grant, progress: Progress, saved: object) -> StaleEpoch | UnexpectedAck:
+    if saved is None:
+        return stale(grant)
+    return UnexpectedAck(grant.key.subscription, progress.checkpoint)

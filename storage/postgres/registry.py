@@ -1,0 +1,166 @@
+"""The wanted state in Postgres: which subscriptions should run, and how they stand.
+
+Decides nothing: it writes down what is asked for, and reads what is there. Where they run is in ``placement``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from headwater.storage.errors import (
+    InvalidArgument,
+    StreamDeleted,
+    SubscriptionConflict,
+    SubscriptionNotFound,
+)
+from headwater.storage.leases import PartitionKey
+from headwater.storage.model import ALL, MAX_BIGINT, MAX_NAME_BYTES
+from headwater.storage.postgres.connect import Pool
+from headwater.storage.postgres.failures import translated
+from headwater.storage.postgres.statements import Statements
+from headwater.storage.registry import (
+    PartitionState,
+    StartPoint,
+    SubscriptionRecord,
+    Wanted,
+)
+from headwater.storage.store import EventStore
+
+_VERBS = {"running": "resume", "paused": "pause", "stopped": "stop"}
+
+
+class Registry:
+    """Everything that is wanted of the cluster, from any process that reaches the database."""
+
+    def __init__(self, pool: Pool, sql: Statements, store: EventStore) -> None:
+        self._pool = pool
+        self._sql = sql
+        self._store = store
+
+    async def register(
+        self,
+        name: str,
+        handler: str,
+        options: Mapping[str, Any],
+        *,
+        source: str = ALL,
+        partitions: int = 1,
+        start: StartPoint = "origin",
+    ) -> SubscriptionRecord:
+        """Register a subscription, or change the handler and options of the one that is there; safe to repeat.
+
+        ``start`` counts only the first time. Raises SubscriptionConflict for another source or number of partitions
+        than it has, StreamDeleted for "current" on a soft-deleted stream, InvalidArgument.
+        """
+        if not name or "\0" in name or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
+            raise InvalidArgument("name", f"a name has 1 to {MAX_NAME_BYTES} bytes and no NUL")
+        if not 1 <= partitions <= 10_000:
+            raise InvalidArgument("partitions", f"{partitions} is not a number of 1 to 10000")
+        checkpoint, stream_id = 0, None
+        if await self.find(name) is None:
+            checkpoint, stream_id = await self._resolve(source, start)
+        wanted = {
+            "name": name,
+            "handler": handler,
+            "source": source,
+            "options": orjson.dumps(dict(options)).decode(),
+            "partitions": partitions,
+            "checkpoint": checkpoint,
+            "stream_id": stream_id,
+        }
+        registered = await self._rows(self._sql.register_subscription, wanted)
+        found = await self.find(name)
+        if found is None:
+            raise SubscriptionNotFound(name)  # deleted by somebody else in this very moment
+        if not registered:
+            raise SubscriptionConflict(
+                name,
+                f"it reads {found.source!r} in {found.partitions} partitions, not {source!r} in {partitions}; "
+                "delete it first, or choose another name",
+            )
+        return found
+
+    async def find(self, name: str) -> SubscriptionRecord | None:
+        """Return the subscription of that name, None when there is none."""
+        rows = await self._rows(self._sql.find_subscription, {"name": name})
+        return _subscription(rows[0]) if rows else None
+
+    async def subscriptions(self) -> list[SubscriptionRecord]:
+        """Return every registered subscription, by name."""
+        return [_subscription(row) for row in await self._rows(self._sql.list_subscriptions)]
+
+    async def delete(self, name: str) -> bool:
+        """Delete a subscription with its checkpoints, parked events and audit; returns whether it was there.
+
+        Whoever still runs it can write nothing more.
+        """
+        with translated():
+            async with self._pool.connection() as conn:
+                cursor = await conn.execute(self._sql.delete_subscription, {"name": name})
+                return cursor.rowcount > 0
+
+    async def set_wanted(self, name: str, wanted: Wanted, *, issued_by: str) -> None:
+        """Say whether a subscription should run; kept in the audit. Raises SubscriptionNotFound."""
+        values = {"name": name, "wanted": wanted, "verb": _VERBS[wanted], "issued_by": issued_by}
+        if not await self._rows(self._sql.set_wanted, values):
+            raise SubscriptionNotFound(name)
+
+    async def states(self, name: str | None = None) -> list[PartitionState]:
+        """Return the partitions of one subscription, or of all, with their lag."""
+        return [
+            PartitionState(PartitionKey(row[0], row[1], row[2]), orjson.loads(row[3]), *row[4:])
+            for row in await self._rows(self._sql.partition_states, {"name": name})
+        ]
+
+    async def forget_host(self, host: str) -> bool:
+        """Remove a host that is gone; returns False when it is alive, or unknown."""
+        with translated():
+            async with self._pool.connection() as conn:
+                cursor = await conn.execute(self._sql.forget_host, {"host": host})
+                return cursor.rowcount > 0
+
+    async def _resolve(self, source: str, start: StartPoint) -> tuple[int, int | None]:
+        """Return the checkpoint to begin with, and the incarnation of the stream that it counts in."""
+        if isinstance(start, bool) or (isinstance(start, int) and not 0 <= start <= MAX_BIGINT):
+            raise InvalidArgument("start", f"{start!r} is not a number of 0 or more")
+        if isinstance(start, datetime) and start.tzinfo is None:
+            raise InvalidArgument("start", "a time needs a time zone")
+        if source == ALL:
+            match start:
+                case "origin":
+                    return 0, None
+                case "current":
+                    return await self._store.head(), None
+                case datetime():
+                    return await self._store.position_at(start), None
+                case int():
+                    return start, None
+        rows = await self._rows(self._sql.stream_start, {"source": source})
+        version, stream_id, deleted = rows[0] if rows else (0, None, False)
+        match start:
+            case "origin":
+                return 0, stream_id
+            case "current":
+                if deleted:
+                    raise StreamDeleted(source)
+                return int(version), stream_id
+            case datetime():
+                found = await self._rows(self._sql.stream_number_before, {"source": source, "time": start})
+                return (version if found[0][0] is None else found[0][0]), stream_id
+            case int():
+                return start, stream_id
+        raise InvalidArgument("start", f"{start!r} is neither 'origin', 'current', a number nor a time")
+
+    async def _rows(self, statement: bytes, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        with translated():
+            async with self._pool.connection() as conn:
+                return await (await conn.execute(statement, parameters)).fetchall()
+
+
+def _subscription(row: tuple[Any, ...]) -> SubscriptionRecord:
+    name, handler, source, options, *rest = row
+    return SubscriptionRecord(name, handler, source, orjson.loads(options), *rest)

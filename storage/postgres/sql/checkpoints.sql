@@ -1,0 +1,118 @@
+-- What owners write. Every statement names the epoch of the grant and changes no row when that is stale.
+
+-- name: save_progress
+-- A lower checkpoint of the same incarnation is left out, so a save may be repeated and may come late. The setting
+-- holds for this statement's transaction only: what a crash of the server takes back is only delivered again, so the
+-- commit waits for the disk only when it is asked to.
+UPDATE "headwater"."partitions"
+SET
+    "checkpoint" = %(checkpoint)s,
+    "in_flight_to" = %(in_flight_to)s,
+    "attempt" = %(attempt)s,
+    "stream_id" = %(stream_id)s::bigint,
+    "checkpointed_at" = CASE WHEN "checkpoint" = %(checkpoint)s THEN "checkpointed_at" ELSE clock_timestamp() END,
+    "delivered" = "delivered" + %(delivered)s,
+    "redelivered" = "redelivered" + %(redelivered)s
+WHERE "lock_id" = %(lock_id)s
+    AND "epoch" = %(epoch)s
+    AND ("checkpoint" <= %(checkpoint)s OR "stream_id" IS DISTINCT FROM %(stream_id)s::bigint)
+RETURNING set_config('synchronous_commit', %(synchronous_commit)s, true);
+
+-- name: save_progress_in_transaction
+-- Only forward: a handler that was given up and comes back late must not commit its effects a second time. From here on
+-- the transaction holds the partition's row, so the server ends it when its client is frozen or cut off.
+UPDATE "headwater"."partitions"
+SET
+    "checkpoint" = %(checkpoint)s,
+    "in_flight_to" = %(in_flight_to)s,
+    "attempt" = %(attempt)s,
+    "stream_id" = %(stream_id)s::bigint,
+    "checkpointed_at" = clock_timestamp(),
+    "delivered" = "delivered" + %(delivered)s,
+    "redelivered" = "redelivered" + %(redelivered)s
+WHERE "lock_id" = %(lock_id)s
+    AND "epoch" = %(epoch)s
+    AND ("checkpoint" < %(checkpoint)s OR "stream_id" IS DISTINCT FROM %(stream_id)s::bigint)
+RETURNING set_config('idle_in_transaction_session_timeout', %(idle_ms)s::text, true);
+
+-- name: begin_fenced
+-- The first statement of a handler's transaction: no row when the epoch is over. The shared lock, which ends with the
+-- transaction, tells the next owner which sessions work under an older epoch: it ends them when it is granted the lease,
+-- so that a frozen owner's half-done transaction blocks nobody's rows.
+SELECT pg_advisory_xact_lock_shared('"headwater"."subscriptions"'::regclass::oid::integer, %(lock_id)s::integer)
+FROM "headwater"."partitions"
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s;
+
+-- name: load_progress
+SELECT "checkpoint", "in_flight_to", "attempt", "stream_id"
+FROM "headwater"."partitions"
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s;
+
+-- name: rewind_progress
+-- The one write that may lower a checkpoint.
+UPDATE "headwater"."partitions"
+SET
+    "checkpoint" = %(checkpoint)s,
+    "in_flight_to" = %(in_flight_to)s,
+    "attempt" = %(attempt)s,
+    "stream_id" = %(stream_id)s::bigint,
+    "checkpointed_at" = clock_timestamp()
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+RETURNING "lock_id";
+
+-- name: report_phase
+-- "since" says when this phase began, so the same phase with another reason keeps it.
+UPDATE "headwater"."partitions"
+SET
+    "phase" = %(phase)s,
+    "reason" = %(reason)s,
+    "since" = CASE WHEN "phase" = %(phase)s THEN "since" ELSE clock_timestamp() END
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+RETURNING set_config('synchronous_commit', 'off', true);
+
+-- name: park_events
+-- Parked again while it is parked: no change. Parked again after it was settled or discarded (a rewind): parked anew.
+WITH "mine" AS (
+    SELECT "subscription_id", "partition"
+    FROM "headwater"."partitions"
+    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+    FOR NO KEY UPDATE
+), "parked" AS (
+    INSERT INTO "headwater"."parked_events" AS "old" (
+        "subscription_id", "partition", "position", "number", "partition_key", "reason", "error", "attempts"
+    )
+    SELECT "mine"."subscription_id", "mine"."partition", "new".*
+    FROM "mine", unnest(
+        %(positions)s::bigint[], %(numbers)s::bigint[], %(keys)s::text[], %(reasons)s::text[], %(errors)s::text[],
+        %(attempts)s::integer[]
+    ) AS "new"
+    ON CONFLICT ("subscription_id", "position") DO UPDATE SET
+        "partition" = excluded."partition",
+        "partition_key" = excluded."partition_key",
+        "status" = 'parked',
+        "reason" = excluded."reason",
+        "error" = excluded."error",
+        "attempts" = excluded."attempts",
+        "parked_at" = clock_timestamp(),
+        "updated_at" = clock_timestamp()
+    WHERE "old"."status" IN ('settled', 'discarded')
+    RETURNING "position"
+)
+UPDATE "headwater"."partitions" AS "p"
+SET "parked" = "p"."parked" + (SELECT count(*) FROM "parked")
+FROM "mine"
+WHERE "p"."lock_id" = %(lock_id)s
+RETURNING "p"."lock_id";
+
+-- name: parked_keys
+-- Of the whole subscription: the number of partitions may have changed since.
+SELECT
+    (SELECT "epoch" = %(epoch)s FROM "headwater"."partitions" WHERE "lock_id" = %(lock_id)s),
+    ARRAY(
+        SELECT DISTINCT "e"."partition_key"
+        FROM "headwater"."parked_events" AS "e"
+        JOIN "headwater"."partitions" AS "p" USING ("subscription_id")
+        WHERE "p"."lock_id" = %(lock_id)s
+            AND "e"."status" IN ('parked', 'retrying')
+            AND "e"."partition_key" IS NOT NULL
+    );

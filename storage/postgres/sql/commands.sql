@@ -1,0 +1,47 @@
+-- What operators ask for, as rows: obeyed once by whoever owns the partition, and kept as the audit.
+
+-- name: issue_command
+-- One row for each partition that it is for, so that each owner answers for itself.
+INSERT INTO "headwater"."commands" ("subscription_id", "partition", "verb", "arguments", "issued_by")
+SELECT "p"."subscription_id", "p"."partition", %(verb)s, %(arguments)s, %(issued_by)s
+FROM "headwater"."partitions" AS "p" JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
+WHERE "s"."name" = %(name)s AND (%(partition)s::integer IS NULL OR "p"."partition" = %(partition)s)
+ORDER BY "p"."partition"
+RETURNING "command_id";
+
+-- name: open_commands
+SELECT
+    "c"."command_id", "s"."name", "c"."partition", "p"."lock_id", "c"."verb", "c"."arguments", "c"."issued_by",
+    "c"."issued_at", "c"."applied_at", "c"."outcome"
+FROM "headwater"."commands" AS "c"
+JOIN "headwater"."partitions" AS "p" USING ("subscription_id", "partition")
+JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
+WHERE "c"."applied_at" IS NULL AND "p"."lock_id" = ANY (%(lock_ids)s::integer[])
+ORDER BY "c"."command_id";
+
+-- name: list_commands
+SELECT
+    "c"."command_id", "s"."name", "c"."partition", NULL, "c"."verb", "c"."arguments", "c"."issued_by", "c"."issued_at",
+    "c"."applied_at", "c"."outcome"
+FROM "headwater"."commands" AS "c" JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
+WHERE %(name)s::text IS NULL OR "s"."name" = %(name)s
+ORDER BY "c"."command_id" DESC
+LIMIT %(limit)s;
+
+-- name: finish_command
+-- Under the epoch: an owner that was replaced leaves the command to the next one.
+WITH "mine" AS (
+    SELECT "subscription_id", "partition"
+    FROM "headwater"."partitions"
+    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+    FOR SHARE
+), "finished" AS (
+    UPDATE "headwater"."commands" AS "c"
+    SET "applied_at" = clock_timestamp(), "outcome" = %(outcome)s
+    FROM "mine"
+    WHERE "c"."command_id" = %(command_id)s
+        AND "c"."subscription_id" = "mine"."subscription_id"
+        AND "c"."partition" = "mine"."partition"
+        AND "c"."applied_at" IS NULL
+)
+SELECT 1 FROM "mine";

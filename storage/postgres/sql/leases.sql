@@ -1,0 +1,107 @@
+-- The lease session: one dedicated autocommit session for each host process. Its advisory locks are the leases.
+
+-- name: lease_session_settings
+-- The server ends the session when it has heard nothing for the length of the lease: that is what frees the locks of an
+-- owner that is frozen or cut off. Nothing in this session may wait for long, or the heartbeat would wait behind it.
+SELECT
+    pg_backend_pid(),
+    set_config('idle_session_timeout', %(lease_ms)s::text, false),
+    set_config('statement_timeout', %(lease_ms)s::text, false),
+    set_config('lock_timeout', %(lock_wait_ms)s::text, false),
+    set_config('idle_in_transaction_session_timeout', %(lease_ms)s::text, false);
+
+-- name: lease_session_check
+-- Asked in a statement of its own: behind a transaction-mode pooler another session may answer.
+SELECT pg_backend_pid(), (SELECT "setting"::bigint FROM pg_settings WHERE "name" = 'idle_session_timeout');
+
+-- name: lease_heartbeat
+-- Any statement resets the server's timer; the process number proves that the same session answered.
+SELECT pg_backend_pid();
+
+-- name: host_arrives
+-- The row and its lock become visible together: the lock is taken before the row is committed.
+WITH "arrived" AS (
+    INSERT INTO "headwater"."hosts" ("host", "node", "facts")
+    VALUES (%(host)s, %(node)s, %(facts)s)
+    ON CONFLICT ("host") DO UPDATE SET
+        "node" = excluded."node", "facts" = excluded."facts", "started_at" = clock_timestamp()
+    RETURNING "lock_id"
+)
+SELECT "lock_id", pg_try_advisory_lock('"headwater"."hosts"'::regclass::oid::integer, "lock_id") FROM "arrived";
+
+-- name: claim_leases
+-- One try for many partitions; waits for nobody. Each lock that is obtained raises the epoch in the same statement, so
+-- there is no moment at which a new owner exists and an old one can still write. A partition whose row is locked (by a
+-- handler's transaction that is about to commit) is left for the next try, and its advisory lock is given back.
+-- The epoch of a partition that this session holds already is raised too, without locking twice.
+WITH "obtained" AS MATERIALIZED (
+    SELECT "key"."lock_id", "key"."held"
+    FROM unnest(%(lock_ids)s::integer[], %(held)s::boolean[]) AS "key" ("lock_id", "held")
+    WHERE "key"."held" OR pg_try_advisory_lock('"headwater"."partitions"'::regclass::oid::integer, "key"."lock_id")
+), "free" AS MATERIALIZED (
+    SELECT "lock_id"
+    FROM "headwater"."partitions"
+    WHERE "lock_id" IN (SELECT "lock_id" FROM "obtained")
+    FOR NO KEY UPDATE SKIP LOCKED
+), "granted" AS (
+    UPDATE "headwater"."partitions" AS "p"
+    SET "epoch" = "p"."epoch" + 1, "owner" = %(host)s, "granted_at" = clock_timestamp()
+    FROM "free"
+    WHERE "p"."lock_id" = "free"."lock_id"
+    RETURNING "p"."lock_id", "p"."epoch", "p"."checkpoint", "p"."in_flight_to", "p"."attempt", "p"."stream_id"
+)
+SELECT
+    "obtained"."lock_id", "granted"."epoch", "granted"."checkpoint", "granted"."in_flight_to", "granted"."attempt",
+    "granted"."stream_id",
+    CASE WHEN "granted"."lock_id" IS NULL AND NOT "obtained"."held"
+        THEN pg_advisory_unlock('"headwater"."partitions"'::regclass::oid::integer, "obtained"."lock_id")
+    END
+FROM "obtained" LEFT JOIN "granted" USING ("lock_id");
+
+-- name: end_older_transactions
+-- Handlers' transactions that an earlier owner of these partitions left open: whatever they wrote is void, and a frozen
+-- client would keep its rows locked. Asked once more by whoever holds the lock, before it is used.
+SELECT pg_terminate_backend("pid")
+FROM pg_locks JOIN pg_stat_activity USING ("pid")
+WHERE "usename" = current_user
+    AND "locktype" = 'advisory'
+    AND "objsubid" = 2
+    AND "datname" = current_database()
+    AND "classid" = '"headwater"."subscriptions"'::regclass
+    AND "objid"::integer = ANY (%(lock_ids)s::integer[]);
+
+-- name: leave_partitions
+-- Before the locks are given back: nobody owns these now. Rows that are locked are left as they are; the next owner
+-- writes its own name.
+UPDATE "headwater"."partitions" AS "p"
+SET "owner" = NULL
+FROM (
+    SELECT "lock_id"
+    FROM "headwater"."partitions"
+    JOIN unnest(%(lock_ids)s::integer[], %(epochs)s::bigint[]) AS "key" ("lock_id", "epoch") USING ("lock_id", "epoch")
+    FOR NO KEY UPDATE OF "partitions" SKIP LOCKED
+) AS "left"
+WHERE "p"."lock_id" = "left"."lock_id";
+
+-- name: unlock_partitions
+-- Only what this session really holds: unlocking anything else would put a warning into the server's log.
+SELECT pg_advisory_unlock('"headwater"."partitions"'::regclass::oid::integer, "objid"::integer)
+FROM pg_locks
+WHERE "pid" = pg_backend_pid()
+    AND "locktype" = 'advisory'
+    AND "objsubid" = 2
+    AND "classid" = '"headwater"."partitions"'::regclass
+    AND "objid"::integer = ANY (%(lock_ids)s::integer[]);
+
+-- name: claim_supervision
+-- The lock decides who supervises; the generation keeps one that was replaced from writing its plan. Lock number 0 is
+-- never a host's.
+WITH "obtained" AS MATERIALIZED (
+    SELECT pg_try_advisory_lock('"headwater"."hosts"'::regclass::oid::integer, 0) AS "yes"
+)
+UPDATE "headwater"."plan" SET "generation" = "generation" + 1, "supervisor" = %(host)s, "since" = clock_timestamp()
+WHERE (SELECT "yes" FROM "obtained")
+RETURNING "generation";
+
+-- name: resign_supervision
+SELECT pg_advisory_unlock('"headwater"."hosts"'::regclass::oid::integer, 0);

@@ -1,0 +1,77 @@
+-- Events that were set aside, for operators and for the owner that tries them again.
+
+-- name: list_parked
+SELECT
+    "e"."parked_id", "s"."name", "e"."partition", "e"."position", "e"."number", "e"."partition_key", "e"."status",
+    "e"."reason", "e"."error", "e"."attempts", "e"."parked_at", "e"."updated_at", "ev"."stream", "ev"."type"
+FROM "headwater"."parked_events" AS "e"
+JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
+LEFT JOIN "headwater"."events" AS "ev" USING ("position")
+WHERE "s"."name" = %(name)s
+    AND "e"."status" = ANY (%(statuses)s::text[])
+    AND (%(key)s::text IS NULL OR "e"."partition_key" = %(key)s)
+    AND "e"."position" > %(after)s
+ORDER BY "e"."position"
+LIMIT %(limit)s;
+
+-- name: change_parked
+-- A key's events are tried again from its first one on, or their order would break: those that wait before a chosen one
+-- come along. Events without a key stand for themselves.
+WITH "chosen" AS (
+    SELECT "e"."subscription_id", "e"."position", "e"."partition_key"
+    FROM "headwater"."parked_events" AS "e" JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
+    WHERE "s"."name" = %(name)s
+        AND "e"."status" = ANY (%(from)s::text[])
+        AND (%(positions)s::bigint[] IS NULL OR "e"."position" = ANY (%(positions)s))
+        AND (%(key)s::text IS NULL OR "e"."partition_key" = %(key)s)
+    ORDER BY "e"."position"
+    LIMIT %(limit)s
+)
+UPDATE "headwater"."parked_events" AS "e"
+SET "status" = %(to)s, "updated_at" = clock_timestamp()
+FROM "chosen"
+WHERE "e"."subscription_id" = "chosen"."subscription_id"
+    AND "e"."status" = ANY (%(from)s::text[])
+    AND (
+        "e"."position" = "chosen"."position"
+        OR (%(with_earlier)s AND "e"."partition_key" = "chosen"."partition_key"
+            AND "e"."position" < "chosen"."position")
+    )
+RETURNING "e"."position";
+
+-- name: audit_parked
+INSERT INTO "headwater"."commands" ("subscription_id", "verb", "arguments", "issued_by", "applied_at", "outcome")
+SELECT "subscription_id", %(verb)s, %(arguments)s, %(issued_by)s, clock_timestamp(), %(outcome)s
+FROM "headwater"."subscriptions"
+WHERE "name" = %(name)s;
+
+-- name: parked_to_retry
+SELECT "e"."position", "e"."partition_key", "e"."attempts"
+FROM "headwater"."parked_events" AS "e" JOIN "headwater"."partitions" AS "p" USING ("subscription_id", "partition")
+WHERE "p"."lock_id" = %(lock_id)s AND "p"."epoch" = %(epoch)s AND "e"."status" = 'retrying'
+ORDER BY "e"."position"
+LIMIT %(limit)s;
+
+-- name: retried_parked
+-- Under the epoch: how one retry went. A failure puts the event back, and the later ones of its key with it.
+WITH "mine" AS (
+    SELECT "subscription_id"
+    FROM "headwater"."partitions"
+    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+    FOR SHARE
+), "tried" AS (
+    UPDATE "headwater"."parked_events" AS "e"
+    SET
+        "status" = %(status)s,
+        "attempts" = "e"."attempts" + CASE WHEN "e"."position" = %(position)s THEN 1 ELSE 0 END,
+        "error" = CASE WHEN "e"."position" = %(position)s THEN %(error)s ELSE "e"."error" END,
+        "updated_at" = clock_timestamp()
+    FROM "mine"
+    WHERE "e"."subscription_id" = "mine"."subscription_id"
+        AND "e"."status" = 'retrying'
+        AND (
+            "e"."position" = %(position)s
+            OR (%(status)s = 'parked' AND "e"."position" > %(position)s AND "e"."partition_key" = %(key)s)
+        )
+)
+SELECT 1 FROM "mine";

@@ -1,0 +1,110 @@
+-- The wanted state: what should run, and how it stands.
+
+-- name: find_subscription
+SELECT "name", "handler", "source", "options", "partitions", "wanted", "created_at", "updated_at"
+FROM "headwater"."subscriptions"
+WHERE "name" = %(name)s;
+
+-- name: list_subscriptions
+SELECT "name", "handler", "source", "options", "partitions", "wanted", "created_at", "updated_at"
+FROM "headwater"."subscriptions"
+ORDER BY "name";
+
+-- name: register_subscription
+-- What the checkpoints count in cannot change: another source, or another number of partitions, gives no row. A name
+-- that is there keeps its checkpoints.
+WITH "registered" AS (
+    INSERT INTO "headwater"."subscriptions" AS "s" ("name", "handler", "source", "options", "partitions")
+    VALUES (%(name)s, %(handler)s, %(source)s, %(options)s, %(partitions)s)
+    ON CONFLICT ("name") DO UPDATE SET
+        "handler" = excluded."handler",
+        "options" = excluded."options",
+        "updated_at" = CASE
+            WHEN "s"."handler" = excluded."handler" AND "s"."options"::jsonb = excluded."options"::jsonb
+            THEN "s"."updated_at" ELSE clock_timestamp()
+        END
+    WHERE "s"."source" = excluded."source" AND "s"."partitions" = excluded."partitions"
+    RETURNING "subscription_id"
+), "added" AS (
+    INSERT INTO "headwater"."partitions" ("subscription_id", "partition", "checkpoint", "stream_id")
+    SELECT "subscription_id", "number", %(checkpoint)s, %(stream_id)s::bigint
+    FROM "registered", generate_series(0, %(partitions)s - 1) AS "number"
+    ON CONFLICT ("subscription_id", "partition") DO NOTHING
+)
+SELECT "subscription_id" FROM "registered";
+
+-- name: delete_subscription
+-- Everything of it goes along. Whoever still runs it writes nothing any more: its epoch names no row.
+DELETE FROM "headwater"."subscriptions" WHERE "name" = %(name)s;
+
+-- name: stream_start
+-- Where the source stream ends now, and which incarnation that is.
+SELECT "version", "stream_id", "deleted_at" IS NOT NULL FROM "headwater"."streams" WHERE "name" = %(source)s;
+
+-- name: stream_number_before
+-- The number before the stream's first event, or link to an event, that was created at or after a time.
+SELECT min("number") - 1
+FROM (
+    (SELECT "version" AS "number" FROM "headwater"."events"
+     WHERE "stream" = %(source)s AND "created_at" >= %(time)s
+     ORDER BY "version" LIMIT 1)
+    UNION ALL
+    (SELECT "l"."version" FROM "headwater"."links" AS "l" JOIN "headwater"."events" AS "e" USING ("position")
+     WHERE "l"."stream" = %(source)s AND "e"."created_at" >= %(time)s
+     ORDER BY "l"."version" LIMIT 1)
+) AS "later";
+
+-- name: set_wanted
+-- The state and its audit row are written together; whoever owns the partitions sees the state.
+WITH "changed" AS (
+    UPDATE "headwater"."subscriptions"
+    SET "wanted" = %(wanted)s, "updated_at" = clock_timestamp()
+    WHERE "name" = %(name)s
+    RETURNING "subscription_id"
+)
+INSERT INTO "headwater"."commands" ("subscription_id", "verb", "issued_by", "applied_at", "outcome")
+SELECT "subscription_id", %(verb)s, %(issued_by)s, clock_timestamp(), 'wanted state is ' || %(wanted)s
+FROM "changed"
+RETURNING "command_id";
+
+-- name: partition_states
+-- Every partition with its lag: in events, and as the age of the first event behind the checkpoint. Numbers of a stream
+-- that was created again do not count against the old incarnation's checkpoint.
+SELECT
+    "s"."name", "p"."partition", "p"."lock_id", "s"."options", "s"."source", "s"."wanted",
+    "p"."wanted_owner", "p"."wanted_standby", "p"."owner", "p"."standby", "p"."epoch",
+    "p"."checkpoint", "at"."head", greatest("at"."head" - "p"."checkpoint", 0),
+    CASE WHEN "at"."head" > "p"."checkpoint"
+        THEN extract(epoch FROM clock_timestamp() - coalesce("next"."created_at", clock_timestamp()))::float8 ELSE 0
+    END,
+    "p"."phase", "p"."reason", "p"."since", "p"."granted_at", "p"."checkpointed_at",
+    "p"."delivered", "p"."redelivered", "p"."parked"
+FROM "headwater"."partitions" AS "p"
+JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
+CROSS JOIN "headwater"."head" AS "h"
+LEFT JOIN "headwater"."streams" AS "t" ON "t"."name" = "s"."source"
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN "s"."source" = '$all' THEN "h"."position" ELSE coalesce("t"."version", 0) END AS "head"
+) AS "at"
+LEFT JOIN LATERAL (
+    (SELECT "e"."created_at" FROM "headwater"."events" AS "e"
+     WHERE "s"."source" = '$all' AND "e"."position" > "p"."checkpoint"
+     ORDER BY "e"."position" LIMIT 1)
+    UNION ALL
+    (SELECT "e"."created_at" FROM "headwater"."events" AS "e"
+     WHERE "e"."stream" = "s"."source" AND "e"."version" > "p"."checkpoint"
+     ORDER BY "e"."version" LIMIT 1)
+    UNION ALL
+    (SELECT "e"."created_at"
+     FROM "headwater"."links" AS "l" JOIN "headwater"."events" AS "e" ON "e"."position" = "l"."position"
+     WHERE "l"."stream" = "s"."source" AND "l"."version" > "p"."checkpoint"
+     ORDER BY "l"."version" LIMIT 1)
+    LIMIT 1
+) AS "next" ON true
+WHERE %(name)s::text IS NULL OR "s"."name" = %(name)s
+ORDER BY "s"."name", "p"."partition";
+
+-- name: forget_host
+-- Only one that is gone: whoever can take its lock here knows that nobody holds it.
+DELETE FROM "headwater"."hosts"
+WHERE "host" = %(host)s AND pg_try_advisory_xact_lock('"headwater"."hosts"'::regclass::oid::integer, "lock_id");

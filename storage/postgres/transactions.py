@@ -1,0 +1,80 @@
+"""Transactions in which a handler's writes and the checkpoint commit together, under the epoch, or not at all.
+
+Never retries: what a broken connection leaves unknown, the caller learns from the saved checkpoint.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import psycopg
+
+from headwater.storage.leases import Grant, Progress
+from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.checkpoints import PostgresCheckpoints, partition_and_epoch, stale
+from headwater.storage.postgres.connect import Connection, Pool, connection_settings
+from headwater.storage.postgres.failures import translated
+from headwater.storage.postgres.statements import Statements
+
+
+class PostgresTransactions:
+    """Exactly-once effects: open one transaction for each delivery.
+
+    1. A transaction under a stale epoch raises StaleEpoch and writes nothing, at its beginning or at its end.
+    2. The handler's own errors pass through; then nothing was written either.
+    """
+
+    def __init__(self, pool: Pool, sql: Statements, checkpoints: PostgresCheckpoints, options: StoreOptions) -> None:
+        self._pool = pool
+        self._sql = sql
+        self._checkpoints = checkpoints
+        self._options = options
+        self._idle: list[psycopg.Connection[Any]] = []
+        self._lock = threading.Lock()
+
+    @asynccontextmanager
+    async def open(self, grant: Grant, progress: Progress) -> AsyncIterator[Connection]:
+        """Enter a transaction on a connection of the pool; leaving it without an error saves and commits."""
+        async with self._pool.connection() as conn, conn.transaction():
+            cursor = await conn.execute(self._sql.begin_fenced, partition_and_epoch(grant))
+            if await cursor.fetchone() is None:
+                raise stale(grant)
+            yield conn
+            await self._checkpoints.save(grant, progress, conn=conn)
+
+    @contextmanager
+    def open_sync(self, grant: Grant, progress: Progress) -> Iterator[psycopg.Connection[Any]]:
+        """Do the same for a handler that runs in a thread, on a synchronous connection."""
+        conn = self._take()
+        try:
+            with conn.transaction():
+                if conn.execute(self._sql.begin_fenced, partition_and_epoch(grant)).fetchone() is None:
+                    raise stale(grant)
+                yield conn
+                self._checkpoints.save_blocking(grant, progress, conn)
+        finally:
+            self._give_back(conn)
+
+    def close(self) -> None:
+        """Close the synchronous connections that are idle; those in use close when they are given back."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for conn in idle:
+            conn.close()
+
+    def _take(self) -> psycopg.Connection[Any]:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        with translated():
+            return psycopg.connect(self._options.url, **connection_settings(self._options))
+
+    def _give_back(self, conn: psycopg.Connection[Any]) -> None:
+        if conn.broken or conn.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
+            conn.close()
+            return
+        with self._lock:
+            self._idle.append(conn)
