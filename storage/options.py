@@ -14,13 +14,17 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from headwater.storage.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX: Final = "HEADWATER_"
+URL_VARIABLE: Final = "HEADWATER_DATABASE_URL"
 
 Payload = Literal["json", "jsonb", "bytea"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreOptions:
-    """Everything that can be chosen for a store. Each field is also a ``HEADWATER_<NAME>`` environment variable."""
+    """Everything that can be chosen for a store.
+
+    Each field is also a ``HEADWATER_<NAME>`` environment variable; that of ``url`` is ``HEADWATER_DATABASE_URL``.
+    """
 
     url: str
     """Where the database is: ``postgresql://user:password@host:5432/database``. ``schema``, ``pool_size``,
@@ -86,7 +90,7 @@ class StoreOptions:
             for name in names
             if environment.get(variable := ENVIRONMENT_PREFIX + name.upper())
         }
-        found |= {"url": url or found.get("url") or environment.get("DATABASE_URL") or ""}
+        found["url"] = url or environment.get(URL_VARIABLE) or environment.get("DATABASE_URL") or ""
         bare, in_query = _take_query(found["url"], names - {"url"})
         found |= in_query | {"url": bare}
         parsed = {name: _parse(name, value) for name, value in found.items()}
