@@ -31,7 +31,7 @@ async def connect(url: str | None = None, **settings: Any) -> AsyncIterator[Post
     environment (``HEADWATER_DATABASE_URL``, ``HEADWATER_REDIS_URL``, ...). Raises ConfigurationError,
     SchemaMissing, SchemaOutdated, StoreUnavailable.
     """
-    opening = {name: settings.pop(name) for name in ("codec", "migrate") if name in settings}
+    opening: dict[str, Any] = {name: settings.pop(name) for name in ("codec", "migrate") if name in settings}
     options = StoreOptions.read(url, **settings)
     async with AsyncExitStack() as stack:
         if (hints := hints_of(options)) is not None:
