@@ -197,6 +197,16 @@ EVERYTHING: Final = Filter()
 
 
 @dataclass(frozen=True, slots=True)
+class AppendCondition:
+    """What must not have happened for an append to be written: a decision's own consistency boundary."""
+
+    where: Filter
+    """The events that the decision depended on: by types, tags and streams (not by time)."""
+    after: int
+    """The position up to which they were read; one that matches after it spoils the append."""
+
+
+@dataclass(frozen=True, slots=True)
 class EventPage:
     """A run of events of one source, and how far the read looked."""
 

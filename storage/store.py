@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from headwater.storage.model import (
     ANY,
     EVERYTHING,
+    AppendCondition,
     AppendResult,
     EventPage,
     Expected,
@@ -51,16 +52,18 @@ class EventStore(Protocol):
         events: Sequence[NewEvent],
         expected_version: Expected = ANY,
         *,
+        condition: AppendCondition | None = None,
         created_at: datetime | None = None,
         conn: Connection | None = None,
     ) -> AppendResult:
         """Append events to the end of a stream, all or none; returns where they stand.
 
         The same event ids at the same place again return the first result with ``repeated=True``.
+        With ``condition``, nothing is written when an event that matches its filter stands after its position.
         ``created_at`` sets the time of every event of the call (for imports); without it the server's clock does.
 
-        Raises WrongExpectedVersion (StreamExists, StreamMissing), StreamDeleted, DuplicateEvent, ReservedStream,
-        EncodingFailed, CommitUnknown.
+        Raises WrongExpectedVersion (StreamExists, StreamMissing), StreamDeleted, DuplicateEvent, ConditionFailed,
+        ReservedStream, EncodingFailed, CommitUnknown.
         """
         ...
 
@@ -68,6 +71,7 @@ class EventStore(Protocol):
         self,
         appends: Sequence[StreamAppend],
         *,
+        condition: AppendCondition | None = None,
         created_at: datetime | None = None,
         conn: Connection | None = None,
     ) -> list[AppendResult]:

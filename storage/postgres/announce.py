@@ -38,5 +38,5 @@ class Announcer:
             announced = self._head
             try:
                 await self._announce(announced)
-            except Exception:  # noqa: BLE001 - a lost hint costs readers some waiting, never the append
+            except Exception:
                 log.warning("announcing head %d failed; readers find it by polling", announced, exc_info=True)

@@ -13,6 +13,7 @@ import psycopg
 
 from headwater.storage.errors import (
     AppendError,
+    ConditionFailed,
     DuplicateEvent,
     StreamDeleted,
     StreamExists,
@@ -22,7 +23,7 @@ from headwater.storage.errors import (
 from headwater.storage.model import NO_STREAM, STREAM_EXISTS, AppendResult
 from headwater.storage.postgres.arrays import UuidArray, uuid_part
 from headwater.storage.postgres.connect import Connection, row_cursor
-from headwater.storage.postgres.encoding import EncodedAppend, Encoder, Unit
+from headwater.storage.postgres.encoding import EncodedAppend, Encoder, Unit, condition_parameters
 from headwater.storage.postgres.statements import Statements
 
 Outcome: TypeAlias = "list[AppendResult] | AppendError | StreamDeleted"
@@ -75,12 +76,21 @@ async def _call(
     conn: Connection, sql: Statements, encoder: Encoder, units: _Numbered, outcomes: dict[int, Outcome]
 ) -> None:
     cursor = row_cursor(conn)
-    await cursor.execute(sql.append, encoder.parameters([unit for _, unit in units]), binary=True)
+    parameters = encoder.parameters([unit for _, unit in units])
+    condition = units[0][1].condition
+    statement = sql.append
+    if condition is not None:
+        [(number, _)] = units
+        statement, parameters = sql.append_if, [*condition_parameters(condition), *parameters]
+    await cursor.execute(statement, parameters, binary=True)
     row = await cursor.fetchone()
     assert row is not None
-    versions, positions, codes = row
+    versions, positions, codes, *conflict = row
     place = 0
     refused: _Numbered = []
+    if condition is not None and conflict[0] is not None:
+        outcomes[number] = ConditionFailed(condition.after, conflict[0])
+        refused, units = units, []
     for number, unit in units:
         last = place + len(unit.appends)
         part = slice(place, last)

@@ -118,7 +118,7 @@ async def connect(options: StoreOptions, *, session: bool = False) -> Connection
 _new_event = partial(tuple.__new__, RecordedEvent)
 
 
-def event_rows(cursor: psycopg.AsyncCursor[Any]) -> Any:
+def event_rows(_cursor: psycopg.AsyncCursor[Any]) -> Any:
     """Row factory: each row of the event columns is a RecordedEvent, at the price of one tuple."""
     return _new_event
 

@@ -12,10 +12,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from headwater.storage.checks import check_expected, check_name, check_target, check_time, check_uuid
+from headwater.storage.checks import (
+    check_expected,
+    check_filter,
+    check_name,
+    check_number,
+    check_target,
+    check_time,
+    check_uuid,
+)
 from headwater.storage.codec import Codec
 from headwater.storage.errors import DuplicateEvent, EncodingFailed, InvalidArgument
-from headwater.storage.model import ANY, NO_STREAM, Expected, NewEvent, StreamAppend
+from headwater.storage.model import ANY, NO_STREAM, AppendCondition, Expected, NewEvent, StreamAppend
 from headwater.storage.postgres.arrays import (
     NULL_PART,
     BigintArray,
@@ -61,6 +69,7 @@ class Unit:
     appends: Sequence[EncodedAppend]
     created_at: datetime | None
     events: int
+    condition: AppendCondition | None = None
 
 
 class Encoder:
@@ -72,10 +81,20 @@ class Encoder:
         # jsonb's binary form has a version byte before the text.
         self._payload_prefix = b"\1" if payload == "jsonb" else b""
 
-    def unit(self, appends: Sequence[StreamAppend], created_at: datetime | None) -> Unit:
-        """Check and encode one call's appends. Raises InvalidArgument, ReservedStream, EncodingFailed, DuplicateEvent."""
+    def unit(
+        self,
+        appends: Sequence[StreamAppend],
+        created_at: datetime | None = None,
+        condition: AppendCondition | None = None,
+    ) -> Unit:
+        """Check and encode one call's appends.
+
+        Raises InvalidArgument, ReservedStream, EncodingFailed, DuplicateEvent (an id twice within the call).
+        """
         if created_at is not None:
             check_time("created_at", created_at)
+        if condition is not None:
+            _check_condition(condition)
         encoded = [self._append(append.stream, append.events, append.expected_version) for append in appends]
         if len(encoded) != 1:
             if not encoded:
@@ -83,7 +102,7 @@ class Encoder:
             if len({append.stream for append in encoded}) != len(encoded):
                 raise InvalidArgument("appends", "must name each stream once")
             _check_distinct(encoded[-1].stream, [id for append in encoded for id in append.ids])
-        return Unit(encoded, created_at, sum(len(append.ids) for append in encoded))
+        return Unit(encoded, created_at, sum(len(append.ids) for append in encoded), condition)
 
     def _append(self, stream: str, events: Sequence[NewEvent], expected: Expected) -> EncodedAppend:
         stream, expected = check_target(stream, "append to"), check_expected(expected)
@@ -127,7 +146,9 @@ class Encoder:
         append_of = b"".join([number.to_bytes(8) * count for number, count in enumerate(counts, (4 << 32) + 1)])
         total = sum(counts)
         payload = self._payload_array
-        kinds = (UuidArray, TextArray, payload, payload, UuidArray, UuidArray, TextArray, IntegerArray)
+        kinds: list[type[BinaryArray]] = [
+            *(UuidArray, TextArray, payload, payload, UuidArray, UuidArray, TextArray, IntegerArray)
+        ]
         return [
             TextArray.of(names),
             IntegerArray.of([place[append.stream] for append in appends]),
@@ -138,6 +159,24 @@ class Encoder:
             *[_joined(kind, appends, counts, total, column) for column, kind in enumerate(kinds)],
             units[0].created_at,
         ]
+
+
+def condition_parameters(condition: AppendCondition) -> list[object]:
+    """Return the parameters that stand before an append's own when it has a condition."""
+    where = condition.where
+    names = [list(names) or None for names in (where.types, where.tags, where.streams, where.categories)]
+    return [condition.after, *names, where.stream_prefix]
+
+
+def _check_condition(condition: object) -> None:
+    if not isinstance(condition, AppendCondition):
+        raise InvalidArgument("condition", f"must be an AppendCondition, not {type(condition).__name__}")
+    where = check_filter(condition.where)
+    if where.since is not None or where.until is not None:
+        raise InvalidArgument("condition.where", "cannot be narrowed by time")
+    if not where:
+        raise InvalidArgument("condition.where", "must name types, tags or streams")
+    check_number("condition.after", condition.after)
 
 
 def _joined(
@@ -169,7 +208,7 @@ def _nullable(encode: Callable[[Any], bytes | None], values: Sequence[Any]) -> b
 
 
 def _nullable_ids(argument: str, values: Sequence[uuid.UUID | None]) -> bytes | None:
-    return _nullable(lambda id: None if id is None else uuid_part(check_uuid(argument, id)), values)
+    return _nullable(lambda value: None if value is None else uuid_part(check_uuid(argument, value)), values)
 
 
 def _tags_column(events: Sequence[NewEvent]) -> bytes | None:

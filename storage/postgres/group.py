@@ -114,7 +114,7 @@ class GroupCommit:
             if future.done():  # its caller was cancelled
                 self._queue.popleft()
                 continue
-            if batch and (events + unit.events > MAX_EVENTS or unit.created_at != batch[0][0].created_at):
+            if batch and (events + unit.events > MAX_EVENTS or not _go_together(unit, batch[0][0])):
                 break
             batch.append(self._queue.popleft())
             events += unit.events
@@ -137,6 +137,11 @@ class GroupCommit:
             except TimeoutError as error:
                 raise CommitUnknown("the database did not answer an append in time") from error
         raise AssertionError("the last try returns or raises")
+
+
+def _go_together(one: Unit, other: Unit) -> bool:
+    # A condition must see everything written before it, so it has a call of its own.
+    return one.condition is None and other.condition is None and one.created_at == other.created_at
 
 
 def _copy(error: BaseException) -> BaseException:

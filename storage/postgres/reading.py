@@ -5,6 +5,7 @@ Never decodes a payload.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from headwater.storage.errors import StreamDeleted, StreamNotFound
@@ -123,6 +124,12 @@ async def _stream_page(
 async def head(conn: Connection, sql: Statements) -> int:
     """Return the highest position."""
     row = await (await row_cursor(conn).execute(sql.head)).fetchone()
+    return int(row[0]) if row else 0
+
+
+async def position_at(conn: Connection, sql: Statements, when: datetime) -> int:
+    """Return the position before the first event created at or after a time."""
+    row = await (await row_cursor(conn).execute(sql.position_at, {"when": when})).fetchone()
     return int(row[0]) if row else 0
 
 

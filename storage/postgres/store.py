@@ -12,13 +12,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from headwater.storage.checks import check_filter, check_name, check_number
+from headwater.storage.checks import check_filter, check_name, check_number, check_time
 from headwater.storage.codec import JSON, Codec
 from headwater.storage.errors import StoreClosed
 from headwater.storage.model import (
     ANY,
     EVERYTHING,
     MAX_BIGINT,
+    AppendCondition,
     AppendResult,
     EventPage,
     Expected,
@@ -106,6 +107,11 @@ class PostgresEventStore:
     ) -> None:
         await self.close()
 
+    @property
+    def pool(self) -> Pool:
+        """The connections of this store, for the durable parts that share them."""
+        return self._pool
+
     @asynccontextmanager
     async def connection(self, conn: Connection | None = None) -> AsyncIterator[Connection]:
         """Lend a connection of the pool, or the caller's own; driver errors leave it as the store's errors."""
@@ -125,10 +131,11 @@ class PostgresEventStore:
         events: Sequence[NewEvent],
         expected_version: Expected = ANY,
         *,
+        condition: AppendCondition | None = None,
         created_at: datetime | None = None,
         conn: Connection | None = None,
     ) -> AppendResult:
-        unit = self._encoder.unit([StreamAppend(stream, events, expected_version)], created_at)
+        unit = self._encoder.unit([StreamAppend(stream, events, expected_version)], created_at, condition)
         [result] = await self._append(unit, conn)
         return result
 
@@ -136,10 +143,11 @@ class PostgresEventStore:
         self,
         appends: Sequence[StreamAppend],
         *,
+        condition: AppendCondition | None = None,
         created_at: datetime | None = None,
         conn: Connection | None = None,
     ) -> list[AppendResult]:
-        return await self._append(self._encoder.unit(appends, created_at), conn)
+        return await self._append(self._encoder.unit(appends, created_at, condition), conn)
 
     async def _append(self, unit: Unit, conn: Connection | None) -> list[AppendResult]:
         if conn is None:
@@ -229,6 +237,11 @@ class PostgresEventStore:
     async def head(self) -> int:
         async with self.connection() as conn:
             return await reading.head(conn, self.sql)
+
+    async def position_at(self, when: datetime) -> int:
+        check_time("when", when)
+        async with self.connection() as conn:
+            return await reading.position_at(conn, self.sql, when)
 
 
 def _check_range(start: int | None, limit: int) -> None:

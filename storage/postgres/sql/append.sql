@@ -8,3 +8,7 @@ SELECT "versions_before", "positions_before", "outcomes" FROM "headwater"."appen
 -- name: stored_places
 -- Where events stand that are stored already. Asked only after an append was refused.
 SELECT "event_id", "stream", "version", "position" FROM "headwater"."events" WHERE "event_id" = ANY (%s);
+
+-- name: append_if
+SELECT "versions_before", "positions_before", "outcomes", "conflict" FROM "headwater"."append_if_v1"(
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);

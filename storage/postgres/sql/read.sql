@@ -112,3 +112,6 @@ WHERE "position" > %(after)s::bigint AND "position" <= %(to)s::bigint
     AND (%(since)s::timestamptz IS NULL OR "created_at" >= %(since)s::timestamptz)
     AND (%(until)s::timestamptz IS NULL OR "created_at" < %(until)s::timestamptz)
 ORDER BY "position" DESC LIMIT %(limit)s;
+
+-- name: position_at
+SELECT "headwater"."position_at_v1"(%(when)s);

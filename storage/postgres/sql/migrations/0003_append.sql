@@ -128,3 +128,73 @@ BEGIN
         WHERE p_tags["i"] IS NOT NULL AND (outcomes IS NULL OR outcomes["append"] = 0);
     END IF;
 END $$;
+
+-- The append on a condition: nothing that matches the filter may have appeared after a position. One unit in a call,
+-- so that the condition sees everything before it. conflict is the position of what spoilt it; then nothing is written.
+CREATE FUNCTION "headwater"."append_if_v1"(
+    p_after bigint, p_with_types text[], p_with_tags text[], p_with_streams text[], p_with_categories text[],
+    p_with_prefix text,
+    p_streams text[], p_stream_of integer[], p_expected bigint[], p_counts integer[], p_units integer[],
+    p_append_of integer[], p_ids uuid[], p_types text[], p_data "payload"[], p_metadata "payload"[],
+    p_causations uuid[], p_correlations uuid[], p_tags text[], p_schema_versions integer[], p_created_at timestamptz,
+    OUT versions_before bigint[], OUT positions_before bigint[], OUT outcomes integer[], OUT conflict bigint
+) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+BEGIN
+    PERFORM FROM "headwater"."head" FOR UPDATE;
+    IF p_with_tags IS NOT NULL THEN
+        SELECT "position" INTO conflict
+        FROM "headwater"."event_tags" JOIN "headwater"."events" USING ("position")
+        WHERE "tag" = p_with_tags[1] AND "position" > p_after AND "tags" @> p_with_tags
+            AND (p_with_types IS NULL OR "type" = ANY (p_with_types))
+            AND (p_with_streams IS NULL OR "stream" = ANY (p_with_streams))
+            AND (p_with_categories IS NULL OR split_part("stream", '-', 1) = ANY (p_with_categories))
+            AND (p_with_prefix IS NULL OR starts_with("stream", p_with_prefix))
+        ORDER BY "position" LIMIT 1;
+    ELSE
+        SELECT "position" INTO conflict FROM "headwater"."events"
+        WHERE "position" > p_after
+            AND (p_with_types IS NULL OR "type" = ANY (p_with_types))
+            AND (p_with_streams IS NULL OR "stream" = ANY (p_with_streams))
+            AND (p_with_categories IS NULL OR split_part("stream", '-', 1) = ANY (p_with_categories))
+            AND (p_with_prefix IS NULL OR starts_with("stream", p_with_prefix))
+        ORDER BY "position" LIMIT 1;
+    END IF;
+    IF conflict IS NULL THEN
+        SELECT "written"."versions_before", "written"."positions_before", "written"."outcomes"
+        INTO versions_before, positions_before, outcomes
+        FROM "headwater"."append_v1"(
+            p_streams, p_stream_of, p_expected, p_counts, p_units, p_append_of, p_ids, p_types, p_data, p_metadata,
+            p_causations, p_correlations, p_tags, p_schema_versions, p_created_at
+        ) AS "written";
+    END IF;
+END $$;
+
+-- The position before the first event created at or after a time, by halving: times rise with positions, unless an
+-- import brought its own.
+CREATE FUNCTION "headwater"."position_at_v1"(p_when timestamptz) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_low bigint := 0;
+    v_high bigint;
+    v_middle bigint;
+    v_ordered boolean;
+    v_event record;
+BEGIN
+    SELECT "position", "times_ordered" INTO v_high, v_ordered FROM "headwater"."head";
+    IF NOT v_ordered THEN
+        RETURN coalesce(
+            (SELECT min("position") - 1 FROM "headwater"."events" WHERE "created_at" >= p_when), v_high
+        );
+    END IF;
+    -- Everything up to v_low is older; everything above v_high is not.
+    WHILE v_low < v_high LOOP
+        v_middle := v_low + (v_high - v_low + 1) / 2;
+        SELECT "position", "created_at" INTO v_event FROM "headwater"."events"
+        WHERE "position" <= v_middle AND "position" > v_low ORDER BY "position" DESC LIMIT 1;
+        IF v_event IS NULL OR v_event."created_at" < p_when THEN
+            v_low := v_middle;
+        ELSE
+            v_high := v_event."position" - 1;
+        END IF;
+    END LOOP;
+    RETURN v_low;
+END $$;
