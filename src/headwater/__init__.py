@@ -52,6 +52,7 @@ from headwater.storage.model import (
     category_of,
     new_event_id,
 )
+from headwater.storage.opening import connect
 from headwater.storage.store import EventStore
 from headwater.subscriptions.app import App, Registration
 from headwater.subscriptions.handler import Context
@@ -121,5 +122,6 @@ __all__ = [
     "UnexpectedAck",
     "WrongExpectedVersion",
     "category_of",
+    "connect",
     "new_event_id",
 ]
