@@ -143,15 +143,22 @@ def make_empty_environment(uv: str | None) -> None:
     """Make a virtual environment with nothing in it, or with pip in it when pip is to fill it."""
     if uv:
         made = call([uv, "venv", "--quiet", "--python", sys.executable, str(VENV)])
-    elif importlib.util.find_spec("ensurepip"):
+    elif can_run("ensurepip"):
         made = call([sys.executable, "-m", "venv", str(VENV)])
-    elif importlib.util.find_spec("pip"):
+    elif can_run("pip"):
         # Debian without python3-venv: the system's pip fills the environment from outside.
         made = call([sys.executable, "-m", "venv", "--without-pip", str(VENV)])
     else:
         stop("neither uv, nor pip, nor Python's ensurepip is here: install one (Debian: apt-get install python3-venv)")
     if made != 0:
         stop("the environment could not be made")
+
+
+def can_run(module: str) -> bool:
+    """Return whether ``python -m module`` would find something to run."""
+    with contextlib.suppress(ImportError):
+        return importlib.util.find_spec(module + ".__main__") is not None
+    return False
 
 
 def install(uv: str | None, *what: str) -> None:
