@@ -19,6 +19,8 @@ def key_function(partition_by: str | None) -> KeyFunction | None:
     """
     if partition_by is None or partition_by == "stream":
         return None
+    if partition_by == "none":
+        return lambda event: None  # noqa: ARG005
     if partition_by == "category":
         return lambda event: category_of(event.stream)
     if partition_by == "correlation_id":
@@ -30,7 +32,7 @@ def key_function(partition_by: str | None) -> KeyFunction | None:
         found: KeyFunction = resolve(partition_by)
         return found
     raise ConfigurationError(
-        f"partition_by {partition_by!r}: write 'stream', 'category', 'correlation_id', 'data.<field>', "
+        f"partition_by {partition_by!r}: write 'stream', 'none', 'category', 'correlation_id', 'data.<field>', "
         "'metadata.<field>' or the import path of a function of the event"
     )
 

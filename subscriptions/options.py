@@ -95,7 +95,8 @@ class SubscriptionOptions:
     partition_by: str | None = None
     """The events that must stay in order with each other when there are several consumers or partitions: ``"stream"``
     (what None means), ``"category"``, ``"correlation_id"``, ``"data.<field>"``, ``"metadata.<field>"``, or the import
-    path of a function of the event. Events with the key None have no order among each other."""
+    path of a function of the event. Events with the key None have no order among each other; ``"none"`` says so of
+    all."""
     partitions: int = 1
     """How many owners share the subscription, each with its own checkpoint."""
     selector: str | None = None

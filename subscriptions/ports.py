@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress
 from headwater.storage.model import EventPage, Filter, RecordedEvent
+from headwater.subscriptions.options import OnFailure
 
 __all__ = [
     "Checkpoints",
@@ -21,6 +22,7 @@ __all__ = [
     "EventReader",
     "Hints",
     "Leases",
+    "Nack",
     "ParkedEvent",
     "Unmendable",
 ]
@@ -146,3 +148,16 @@ class ConsumerLost(Exception):
 
 class Unmendable(Exception):
     """Raised by a handler, or around it: no retry of this delivery can help."""
+
+
+class Nack(Exception):
+    """Raised by a handler, or around it: not handled, and what is to become of the events."""
+
+    def __init__(self, problem: str, action: OnFailure | None = None) -> None:
+        super().__init__(problem, action)
+        self.problem = problem
+        self.action = action
+        """None leaves it to the failure policy, which tries again first."""
+
+    def __str__(self) -> str:
+        return self.problem

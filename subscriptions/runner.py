@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,6 +34,7 @@ from headwater.subscriptions.ports import (
     Delivered,
     EventReader,
     Leases,
+    Nack,
     Unmendable,
 )
 
@@ -68,6 +69,7 @@ class SubscriptionRunner:
         leases: Leases,
         checkpoints: Checkpoints,
         consumers: Sequence[Consumer],
+        present: Iterable[int] | None = None,
         heads: Heads | None = None,
         sieve: Sieve | None = None,
         observer: Observer | None = None,
@@ -79,7 +81,8 @@ class SubscriptionRunner:
         self._reader = reader
         self._leases = leases
         self._checkpoints = checkpoints
-        self._consumers = consumers
+        self._consumers = list(consumers)
+        self._present = tuple(range(len(consumers)) if present is None else present)
         self._heads = heads
         self._sieve = sieve if sieve is not None else sieve_of(options, grant.key.partition)
         self._observer = observer if observer is not None else Observer()
@@ -106,7 +109,7 @@ class SubscriptionRunner:
         now = self._clock.monotonic()
         granted = inputs.Granted(self._grant.progress, frozenset(parked_keys))
         self._machine = Machine(
-            self._options, granted, self._sieve, consumers=len(self._consumers), random=self._random, now=now
+            self._options, granted, self._sieve, consumers=self._present, random=self._random, now=now
         )
         unlisten = self._heads.listen(self._head_seen) if self._heads is not None else None
         watch = asyncio.create_task(self._watch_lease(), name="headwater-lease")
@@ -147,6 +150,19 @@ class SubscriptionRunner:
     def rewind(self, to: int) -> None:
         """Begin again after number ``to``, also to skip forward, as soon as nothing is in flight."""
         self._tell(inputs.Rewind(to))
+
+    def join(self, index: int, consumer: Consumer) -> None:
+        """Give the seat of this index to a consumer that was not there before."""
+        self._consumers[index] = consumer
+        self._tell(inputs.Joined(index))
+
+    def leave(self, index: int) -> None:
+        """Give the consumer of this index nothing more; what it has in flight goes to others."""
+        self._tell(inputs.Left(index))
+
+    def settle_part(self, delivery_id: int, numbers: frozenset[int]) -> None:
+        """Say that these events of a delivery are handled, while its consumer still has the others."""
+        self._tell(inputs.Handled(delivery_id, numbers))
 
     def free_keys(self, keys: Sequence[str]) -> None:
         """Say that these keys have no parked events any more: their later events are delivered again."""
@@ -278,7 +294,8 @@ class SubscriptionRunner:
             observer.failed(key, delivery, error, self._clock.monotonic() - begun)
             mendable = not isinstance(error, (Unmendable, UnexpectedAck, *self._options.retry.never))
             lost = isinstance(error, ConsumerLost)
-            self._tell(inputs.Failed(effect.delivery_id, _describe(error), mendable, lost))
+            then = error.action if isinstance(error, Nack) else None
+            self._tell(inputs.Failed(effect.delivery_id, _describe(error), mendable, lost, then))
         else:
             observer.handled(key, delivery, self._clock.monotonic() - begun)
             self._tell(inputs.Handled(effect.delivery_id))

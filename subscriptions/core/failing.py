@@ -37,7 +37,7 @@ class Failing:
         skipped: Callable[[RecordedEvent, str, int], None],
     ) -> None:
         self._at_most_once = options.delivery is Delivery.AT_MOST_ONCE
-        self._policy = replace(options.retry, attempts=1) if self._at_most_once else options.retry
+        self._policy = options.retry
         self._breaker = options.breaker
         self._work = work
         self._ledger = ledger
@@ -55,12 +55,13 @@ class Failing:
         """Forget the failures in a row: an operator has resumed."""
         self._given_up = 0
 
-    def failure(self, batch: Batch, error: str, *, mendable: bool, now: float) -> None:
-        """Decide what becomes of a batch that was delivered and not handled."""
+    def failure(self, batch: Batch, error: str, *, mendable: bool, now: float, then: OnFailure | None = None) -> None:
+        """Decide what becomes of a batch that was delivered and not handled; ``then`` overrules the policy."""
+        if then is not None or self._at_most_once:
+            self._end(batch, error, self._policy.then if then is None else then, now)
+            return
         verdict = judge(self._policy, attempt=batch.attempt, size=len(batch.places), mendable=mendable)
-        if self._at_most_once:
-            self._give_up_all(batch, error, now)
-        elif verdict is Verdict.GIVE_UP:
+        if verdict is Verdict.GIVE_UP:
             self.give_up(batch, error, now)
         else:
             wait = delay(self._policy, batch.attempt, self._random)
@@ -73,29 +74,39 @@ class Failing:
         """Whether the attempts of a batch were used up by owners that died."""
         return batch.counted and batch.attempt > self._policy.attempts and self._work.sole_suspect(batch)
 
-    def _give_up_all(self, batch: Batch, error: str, now: float) -> None:
-        for place in batch.places:
-            self.give_up(Batch((place,), attempt=batch.attempt), error, now)
-
     def give_up(self, batch: Batch, error: str, now: float) -> None:
         """Do what the policy says with a batch of one event whose attempts are used up."""
-        place = batch.places[0]
-        event = self._work.window.event(place)
+        self._end(batch, error, self._policy.then, now)
+
+    def _end(self, batch: Batch, error: str, then: OnFailure, now: float) -> None:
         self._condition.relieve("handler", now)
-        if self._policy.then is OnFailure.STOP:
-            reason = f"position {event.position} ({event.type}) failed {batch.attempt} times: {error}"
-            self._condition.become(Cause.GIVE_UP, reason, now)
+        if then is OnFailure.STOP:
+            self._stop(batch, error, now)
             if not self._at_most_once:
-                self._work.put_back(replace(batch, attempt=1))
                 return
-        if self._policy.then is not OnFailure.PARK:
-            self._skipped(event, error, batch.attempt)
-            self._work.window.settle(batch.places)
-            self._ledger.settle(1, now)
+        if len(batch.places) == 1:
+            self._set_aside(batch, error, then, now)
         else:
-            self._work.park(place, error, batch.attempt, batch)
+            for place in batch.places:
+                self._set_aside(Batch((place,), attempt=batch.attempt), error, then, now)
         self._work.leave(batch)
-        self._given_up += 1
+        self._given_up += len(batch.places)
         if self._given_up >= self._breaker:
             reason = f"breaker: {self._given_up} events in a row failed, the last one with {error}"
             self._condition.become(Cause.PAUSE, reason, now)
+
+    def _stop(self, batch: Batch, error: str, now: float) -> None:
+        event = self._work.window.event(batch.places[0])
+        reason = f"position {event.position} ({event.type}) failed {batch.attempt} times: {error}"
+        self._condition.become(Cause.GIVE_UP, reason, now)
+        if not self._at_most_once:
+            self._work.put_back(replace(batch, attempt=1))
+
+    def _set_aside(self, batch: Batch, error: str, then: OnFailure, now: float) -> None:
+        place = batch.places[0]
+        if then is OnFailure.PARK:
+            self._work.park(place, error, batch.attempt, batch)
+            return
+        self._skipped(self._work.window.event(place), error, batch.attempt)
+        self._work.window.settle(batch.places)
+        self._ledger.settle(1, now)

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from headwater.storage.leases import Progress
 from headwater.storage.model import EventPage
+from headwater.subscriptions.options import OnFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,10 @@ class ReadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Handled:
-    """A consumer has handled this delivery, or those of its events that are named by their numbers."""
+    """A consumer has handled this delivery, or (when numbers are given) those of its events, and has the rest still."""
 
     delivery_id: int
-    numbers: tuple[int, ...] | None = None
+    numbers: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,22 @@ class Failed:
     """False when no retry can help: the policy's last resort applies at once."""
     lost: bool = False
     """True when the consumer itself is gone and it is unknown whether the handler ran."""
+    then: OnFailure | None = None
+    """What the consumer itself wants to become of these events; None leaves it to the failure policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A consumer of this number is there (again) and has room for a delivery."""
+
+    consumer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A consumer has gone for good; what it had in flight is delivered again, to others."""
+
+    consumer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +167,8 @@ Input: TypeAlias = (
     | ReadFailed
     | Handled
     | Failed
+    | Joined
+    | Left
     | Saved
     | SaveFailed
     | Reloaded

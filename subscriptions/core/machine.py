@@ -7,7 +7,7 @@ the modules beside this one; this is where they meet.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count
 from typing import Any, Final
@@ -49,7 +49,7 @@ class Machine:
         grant: inputs.Granted,
         sieve: Sieve,
         *,
-        consumers: int,
+        consumers: Iterable[int],
         random: Callable[[], float],
         now: float,
     ) -> None:
@@ -63,7 +63,7 @@ class Machine:
         self._transactional = options.delivery is Delivery.EXACTLY_ONCE
         self._out: list[effects.Effect] = []
         self._ids = count(1)
-        self._idle = deque(range(consumers))
+        self._idle = deque(consumers)
         self._resting: list[tuple[float, int]] = []
         self._waiting: Batch | None = None
         self._unknown: list[tuple[Batch, inputs.Failed]] = []
@@ -164,6 +164,8 @@ class Machine:
             self.condition.trouble("read", f"reading failed: {fact.error}", now)
 
     def _on_handled(self, fact: inputs.Handled, now: float) -> None:
+        if fact.numbers is not None and self._keeps_some(fact.delivery_id, fact.numbers, now):
+            return
         batch = self._answered(fact.delivery_id)
         if batch is None:
             return
@@ -180,7 +182,22 @@ class Machine:
             # Whether the handler's transaction was committed is not certain: the durable progress tells.
             self._unknown.append((batch, fact))
         else:
-            self._failing.failure(batch, fact.error, mendable=fact.mendable, now=now)
+            self._failing.failure(batch, fact.error, mendable=fact.mendable, now=now, then=fact.then)
+
+    def _on_joined(self, fact: inputs.Joined, now: float) -> None:  # noqa: ARG002
+        self._idle.append(fact.consumer)
+
+    def _on_left(self, fact: inputs.Left, now: float) -> None:
+        if fact.consumer in self._idle:
+            self._idle.remove(fact.consumer)
+        self._resting = [each for each in self._resting if each[1] != fact.consumer]
+        left = [number for number, (_, holder) in self._work.in_flight.items() if holder == fact.consumer]
+        for delivery_id in reversed(left):
+            batch, _ = self._work.in_flight.pop(delivery_id)
+            if self._options.delivery is Delivery.AT_MOST_ONCE:
+                self._failing.failure(batch, "the consumer has left", mendable=False, now=now)
+            else:
+                self._work.put_back(replace(batch, attempt=batch.attempt + 1))
 
     def _on_reloaded(self, fact: inputs.Reloaded, now: float) -> None:
         self._reloading = False
@@ -260,6 +277,22 @@ class Machine:
         else:
             self._resting.append((resting_until, consumer))
         return batch
+
+    def _keeps_some(self, delivery_id: int, numbers: frozenset[int], now: float) -> bool:
+        """Settle a part of a delivery; False when it is to be treated as a whole, or is not in flight."""
+        batch, _ = self._work.in_flight.get(delivery_id, (None, 0))
+        if batch is None:
+            return False
+        events = self._work.events(batch)
+        if all(event.number in numbers for event in events):
+            return False
+        settled = self._work.settle_part(batch, numbers)
+        if settled:
+            self._failing.success(now)
+            self._ledger.settle(settled, now)
+        else:
+            self._out.append(effects.Refuse(delivery_id))
+        return True
 
     def _settle(self, batch: Batch, now: float) -> None:
         self._work.window.settle(batch.places)
@@ -411,6 +444,8 @@ _METHODS: Final[dict[type[Any], str]] = {
     inputs.ReadFailed: "_on_read_failed",
     inputs.Handled: "_on_handled",
     inputs.Failed: "_on_failed",
+    inputs.Joined: "_on_joined",
+    inputs.Left: "_on_left",
     inputs.Reloaded: "_on_reloaded",
     inputs.Saved: "_on_saved",
     inputs.SaveFailed: "_on_save_failed",

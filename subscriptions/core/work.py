@@ -155,6 +155,14 @@ class Work:
         """Return the events of a batch."""
         return self.window.events(batch.places)
 
+    def settle_part(self, batch: Batch, numbers: frozenset[int]) -> int:
+        """Settle those events of a batch that have these numbers; the batch keeps the others. Returns how many."""
+        places = [place for place in batch.places if self.window.event(place).number in numbers]
+        self.window.settle(places)
+        gone = set(places)
+        batch.places = [place for place in batch.places if place not in gone]
+        return len(places)
+
     def apart(self, batch: Batch) -> Batch:
         """Take a batch apart: return its first event as a batch of its own, which the others follow one by one."""
         batch.attempt += 1

@@ -257,7 +257,7 @@ class _Run:
             options,
             granted,
             self._sieve,
-            consumers=max(1, options.consumers),
+            consumers=range(max(1, options.consumers)),
             random=world.random.random,
             now=world.now,
         )

@@ -1,0 +1,143 @@
+"""One read of each new event for all the subscriptions of a process.
+
+Keeps the newest events in memory and serves from there whoever is not far behind; the others read for themselves. Never
+holds more than it was told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_right
+from operator import attrgetter
+from typing import Final
+
+from headwater.storage.model import ALL, EVERYTHING, EventPage, Filter, RecordedEvent, category_of
+from headwater.subscriptions.heads import Heads
+from headwater.subscriptions.ports import Clock, EventReader
+
+_position: Final = attrgetter("position")
+
+
+class SharedReader:
+    """An event reader in front of another one; shared by many subscriptions of the store-wide order.
+
+    1. What it keeps is an unbroken run of the order, up to the last read.
+    2. It reads again only after a head was announced, or when the last look is older than ``max_age`` seconds.
+    3. Reads of the newest events are made one at a time, however many subscriptions wait for them.
+    """
+
+    def __init__(
+        self,
+        reader: EventReader,
+        heads: Heads | None = None,
+        *,
+        keep: int = 10_000,
+        page_size: int = 1000,
+        max_age: float = 1.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self._reader = reader
+        self._keep = keep
+        self._page_size = page_size
+        self._max_age = max_age
+        self._monotonic = time.monotonic if clock is None else clock.monotonic
+        self._events: list[RecordedEvent] = []
+        self._start: int | None = None
+        """Everything after this position, up to ``_end``, is kept; None before the first look at the newest events."""
+        self._end = 0
+        self._head = 0
+        self._announced = False
+        self._looked_at = float("-inf")
+        self._look: asyncio.Task[None] | None = None
+        self._unlisten = heads.listen(self._on_head) if heads is not None else None
+
+    async def read_page(self, source: str, after: int, limit: int, *, where: Filter = EVERYTHING) -> EventPage:
+        """Read a page, from memory when it is new enough; see the event store's method."""
+        if source != ALL or (self._start is not None and after < self._start):
+            return await self._reader.read_page(source, after, limit, where=where)
+        if self._start is None:
+            page = await self._reader.read_page(source, after, limit, where=where)
+            if self._start is None and page.read_to == page.head:
+                self._start = self._end = self._head = page.read_to
+            return page
+        if after >= self._end and self._outdated():
+            await self._look_once()
+            if after < self._start:
+                return await self._reader.read_page(source, after, limit, where=where)
+        return self._kept(after, limit, where)
+
+    async def head(self) -> int:
+        """Ask the store for its head."""
+        return await self._reader.head()
+
+    async def close(self) -> None:
+        """Listen to heads no more, and end a read that is under way."""
+        if self._unlisten is not None:
+            self._unlisten()
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.wait([self._look])
+
+    def _on_head(self, head: int) -> None:
+        if head > self._end:
+            self._announced = True
+
+    def _outdated(self) -> bool:
+        behind = self._announced or self._end < self._head
+        return behind or self._monotonic() - self._looked_at >= self._max_age
+
+    async def _look_once(self) -> None:
+        """Wait for a look that begins now at the latest; the waiters share it."""
+        if self._look is None:
+            self._look = asyncio.create_task(self._look_further())
+            # Read even when every waiter was cancelled, so that an error is not reported as forgotten.
+            self._look.add_done_callback(lambda look: None if look.cancelled() else look.exception())
+        # Shielded: one waiter that is cancelled must not take the page from the others.
+        await asyncio.shield(self._look)
+
+    async def _look_further(self) -> None:
+        announced, self._announced = self._announced, False
+        begun = self._monotonic()
+        try:
+            page = await self._reader.read_page(ALL, self._end, self._page_size)
+        except BaseException:
+            self._announced = announced
+            raise
+        finally:
+            self._look = None
+        self._looked_at = begun
+        self._events.extend(page.events)
+        self._end, self._head = page.read_to, page.head
+        if len(self._events) > self._keep:
+            gone = len(self._events) - self._keep // 2
+            self._start = self._events[gone - 1].position
+            del self._events[:gone]
+
+    def _kept(self, after: int, limit: int, where: Filter) -> EventPage:
+        first = bisect_right(self._events, after, key=_position)
+        head = max(self._head, self._end)
+        if not where:
+            events = self._events[first : first + limit]
+            cut = first + limit < len(self._events)
+            return EventPage(events, events[-1].position if cut else max(after, self._end), head)
+        found: list[RecordedEvent] = []
+        for event in self._events[first:]:
+            if len(found) == limit:
+                return EventPage(found, found[-1].position, head)
+            if matches(event, where):
+                found.append(event)
+        return EventPage(found, max(after, self._end), head)
+
+
+def matches(event: RecordedEvent, where: Filter) -> bool:
+    """Whether a filter lets an event through; the same answer as the database gives."""
+    return (
+        (not where.types or event.type in where.types)
+        and (not where.categories or category_of(event.stream) in where.categories)
+        and (where.stream_prefix is None or event.stream.startswith(where.stream_prefix))
+        and (not where.streams or event.stream in where.streams)
+        and (not where.tags or set(where.tags) <= set(event.tags))
+        and (where.since is None or event.created_at >= where.since)
+        and (where.until is None or event.created_at < where.until)
+    )

@@ -1,0 +1,255 @@
+"""Pull mode: events as batches that the caller's own code takes and acknowledges, wherever it runs.
+
+Never runs a handler: the same runner as in push mode has consumers that hand over instead of working::
+
+    async with PullSubscription(key, options, reader=..., leases=..., checkpoints=...) as subscription:
+        async for batch in subscription:
+            ...
+            await batch.ack()
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Final, Self
+
+from headwater.storage.errors import InvalidArgument, StoreUnavailable, SubscriptionConflict
+from headwater.storage.leases import Grant, PartitionKey
+from headwater.subscriptions.heads import Heads
+from headwater.subscriptions.imports import resolve
+from headwater.subscriptions.observer import Observer, Status
+from headwater.subscriptions.options import Delivery, SubscriptionOptions
+from headwater.subscriptions.ports import Checkpoints, Delivered, EventReader, Leases
+from headwater.subscriptions.pulled import PulledBatch
+from headwater.subscriptions.runner import SubscriptionRunner
+
+CLAIM_INTERVAL: Final = 0.1
+"""How often to ask for a lease that somebody else has, in seconds."""
+
+
+class PullSubscriber:
+    """One taker of batches: iterate over it. It gets the next batch once the last one is acknowledged."""
+
+    def __init__(self, subscription: PullSubscription, name: str, seat: int) -> None:
+        self.name = name
+        self.seat = seat
+        """Its number among the subscription's consumers."""
+        self._subscription = subscription
+        self._batches: asyncio.Queue[PulledBatch | None] = asyncio.Queue()
+        self._current: PulledBatch | None = None
+
+    async def subscribed(self) -> None:
+        """Wait until this process has the lease: only then are there batches."""
+        await self._subscription.subscribed()
+
+    async def leave(self) -> None:
+        """Take no more batches; what was not acknowledged goes to the other subscribers. Safe to repeat."""
+        await self._subscription.remove(self)
+
+    async def handle(self, delivery: Delivered) -> None:
+        """Hand a delivery over and wait for its acknowledgement; called by the runner."""
+        batch = self._subscription.batch(delivery)
+        self._current = batch
+        self._batches.put_nowait(batch)
+        try:
+            await batch.outcome()
+        finally:
+            self._current = None
+
+    async def close(self) -> None:
+        """Nothing to do: leaving is the subscriber's own decision."""
+
+    def give_back(self) -> None:
+        """Let go of what was handed over: acknowledging it from now on is refused."""
+        if self._current is not None:
+            self._current.void()
+
+    def end(self) -> None:
+        """Let the iteration end, after what it has already."""
+        self._batches.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[PulledBatch]:
+        while (batch := await self._batches.get()) is not None:
+            if not batch.over:
+                yield batch
+        self._subscription.raise_failure()
+
+
+class _EmptySeat:
+    """A consumer that is not there; it is never handed anything."""
+
+    async def handle(self, delivery: Delivered) -> None:
+        raise AssertionError(f"delivery {delivery.delivery_id} went to an empty seat")
+
+    async def close(self) -> None:
+        pass
+
+
+class PullSubscription:
+    """A named subscription, consumed by this process while it has the lease, by one or several subscribers.
+
+    1. There are at most ``max(1, options.consumers)`` subscribers, whoever asks.
+    2. It owns the lease only while there are subscribers.
+    3. Losing the lease ends nothing: it is claimed again, and what was not acknowledged comes again.
+    """
+
+    def __init__(
+        self,
+        key: PartitionKey,
+        options: SubscriptionOptions,
+        *,
+        reader: EventReader,
+        leases: Leases,
+        checkpoints: Checkpoints,
+        heads: Heads | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        if options.delivery is Delivery.EXACTLY_ONCE:
+            raise InvalidArgument(
+                "delivery", "exactly-once needs a handler: in pull mode there is no transaction to join"
+            )
+        self.key = key
+        self._options = options
+        self._ports: dict[str, Any] = {
+            "reader": reader,
+            "checkpoints": checkpoints,
+            "heads": heads,
+            "observer": observer,
+        }
+        self._leases = leases
+        self._map = None if options.mapper is None else resolve(options.mapper)
+        self._subscribers: dict[int, PullSubscriber] = {}
+        self._changed = asyncio.Event()
+        self._owned = asyncio.Event()
+        self._runner: SubscriptionRunner | None = None
+        self._owning: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        self._owning = asyncio.create_task(self._own(), name=f"headwater-pull-{self.key.subscription}")
+        self._owning.add_done_callback(self._ended)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let every subscriber leave, save the checkpoint and give the lease back. Safe to repeat."""
+        self._closing = True
+        for subscriber in tuple(self._subscribers.values()):
+            await self.remove(subscriber)
+        self._changed.set()
+        if self._owning is not None:
+            await asyncio.wait([self._owning])
+
+    def subscriber(self, name: str) -> PullSubscriber:
+        """Add a subscriber. Raises SubscriptionConflict when the name is taken, or all seats are."""
+        taken = [each.name for each in self._subscribers.values()]
+        if name in taken:
+            raise SubscriptionConflict(self.key.subscription, f"{name!r} has subscribed already")
+        seats = max(1, self._options.consumers)
+        free = next((seat for seat in range(seats) if seat not in self._subscribers), None)
+        if free is None:
+            raise SubscriptionConflict(self.key.subscription, f"has its {seats} subscribers already: {taken}")
+        subscriber = PullSubscriber(self, name, free)
+        self._subscribers[free] = subscriber
+        self._changed.set()
+        if self._runner is not None:
+            self._runner.join(free, subscriber)
+        return subscriber
+
+    async def remove(self, subscriber: PullSubscriber) -> None:
+        """Let a subscriber go; when it was the last one, the checkpoint is saved and the lease given back."""
+        if self._subscribers.get(subscriber.seat) is not subscriber:
+            return
+        del self._subscribers[subscriber.seat]
+        if self._runner is not None:
+            self._runner.leave(subscriber.seat)
+            if not self._subscribers:
+                self._runner.drain("the last subscriber has left")
+        subscriber.give_back()
+        subscriber.end()
+
+    async def subscribed(self) -> None:
+        """Wait until this process has the lease."""
+        await self._owned.wait()
+
+    @property
+    def status(self) -> Status | None:
+        """What the partition is doing; None while somebody else has the lease."""
+        return None if self._runner is None else self._runner.status
+
+    @property
+    def runner(self) -> SubscriptionRunner | None:
+        """What runs under the current grant, for an operator's requests."""
+        return self._runner
+
+    def batch(self, delivery: Delivered) -> PulledBatch:
+        """Make the batch of a delivery."""
+        assert self._runner is not None
+        return PulledBatch(self.key.subscription, delivery, self._runner.settle_part, self._map)
+
+    def raise_failure(self) -> None:
+        """Raise what ended the subscription, if it was a defect."""
+        if self._owning is not None and self._owning.done() and not self._owning.cancelled():
+            error = self._owning.exception()
+            if error is not None:
+                raise error
+
+    async def __aiter__(self) -> AsyncIterator[PulledBatch]:
+        """Iterate as the only, unnamed subscriber."""
+        subscriber = self.subscriber("")
+        try:
+            async for batch in subscriber:
+                yield batch
+        finally:
+            await subscriber.leave()
+
+    async def _own(self) -> None:
+        while not self._closing:
+            if not self._subscribers:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            for grant in await self._claim():
+                await self._run(grant)
+            if not self._closing:
+                await asyncio.sleep(CLAIM_INTERVAL)
+
+    async def _claim(self) -> list[Grant]:
+        try:
+            return await self._leases.claim([self.key])
+        except StoreUnavailable:
+            return []
+
+    async def _run(self, grant: Grant) -> None:
+        seats: list[Any] = [_EmptySeat() for _ in range(max(1, self._options.consumers))]
+        for seat, subscriber in self._subscribers.items():
+            seats[seat] = subscriber
+        present = tuple(self._subscribers)
+        self._runner = SubscriptionRunner(
+            self._options, grant, leases=self._leases, consumers=seats, present=present, **self._ports
+        )
+        self._owned.set()
+        try:
+            if not present:
+                self._runner.drain("the last subscriber has left")
+            await self._runner.run()
+        finally:
+            self._owned.clear()
+            self._runner = None
+            for subscriber in self._subscribers.values():
+                subscriber.give_back()
+            await self._leases.release([grant])
+
+    def _ended(self, owning: asyncio.Task[None]) -> None:
+        for subscriber in self._subscribers.values():
+            subscriber.end()
+        self._closing = self._closing or owning.cancelled() or owning.exception() is not None
+
+    def __repr__(self) -> str:
+        return f"<PullSubscription {self.key.subscription} subscribers={sorted(self._subscribers)}>"

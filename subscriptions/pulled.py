@@ -1,0 +1,100 @@
+"""A batch in pull mode: events in the hands of the caller's own code, to be acknowledged as a whole or in parts.
+
+Decides nothing: what it is told goes to the runner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from headwater.storage.errors import UnexpectedAck
+from headwater.storage.model import RecordedEvent
+from headwater.subscriptions.options import OnFailure
+from headwater.subscriptions.ports import Delivered, Nack
+
+
+class PulledBatch:
+    """Some events in order.
+
+    Every acknowledgement belongs to this delivery: once the events were handed to somebody else (a time-out, a lost
+    lease, a subscriber that left) it raises UnexpectedAck and changes nothing.
+    """
+
+    def __init__(
+        self,
+        subscription: str,
+        delivery: Delivered,
+        settle_part: Callable[[int, frozenset[int]], None],
+        mapper: Callable[[RecordedEvent], Any] | None,
+    ) -> None:
+        self.events: Sequence[RecordedEvent] = delivery.events
+        self.attempt = delivery.attempt
+        """1 at first; more when the same events were handed out before and not acknowledged."""
+        self.epoch = delivery.grant.epoch
+        """The fencing token: rises with each grant."""
+        self._subscription = subscription
+        self._delivery_id = delivery.delivery_id
+        self._settle_part = settle_part
+        self._map = mapper
+        self._open = {event.number for event in delivery.events}
+        self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def items(self) -> list[Any]:
+        """The events as the subscription's mapper makes them."""
+        return list(self.events) if self._map is None else [self._map(event) for event in self.events]
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to acknowledge: all is, or the events are with somebody else."""
+        return self._outcome.done()
+
+    async def ack(self, *events: RecordedEvent | int) -> None:
+        """Say that these events (themselves, or their numbers) are handled; without any: all that is left.
+
+        Raises UnexpectedAck for what is not, or no longer, in flight in this delivery; then nothing is acknowledged.
+        """
+        self._settle(frozenset(_numbers(events)) if events else frozenset(self._open))
+
+    async def ack_through(self, number: int) -> None:
+        """Say that everything of this batch up to ``number`` is handled. Raises UnexpectedAck."""
+        self._check(frozenset((number,)))
+        self._settle(frozenset(each for each in self._open if each <= number))
+
+    async def nack(self, error: str = "not handled", action: OnFailure | None = None) -> None:
+        """Say that what is left was not handled; without an action the failure policy decides (first: retry).
+
+        Raises UnexpectedAck.
+        """
+        self._check(frozenset())
+        self._open.clear()
+        self._outcome.set_exception(Nack(error, action))
+
+    def void(self) -> None:
+        """Refuse every acknowledgement from now on."""
+        self._outcome.cancel()
+
+    async def outcome(self) -> None:
+        """Wait until all is acknowledged; raises Nack, or CancelledError when the delivery ended without an answer."""
+        await self._outcome
+
+    def _settle(self, numbers: frozenset[int]) -> None:
+        self._check(numbers)
+        self._open -= numbers
+        if self._open:
+            self._settle_part(self._delivery_id, numbers)
+        else:
+            self._outcome.set_result(None)
+
+    def _check(self, numbers: frozenset[int]) -> None:
+        if self._outcome.done() or not numbers <= self._open:
+            raise UnexpectedAck(self._subscription, min(numbers - self._open, default=self._delivery_id))
+
+    def __repr__(self) -> str:
+        return f"<PulledBatch {self._subscription} open={len(self._open)} attempt={self.attempt}>"
+
+
+def _numbers(events: Iterable[RecordedEvent | int]) -> Iterable[int]:
+    return (event.number if isinstance(event, RecordedEvent) else event for event in events)
