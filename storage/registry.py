@@ -1,4 +1,4 @@
-"""The wanted state and what is seen of it, as values: subscriptions, partitions, hosts, commands, parked events.
+"""The wanted state and what is seen of it, as values: subscriptions, partitions, commands, parked events.
 
 Never does I/O. Options stay JSON values here: what they mean is the deciding side's to know.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from headwater.storage.leases import PartitionKey
 
@@ -36,24 +36,6 @@ class SubscriptionRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class AssignedPartition:
-    """What a host needs to know of a partition that it should own or stand by for."""
-
-    key: PartitionKey
-    handler: str
-    options: Mapping[str, Any]
-    partitions: int
-    wanted: Wanted
-    updated_at: datetime
-    """When handler or options last changed."""
-    wanted_owner: str | None
-    wanted_standby: str | None
-    owner: str | None
-    """The latest owner, also when it is gone."""
-    standby: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class PartitionState:
     """A partition as operators and the supervisor see it."""
 
@@ -63,8 +45,6 @@ class PartitionState:
     wanted: Wanted
     wanted_owner: str | None
     wanted_standby: str | None
-    target_node: str | None
-    """The node that an operator asked for."""
     owner: str | None
     """The host that holds the lease; None when nobody does."""
     standby: str | None
@@ -85,27 +65,6 @@ class PartitionState:
     delivered: int
     redelivered: int
     parked: int
-
-
-@dataclass(frozen=True, slots=True)
-class HostRecord:
-    """A process that can run subscriptions."""
-
-    host: str
-    node: str
-    facts: Mapping[str, Any]
-    draining: bool
-    started_at: datetime
-    alive: bool
-    """Whether its session holds its lock."""
-
-
-class PartitionAssignment(NamedTuple):
-    """Who should own a partition and who should stand by."""
-
-    lock_id: int
-    owner: str | None
-    standby: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
-"""The wanted state in Postgres: which subscriptions should run, on which hosts, and how they stand.
+"""The wanted state in Postgres: which subscriptions should run, and how they stand.
 
-Decides nothing: it writes down what is asked for, and reads what is there.
+Decides nothing: it writes down what is asked for, and reads what is there. Where they run is in ``placement``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -23,9 +23,6 @@ from headwater.storage.postgres.connect import Pool
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.registry import (
-    AssignedPartition,
-    HostRecord,
-    PartitionAssignment,
     PartitionState,
     StartPoint,
     SubscriptionRecord,
@@ -118,58 +115,6 @@ class Registry:
             PartitionState(PartitionKey(row[0], row[1], row[2]), orjson.loads(row[3]), *row[4:])
             for row in await self._rows(self._sql.partition_states, {"name": name})
         ]
-
-    async def assigned_to(self, host: str) -> list[AssignedPartition]:
-        """Return what a host should own or stand by for; nothing of what is stopped."""
-        return [
-            AssignedPartition(PartitionKey(row[0], row[1], row[2]), row[3], orjson.loads(row[4]), *row[5:])
-            for row in await self._rows(self._sql.partitions_for_host, {"host": host})
-        ]
-
-    async def stand_by(self, host: str, lock_ids: Sequence[int]) -> None:
-        """Say that a host is ready to take these partitions over; those that it should not are passed over."""
-        with translated():
-            async with self._pool.connection() as conn:
-                await conn.execute(self._sql.stand_by, {"host": host, "lock_ids": list(lock_ids)})
-
-    async def assign(self, generation: int, assignments: Sequence[PartitionAssignment]) -> bool:
-        """Write down who should own what; returns False, having written nothing, when the generation is over."""
-        values = {
-            "generation": generation,
-            "lock_ids": [each.lock_id for each in assignments],
-            "owners": [each.owner for each in assignments],
-            "standbys": [each.standby for each in assignments],
-        }
-        if await self._rows(self._sql.assign_partitions, values):
-            return True
-        current: int = (await self._rows(self._sql.plan_generation))[0][0]
-        return current == generation
-
-    async def set_target(self, name: str, node: str | None, *, issued_by: str, partition: int | None = None) -> None:
-        """Ask for a subscription, or one partition of it, to be on a node; None: wherever balance puts it.
-
-        Raises SubscriptionNotFound, also when it has no such partition.
-        """
-        asked = {"name": name, "node": node, "partition": partition, "issued_by": issued_by}
-        if not await self._rows(self._sql.set_target, asked):
-            raise SubscriptionNotFound(name)
-
-    async def hosts(self) -> list[HostRecord]:
-        """Return every host that is known, alive or not."""
-        return [
-            HostRecord(host, node, orjson.loads(facts), *rest)
-            for host, node, facts, *rest in await self._rows(self._sql.list_hosts)
-        ]
-
-    async def drain(self, name: str, *, draining: bool = True) -> list[str]:
-        """Say that a host, or every host of a node, should hand over all and take nothing new; returns which."""
-        asked = {"name": name, "draining": draining}
-        return [host for (host,) in await self._rows(self._sql.drain_hosts, asked)]
-
-    async def is_draining(self, host: str) -> bool:
-        """Return whether a host should hand over everything."""
-        rows = await self._rows(self._sql.host_is_draining, {"host": host})
-        return bool(rows and rows[0][0])
 
     async def forget_host(self, host: str) -> bool:
         """Remove a host that is gone; returns False when it is alive, or unknown."""

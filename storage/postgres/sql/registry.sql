@@ -1,4 +1,4 @@
--- The wanted state: what should run, on which hosts, and how it stands.
+-- The wanted state: what should run, and how it stands.
 
 -- name: find_subscription
 SELECT "name", "handler", "source", "options", "partitions", "wanted", "created_at", "updated_at"
@@ -72,7 +72,7 @@ RETURNING "command_id";
 -- first event behind the checkpoint.
 SELECT
     "s"."name", "p"."partition", "p"."lock_id", "s"."options", "s"."source", "s"."wanted",
-    "p"."wanted_owner", "p"."wanted_standby", "p"."target_node",
+    "p"."wanted_owner", "p"."wanted_standby",
     CASE WHEN "lock"."objid" IS NOT NULL THEN "p"."owner" END, "p"."standby", "p"."epoch",
     "p"."checkpoint", "at"."head", greatest("at"."head" - "p"."checkpoint", 0),
     CASE WHEN "at"."head" > "p"."checkpoint"
@@ -116,69 +116,3 @@ ORDER BY "s"."name", "p"."partition";
 -- Only one that is gone: whoever can take its lock here knows that nobody holds it.
 DELETE FROM "headwater"."hosts"
 WHERE "host" = %(host)s AND pg_try_advisory_xact_lock('"headwater"."hosts"'::regclass::oid::integer, "lock_id");
-
--- name: partitions_for_host
--- What a host should own or stand by for.
-SELECT
-    "s"."name", "p"."partition", "p"."lock_id", "s"."handler", "s"."options", "s"."partitions", "s"."wanted",
-    "s"."updated_at", "p"."wanted_owner", "p"."wanted_standby", "p"."owner", "p"."standby"
-FROM "headwater"."partitions" AS "p" JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
-WHERE (%(host)s = "p"."wanted_owner" OR %(host)s = "p"."wanted_standby") AND "s"."wanted" <> 'stopped'
-ORDER BY "p"."lock_id";
-
--- name: list_hosts
--- A host is alive while its session holds its lock: the server's own view, so no clocks are compared.
-SELECT "host"."host", "host"."node", "host"."facts", "host"."draining", "host"."started_at", "lock"."objid" IS NOT NULL
-FROM "headwater"."hosts" AS "host"
-LEFT JOIN pg_locks AS "lock"
-    ON "lock"."locktype" = 'advisory'
-    AND "lock"."granted"
-    AND "lock"."database" = (SELECT "oid" FROM pg_database WHERE "datname" = current_database())
-    AND "lock"."classid" = '"headwater"."hosts"'::regclass
-    AND "lock"."objid"::integer = "host"."lock_id"
-    AND "lock"."objsubid" = 2
-ORDER BY "host"."host";
-
--- name: drain_hosts
--- By host or by node: what an operator knows is the node.
-UPDATE "headwater"."hosts" SET "draining" = %(draining)s WHERE %(name)s IN ("host", "node") RETURNING "host";
-
--- name: host_is_draining
-SELECT "draining" FROM "headwater"."hosts" WHERE "host" = %(host)s;
-
--- name: stand_by
--- Said by a host once everything is ready there.
-UPDATE "headwater"."partitions"
-SET "standby" = %(host)s
-WHERE "lock_id" = ANY (%(lock_ids)s::integer[]) AND "wanted_standby" = %(host)s;
-
--- name: assign_partitions
--- Under the plan's generation: a supervisor that was replaced changes nothing.
-UPDATE "headwater"."partitions" AS "p"
-SET "wanted_owner" = "new"."owner", "wanted_standby" = "new"."standby"
-FROM unnest(%(lock_ids)s::integer[], %(owners)s::text[], %(standbys)s::text[]) AS "new" ("lock_id", "owner", "standby")
-WHERE "p"."lock_id" = "new"."lock_id"
-    AND (SELECT "generation" FROM "headwater"."plan" FOR SHARE) = %(generation)s
-RETURNING "p"."lock_id";
-
--- name: plan_generation
-SELECT "generation" FROM "headwater"."plan";
-
--- name: set_target
--- Kept in the audit with the partitions that it is for.
-WITH "targeted" AS (
-    UPDATE "headwater"."partitions" AS "p"
-    SET "target_node" = %(node)s
-    FROM "headwater"."subscriptions" AS "s"
-    WHERE "s"."subscription_id" = "p"."subscription_id"
-        AND "s"."name" = %(name)s
-        AND (%(partition)s::integer IS NULL OR "p"."partition" = %(partition)s)
-    RETURNING "p"."subscription_id", "p"."partition"
-)
-INSERT INTO "headwater"."commands"
-    ("subscription_id", "partition", "verb", "arguments", "issued_by", "applied_at", "outcome")
-SELECT
-    "subscription_id", "partition", 'move', json_build_object('node', %(node)s::text), %(issued_by)s,
-    clock_timestamp(), 'target is set'
-FROM "targeted"
-RETURNING "command_id";

@@ -37,8 +37,6 @@ CREATE TABLE "headwater"."partitions" (
     -- Who should own it and who should stand by, as the supervisor last decided.
     "wanted_owner" text,
     "wanted_standby" text,
-    -- The node that an operator asked for; null: wherever balance puts it.
-    "target_node" text,
     -- The host whose handler is loaded, connected and waiting to take over.
     "standby" text,
     "checkpointed_at" timestamptz,
