@@ -20,8 +20,10 @@ import ray.exceptions  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
+from headwater.cluster import wiring  # noqa: E402
 from headwater.cluster.options import ClusterOptions  # noqa: E402
 from headwater.cluster.supervisor import NodeFacts  # noqa: E402
+from headwater.storage.errors import ConfigurationError  # noqa: E402
 from headwater.subscriptions.options import SubscriptionOptions  # noqa: E402
 from headwater.subscriptions.ports import ConsumerLost, Delivered  # noqa: E402
 
@@ -53,20 +55,17 @@ class _HostActor:
     """One host on one node. Detached: it outlives the supervisor that started it."""
 
     async def __init__(self, options: ClusterOptions, node: NodeFacts) -> None:
-        from headwater.cluster.wiring import make_host
-
         _import_from(options)
-        consumers = functools.partial(ActorConsumer, options, ray.get_runtime_context().get_node_id())
-        self._host = make_host(options, node.name, node.resources, consumers)
-        self._running = asyncio.create_task(self._host.run(), name="headwater-host")
+        self._running = asyncio.create_task(self._run(options, node), name="headwater-host")
+
+    async def _run(self, options: ClusterOptions, node: NodeFacts) -> None:
+        make_consumer = functools.partial(ActorConsumer, options, ray.get_runtime_context().get_node_id())
+        async with wiring.open_host(options, node.name, node.resources, make_consumer) as host:
+            await host.run()
 
     async def ended(self) -> None:
         """Return when the host has ended; whoever waits here learns of its death, too."""
         await asyncio.shield(self._running)
-
-    async def drain(self) -> None:
-        """Hand everything over and end."""
-        await self._host.drain()
 
 
 class _HandlerActor:
@@ -75,11 +74,12 @@ class _HandlerActor:
     async def __init__(
         self, options: ClusterOptions, handler: str, subscription: SubscriptionOptions, index: int
     ) -> None:
-        from headwater.cluster.wiring import make_consumer
-
         _import_from(options)
-        self._consumer = make_consumer(options, handler, subscription, index)
+        self._consumer = wiring.remote_consumer(handler, subscription, index)
         await self._consumer.start()
+
+    async def ready(self) -> None:
+        """Answer once the handler has been started."""
 
     async def handle(self, delivery: Delivered) -> None:
         await self._consumer.handle(delivery)
@@ -92,9 +92,11 @@ class _SupervisorActor:
     """The supervisor of this Ray cluster; Ray starts it again wherever there is room."""
 
     async def __init__(self, options: ClusterOptions) -> None:
-        from headwater.cluster.wiring import make_supervisor
+        self._running = asyncio.create_task(self._run(options), name="headwater-supervisor")
 
-        self._running = asyncio.create_task(make_supervisor(options, RayNodes(options)).run())
+    async def _run(self, options: ClusterOptions) -> None:
+        async with wiring.open_supervisor(options, RayNodes(options)) as supervisor:
+            await supervisor.run()
 
     async def ping(self) -> None:
         """Answer when the supervisor runs."""
@@ -211,20 +213,37 @@ class ActorConsumer:
         self._actor: Any = None
 
     async def start(self) -> None:
-        """Ask for the actor; the first delivery waits until it is there."""
-        if self._actor is None:
-            self._actor = self._make()
+        """Start the actor, unless it is there; returns when its handler has been started.
+
+        Raises ConfigurationError when the handler cannot be.
+        """
+        if self._actor is not None:
+            return
+        actor = self._make()
+        try:
+            await actor.ready.remote()
+        except ray.exceptions.RayActorError as error:
+            raise ConfigurationError(f"handler actor {self._index} cannot be started: {_last_line(error)}") from None
+        self._actor = actor
 
     async def handle(self, delivery: Delivered) -> None:
         """Send the delivery over and wait for the outcome; raises what the handler raised, or ConsumerLost."""
-        await self.start()
+        try:
+            await self.start()
+        except ConfigurationError as error:
+            raise ConsumerLost(str(error)) from None
         try:
             await self._actor.handle.remote(delivery)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayActorError as error:
             self._actor = None
-            raise ConsumerLost(f"handler actor {self._index} died: {str(error).splitlines()[0]}") from None
+            raise ConsumerLost(f"handler actor {self._index} died: {_first_line(error)}") from None
+        except asyncio.CancelledError:
+            # It may go on for ever, and it may hold what the next one needs: only its end is certain.
+            actor, self._actor = self._actor, None
+            ray.kill(actor)
+            raise
 
     async def close(self) -> None:
         """Let the handler stop, then end its process; safe to repeat."""
@@ -237,6 +256,14 @@ class ActorConsumer:
 
     def __repr__(self) -> str:
         return f"<ActorConsumer {self._index}>"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).rstrip().rpartition("\n")[2]
 
 
 # A cluster on this machine

@@ -25,7 +25,7 @@ DEFECT_PAUSE = 1.0
 """How long a partition rests on this host after its runner ended by a defect, in seconds."""
 
 
-class Assignments(Protocol):
+class Directory(Protocol):
     """What this host should run, and what it tells about itself."""
 
     async def assigned(self, host: str) -> tuple[bool, Sequence[Assigned]]:
@@ -59,7 +59,7 @@ class Host:
         options: ClusterOptions,
         *,
         leases: Leases,
-        assignments: Assignments,
+        directory: Directory,
         checkpoints: Checkpoints,
         heads: Heads,
         make_consumers: MakeConsumers,
@@ -68,7 +68,7 @@ class Host:
         self.name = name
         self._options = options
         self._leases = leases
-        self._assignments = assignments
+        self._directory = directory
         self._checkpoints = checkpoints
         self._heads = heads
         self._make_consumers = make_consumers
@@ -111,7 +111,7 @@ class Host:
         if not self._draining:
             self._draining = True
             with contextlib.suppress(StoreUnavailable):
-                await self._assignments.start_draining(self.name)
+                await self._directory.start_draining(self.name)
             for key in list(self._slots):
                 self._leave(key)
         await asyncio.gather(*self._leaving.values())
@@ -121,7 +121,7 @@ class Host:
         """Compare what is here with what should be here: prepare what is new, let go of what is not wanted."""
         if self._draining:
             return
-        should_drain, wanted = await self._assignments.assigned(self.name)
+        should_drain, wanted = await self._directory.assigned(self.name)
         if should_drain:
             self._begin(self.drain())
             return
@@ -140,7 +140,7 @@ class Host:
         await self._announce()
         running = [slot for slot in self._slots.values() if slot.running]
         if running:
-            await self._assignments.obey(running)
+            await self._directory.obey(running)
 
     async def _announce(self) -> None:
         """Say once of each partition that this host stands by for that it is ready."""
@@ -150,7 +150,7 @@ class Host:
             if slot.ready and slot.assigned.wanted_standby == self.name and slot.assigned.standby != self.name
         }
         if standing_by:
-            await self._assignments.ready(self.name, sorted(standing_by, key=lambda key: key.lock_id))
+            await self._directory.ready(self.name, sorted(standing_by, key=lambda key: key.lock_id))
 
     async def claim(self) -> None:
         """Try to get everything that may be claimed, in one statement."""

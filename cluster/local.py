@@ -75,15 +75,19 @@ class LocalCluster:
     ) -> None:
         await asyncio.shield(asyncio.ensure_future(self._stop()))
 
-    async def deploy(self, app: App, options: ClusterOptions | None = None) -> Client:
+    async def deploy(self, app: App | None, options: ClusterOptions | None = None) -> Client:
         """Register an app's subscriptions and see to it that this cluster runs them; returns the operator's API.
 
         Also runs whatever else is registered in the same store. ``options`` default to the app's addresses.
         """
-        options = options or ClusterOptions(store=app.store_options, import_from=import_folders())
+        if options is None:
+            if app is None:
+                raise InvalidArgument("options", "without an app they must say where the store is")
+            options = ClusterOptions(store=app.store_options, import_from=import_folders())
         if self._client is None:
             self._client = await Client.open(options)
-        await self._client.register(app)
+        if app is not None:
+            await self._client.register(app)
         await self._ask("supervise", options)
         return self._client
 

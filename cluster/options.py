@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -38,6 +38,21 @@ class ClusterOptions:
     """How many connections each host reads and writes with, beside the one that holds its leases."""
     import_from: tuple[str, ...] = ()
     """Folders that handlers are imported from, beside what is installed."""
+
+    @property
+    def host_store(self) -> StoreOptions:
+        """How a host opens the store."""
+        return replace(self.store, pool_size=self.pool_size, application_name="headwater host")
+
+    @property
+    def client_store(self) -> StoreOptions:
+        """How an operator opens the store."""
+        return replace(self.store, pool_size=2, application_name="headwater client")
+
+    @property
+    def supervisor_store(self) -> StoreOptions:
+        """How a supervisor opens the store."""
+        return replace(self.store, pool_size=1, application_name="headwater supervisor")
 
     @property
     def deployment(self) -> str:

@@ -64,7 +64,9 @@ class Directory(Protocol):
         """Write assignments down; nothing is written when another supervisor has taken over."""
         ...
 
-    async def close(self) -> None: ...
+    async def tidy(self) -> None:
+        """Take note of what is done or gone."""
+        ...
 
 
 class Backoff:
@@ -99,12 +101,9 @@ class Supervisor:
 
     async def run(self) -> None:
         """Go on until cancelled. Neither a database nor a cluster that does not answer ends it."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._repeat(self.keep_hosts), name="headwater-keep-hosts")
-                tasks.create_task(self._repeat(self.keep_plan), name="headwater-keep-plan")
-        finally:
-            await self._directory.close()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._repeat(self.keep_hosts), name="headwater-keep-hosts")
+            tasks.create_task(self._repeat(self.keep_plan), name="headwater-keep-plan")
 
     async def keep_hosts(self) -> None:
         """Start a host on each node that has none."""
@@ -123,6 +122,7 @@ class Supervisor:
         if assignments:
             log.info("assigning %d of %d partitions to %d hosts", len(assignments), len(partitions), len(hosts))
             await self._directory.assign(assignments)
+        await self._directory.tidy()
 
     async def _repeat(self, step: object) -> None:
         assert callable(step)

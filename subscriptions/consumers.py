@@ -5,9 +5,12 @@ Never retries and never decides: it runs one delivery and says how that went.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
+from headwater.storage.errors import ConfigurationError
 from headwater.storage.leases import Grant, Progress
 from headwater.subscriptions.handler import Context, Handler
 from headwater.subscriptions.ports import Delivered
@@ -31,7 +34,7 @@ class Transactions(Protocol):
 class LocalConsumer:
     """Runs a handler in this process, one delivery at a time."""
 
-    def __init__(self, handler: Handler, transactions: Transactions, index: int = 0) -> None:
+    def __init__(self, handler: Handler, transactions: Transactions | None, index: int = 0) -> None:
         self._handler = handler
         self._transactions = transactions
         self._index = index
@@ -48,15 +51,17 @@ class LocalConsumer:
         """
         if delivery.commit is None:
             await self._handler(delivery.events, self._context(delivery, None))
+        elif self._transactions is None:
+            raise ConfigurationError("this consumer has no transactions: exactly-once delivery goes to the owner's own")
         elif self._handler.is_async:
             async with self._transactions.open(delivery.grant, delivery.commit) as transaction:
                 await self._handler(delivery.events, self._context(delivery, transaction))
         else:
-            await self._handler.in_thread(lambda: self._run_in_transaction(delivery))
+            begin = functools.partial(self._transactions.open_sync, delivery.grant, delivery.commit)
+            await self._handler.in_thread(lambda: self._run_in(begin, delivery))
 
-    def _run_in_transaction(self, delivery: Delivered) -> None:
-        assert delivery.commit is not None
-        with self._transactions.open_sync(delivery.grant, delivery.commit) as transaction:
+    def _run_in(self, begin: Callable[[], AbstractContextManager[Any]], delivery: Delivered) -> None:
+        with begin() as transaction:
             self._handler.run(delivery.events, self._context(delivery, transaction))
 
     def _context(self, delivery: Delivered, transaction: Any) -> Context:

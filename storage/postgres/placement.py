@@ -100,6 +100,10 @@ class PostgresPlacement:
         """Mark the moves that are done."""
         await self._rows("moved")
 
+    async def forget_hosts(self) -> None:
+        """Forget the hosts that are long gone."""
+        await self._rows("forget")
+
     async def assigned(self, host: str) -> tuple[bool, list[AssignedRow]]:
         """Return whether the host should leave, and what it should own or stand by for."""
         rows = await self._rows("assigned", host=host)

@@ -89,3 +89,15 @@ WHERE "lock_id" = ANY (%(lock_ids)s::integer[]) AND "wanted_standby" = %(host)s;
 UPDATE "headwater"."hosts" SET "draining" = true
 WHERE "host" = %(name)s OR "node" = %(name)s
 RETURNING "host";
+
+-- name: placement_forget
+-- Hosts that hold no lock and did not come a moment ago: a host takes its lock in the statement that makes its row.
+DELETE FROM "headwater"."hosts" AS "h"
+WHERE "h"."started_at" < clock_timestamp() - interval '1 minute' AND NOT EXISTS (
+    SELECT FROM pg_locks AS "l"
+    WHERE "l"."locktype" = 'advisory'
+        AND "l"."database" = (SELECT "oid" FROM pg_database WHERE "datname" = current_database())
+        AND "l"."classid" = '"headwater"."hosts"'::regclass
+        AND "l"."objid"::integer = "h"."lock_id"
+        AND "l"."objsubid" = 2
+);

@@ -93,7 +93,7 @@ def test_a_module_that_fails_while_imported_is_answered_in_one_line(
 ) -> None:
     (tmp_path / "broken_handlers.py").write_text("raise RuntimeError('first line\\nsecond line')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ImportPathError, match="RuntimeError: first line$"):
+    with pytest.raises(ImportPathError, match=r"RuntimeError: first line$"):
         resolve("broken_handlers:handle")
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.plugins.waiting import until
 
 from headwater import EVERYTHING, EventPage, Filter, ImportPathError, RecordedEvent, SubscriptionOptions
 from headwater.cluster.host import Host
@@ -22,6 +21,7 @@ from headwater.storage.options import StoreOptions
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.ports import Consumer, Delivered
 from headwater.subscriptions.runner import SubscriptionRunner
+from tests.plugins.waiting import until
 
 KEY = PartitionKey("totals", 0, 1)
 OPTIONS = ClusterOptions(
@@ -104,7 +104,7 @@ class World:
         return self.consumers[-1:]
 
 
-class Assignments:
+class Directory:
     """What the database would say to one host."""
 
     def __init__(self, world: World) -> None:
@@ -163,7 +163,7 @@ async def running(world: World, name: str) -> AsyncIterator[Running]:
         name,
         OPTIONS,
         leases=leases,
-        assignments=Assignments(world),
+        directory=Directory(world),
         checkpoints=checkpoints,
         heads=heads,
         make_consumers=world.make_consumers,

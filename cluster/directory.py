@@ -1,0 +1,133 @@
+"""What hosts and the supervisor ask of the database, in their own terms.
+
+Translates only; the statements are the durable side's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts
+from headwater.cluster.slot import Assigned, Slot
+from headwater.storage.leases import PartitionKey
+from headwater.storage.postgres.commands import Commands
+from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.registry import CommandRecord
+from headwater.subscriptions.encoding import decode
+
+
+class HostDirectory:
+    """The assignments of hosts, and operators' commands for what they run."""
+
+    def __init__(self, placement: PostgresPlacement, commands: Commands) -> None:
+        self._placement = placement
+        self._commands = commands
+
+    async def assigned(self, host: str) -> tuple[bool, Sequence[Assigned]]:
+        """Return whether the host should drain, and what it should own or stand by for."""
+        draining, rows = await self._placement.assigned(host)
+        return draining, [
+            Assigned(
+                key=row.key,
+                handler=row.handler,
+                options=decode(row.options),
+                paused=row.wanted == "paused",
+                wanted_owner=row.wanted_owner,
+                wanted_standby=row.wanted_standby,
+                owner=row.owner,
+                standby=row.standby,
+            )
+            for row in rows
+        ]
+
+    async def ready(self, host: str, keys: Sequence[PartitionKey]) -> None:
+        """Say that the host is ready to take these over."""
+        await self._placement.ready(host, keys)
+
+    async def start_draining(self, host: str) -> None:
+        """Say that the host takes nothing new."""
+        await self._placement.drain(host)
+
+    async def obey(self, slots: Sequence[Slot]) -> None:
+        """Apply what operators have asked of the partitions that run here, in the order in which they did."""
+        by_lock = {slot.key.lock_id: slot for slot in slots}
+        for command in await self._commands.open(list(by_lock)):
+            slot = by_lock.get(command.lock_id or 0)
+            if slot is None or slot.runner is None or command.verb == "move":
+                continue
+            outcome = _apply(slot, command)
+            await self._commands.finish(slot.runner.grant, command.command_id, outcome)
+
+
+def _apply(slot: Slot, command: CommandRecord) -> str:
+    assert slot.runner is not None
+    match command.verb, command.arguments:
+        case "rewind", {"to": int(number)} if number >= 0:
+            slot.runner.rewind(number)
+            return f"rewinds to {number}"
+        case "resume", _:
+            slot.runner.resume()
+            return "resumed"
+        case _:
+            return f"refused: {command.verb!r} with {dict(command.arguments)} means nothing here"
+
+
+class Generation(Protocol):
+    """The right to write the plan."""
+
+    async def supervise(self) -> int | None: ...
+
+
+class SupervisorDirectory:
+    """The wanted state and the owners, for the one that plans."""
+
+    def __init__(self, placement: PostgresPlacement, generation: Generation) -> None:
+        self._placement = placement
+        self._lease = generation
+        self._generation: int | None = None
+
+    async def supervise(self) -> bool:
+        """Be, or become, the one that writes the plan; False while another one is."""
+        self._generation = await self._lease.supervise()
+        return self._generation is not None
+
+    async def hosts(self) -> list[HostFacts]:
+        """Return the hosts that are alive."""
+        return [
+            HostFacts(
+                host=row.host,
+                node=row.node,
+                draining=row.draining,
+                resources=row.facts.get("resources", {}),
+            )
+            for row in await self._placement.hosts()
+        ]
+
+    async def partitions(self) -> list[PartitionFacts]:
+        """Return the partitions that should run."""
+        return [
+            PartitionFacts(
+                lock_id=row.key.lock_id,
+                subscription=row.key.subscription,
+                owner=row.owner,
+                standby=row.standby,
+                wanted_owner=row.wanted_owner,
+                wanted_standby=row.wanted_standby,
+                lag=row.lag,
+                granted_at=row.granted_at,
+                needs=tuple((name, amount) for name, amount in row.options.get("resources", ())),
+                target=row.target,
+            )
+            for row in await self._placement.partitions()
+        ]
+
+    async def assign(self, assignments: Sequence[Assignment]) -> None:
+        """Write assignments down; nothing is written when another supervisor has taken over."""
+        if self._generation is not None:
+            await self._placement.assign(self._generation, [(a.lock_id, a.owner, a.standby) for a in assignments])
+
+    async def tidy(self) -> None:
+        """Take note of moves that are done, and forget hosts that are long gone."""
+        await self._placement.settle_moves()
+        await self._placement.forget_hosts()

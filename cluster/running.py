@@ -1,0 +1,107 @@
+"""Running a deployment in the foreground: in this process, on Ray nodes of this machine, or on a Ray cluster.
+
+Each way registers the app, runs until it is interrupted, and hands over before it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator
+
+from headwater.cluster.client import Client
+from headwater.cluster.local import LocalCluster
+from headwater.cluster.options import ClusterOptions
+from headwater.cluster.supervisor import NodeFacts
+from headwater.cluster.wiring import open_host, open_supervisor
+from headwater.subscriptions.app import App
+
+log = logging.getLogger(__name__)
+
+SUPERVISOR_CHECK = 2.0
+"""How often a program that joined a Ray cluster looks whether the supervisor is there, in seconds."""
+
+
+class NoNodes:
+    """The nodes of a deployment without Ray: every process brings its own host."""
+
+    async def alive(self) -> list[NodeFacts]:
+        return []
+
+    async def has_host(self, node: NodeFacts) -> bool:  # noqa: ARG002
+        return True
+
+    async def start_host(self, node: NodeFacts) -> None: ...
+
+
+async def in_process(app: App | None, options: ClusterOptions, node: str | None = None) -> None:
+    """Run a host in this process, and plan while no other process does.
+
+    Several such processes, on whatever machines, share the subscriptions and take over from each other.
+    """
+    await _register(app, options)
+    name = node or socket.gethostname()
+    async with (
+        open_host(options, name, {}) as host,
+        open_supervisor(options, NoNodes()) as supervisor,
+        _interrupted() as interrupted,
+    ):
+        tasks = [asyncio.create_task(work) for work in (host.run(), supervisor.run(), interrupted.wait())]
+        print(f"running on {name}", flush=True)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await host.drain()
+            await tasks[0]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def on_local_ray(app: App | None, options: ClusterOptions, nodes: int) -> None:
+    """Run on so many Ray nodes of this machine; they end with this process."""
+    async with _interrupted() as interrupted, LocalCluster(nodes) as cluster:
+        await cluster.deploy(app, options)
+        print(f"running on {', '.join(cluster.nodes)}", flush=True)
+        await interrupted.wait()
+
+
+async def on_ray(app: App | None, options: ClusterOptions, address: str) -> None:
+    """Run on the Ray cluster at an address, and keep its supervisor there; the hosts go on when this ends."""
+    from headwater.cluster import actors
+
+    await _register(app, options)
+    await asyncio.to_thread(actors.connect, address)
+    async with _interrupted() as interrupted:
+        print(f"running on {address}", flush=True)
+        while not interrupted.is_set():
+            await asyncio.to_thread(actors.ensure_supervisor, options, detached=True)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(interrupted.wait(), SUPERVISOR_CHECK)
+    await asyncio.to_thread(actors.disconnect)
+
+
+async def _register(app: App | None, options: ClusterOptions) -> None:
+    client = await Client.open(options)
+    try:
+        if app is not None:
+            await client.register(app)
+    finally:
+        await client.close()
+
+
+@contextlib.asynccontextmanager
+async def _interrupted() -> AsyncIterator[asyncio.Event]:
+    """Turn SIGTERM and Ctrl-C into an event for as long as the block lasts."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, event.set)
+    try:
+        yield event
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

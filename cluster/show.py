@@ -1,0 +1,67 @@
+"""Answers of the command line: a table for people, JSON for programs.
+
+Knows nothing of what it shows but that it is dataclasses and dicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import orjson
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def rows(values: Sequence[Any], *, json: bool, empty: str = "", leave_out: Collection[str] = ()) -> None:
+    """Show dataclasses of one kind: a row each."""
+    records = [asdict(value) for value in values]
+    if json:
+        _json(records)
+    elif not records:
+        print(empty)
+    else:
+        columns = [name for name in records[0] if name not in leave_out]
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in columns:
+            numeric = all(record[name] is None or isinstance(record[name], int | float) for record in records)
+            table.add_column(name.replace("_", " "), justify="right" if numeric else "left")
+        for record in records:
+            table.add_row(*(_text(record[name]) for name in columns))
+        Console().print(table)
+
+
+def record(values: Mapping[str, Any], *, json: bool) -> None:
+    """Show one record: a line for each field."""
+    if json:
+        _json(dict(values))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in values.items():
+        table.add_row(name.replace("_", " "), _text(value))
+    Console().print(table)
+
+
+def _json(value: Any) -> None:
+    print(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode())
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:,.1f}"
+        case int():
+            return f"{value:,}"
+        case datetime():
+            return value.astimezone().isoformat(" ", "seconds")
+        case dict():
+            return ", ".join(f"{name} {_text(each)}" for name, each in value.items()) or "-"
+        case _:
+            return str(value)

@@ -1,0 +1,116 @@
+"""The one chooser of adapters: puts hosts, supervisors and consumers together on Postgres and Redis.
+
+Decides nothing else and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+
+from headwater.cluster.directory import HostDirectory, SupervisorDirectory
+from headwater.cluster.host import Host
+from headwater.cluster.options import ClusterOptions
+from headwater.cluster.slot import StartableConsumer
+from headwater.cluster.supervisor import Nodes, Supervisor
+from headwater.storage.leases import Grant
+from headwater.storage.opening import hints_of
+from headwater.storage.postgres.checkpoints import PostgresCheckpoints
+from headwater.storage.postgres.commands import Commands
+from headwater.storage.postgres.leases import LeaseSession, Presence
+from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.postgres.store import PostgresEventStore
+from headwater.storage.postgres.transactions import PostgresTransactions
+from headwater.subscriptions.consumers import LocalConsumer
+from headwater.subscriptions.fanout import SharedReader
+from headwater.subscriptions.handler import Handler
+from headwater.subscriptions.heads import Heads
+from headwater.subscriptions.imports import resolve
+from headwater.subscriptions.observer import LogObserver
+from headwater.subscriptions.options import SubscriptionOptions
+from headwater.subscriptions.ports import Consumer
+from headwater.subscriptions.runner import SubscriptionRunner
+
+MakeConsumer = Callable[[str, SubscriptionOptions, int], StartableConsumer]
+"""Makes one of several consumers of a handler, given its import path and the consumer's number."""
+
+
+def remote_consumer(handler: str, subscription: SubscriptionOptions, index: int) -> LocalConsumer:
+    """Make one of several consumers, for a process of its own: it has no part in the owner's transactions."""
+    return LocalConsumer(Handler.load(handler, subscription), None, index)
+
+
+@asynccontextmanager
+async def open_host(
+    options: ClusterOptions, node: str, resources: Mapping[str, float], make_consumer: MakeConsumer = remote_consumer
+) -> AsyncIterator[Host]:
+    """Open everything that a host needs, for the length of the block; ``run`` it within.
+
+    Raises ConfigurationError, SchemaMissing, PoolerRefused, StoreUnavailable.
+    """
+    name = f"{node}-{secrets.token_hex(3)}"
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(await PostgresEventStore.open(options=options.host_store))
+        leases = LeaseSession(
+            options.store,
+            host=name,
+            presence=Presence(node=node, facts={"resources": dict(resources)}),
+            lease=options.lease,
+            heartbeat=options.heartbeat,
+        )
+        await leases.open()
+        stack.push_async_callback(leases.close)
+        hints = hints_of(options.store)
+        if hints is not None:
+            await stack.enter_async_context(hints)
+        checkpoints = PostgresCheckpoints(store.pool, store.sql)
+        transactions = stack.enter_context(
+            closing(PostgresTransactions(store.pool, store.sql, checkpoints, options.host_store))
+        )
+        heads = Heads(store, hints, poll_interval=options.poll_interval.total_seconds())
+        reader = SharedReader(store, heads)
+        stack.push_async_callback(reader.close)
+        observer = LogObserver()
+
+        def make_consumers(handler: str, subscription: SubscriptionOptions) -> Sequence[StartableConsumer]:
+            if subscription.consumers:
+                resolve(handler)  # what cannot be imported is known before any process is started for it
+                return [make_consumer(handler, subscription, index) for index in range(subscription.consumers)]
+            return [LocalConsumer(Handler.load(handler, subscription), transactions)]
+
+        def make_runner(
+            subscription: SubscriptionOptions, grant: Grant, consumers: Sequence[Consumer]
+        ) -> SubscriptionRunner:
+            return SubscriptionRunner(
+                subscription,
+                grant,
+                reader=reader,
+                leases=leases,
+                checkpoints=checkpoints,
+                consumers=consumers,
+                heads=heads,
+                observer=observer,
+            )
+
+        yield Host(
+            name,
+            options,
+            leases=leases,
+            directory=HostDirectory(PostgresPlacement(store.pool, store.sql), Commands(store.pool, store.sql)),
+            checkpoints=checkpoints,
+            heads=heads,
+            make_consumers=make_consumers,
+            make_runner=make_runner,
+        )
+
+
+@asynccontextmanager
+async def open_supervisor(options: ClusterOptions, nodes: Nodes) -> AsyncIterator[Supervisor]:
+    """Open everything that a supervisor needs, for the length of the block; ``run`` it within."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(await PostgresEventStore.open(options=options.supervisor_store))
+        leases = LeaseSession(options.store, host=f"supervisor-{secrets.token_hex(3)}", lease=options.lease)
+        await leases.open()
+        stack.push_async_callback(leases.close)
+        yield Supervisor(options, nodes, SupervisorDirectory(PostgresPlacement(store.pool, store.sql), leases))

@@ -1,0 +1,98 @@
+"""Subscription options as JSON values and back: what is stored of a registration, and read in any process.
+
+Only what differs from the defaults is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from headwater.storage.errors import ConfigurationError
+from headwater.storage.model import Filter
+from headwater.subscriptions.imports import import_path, resolve
+from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, Start, StartAt, SubscriptionOptions
+
+T = TypeVar("T")
+
+
+def encode(options: SubscriptionOptions) -> dict[str, Any]:
+    """Return options as JSON values."""
+    return _encode(options, SubscriptionOptions())
+
+
+def decode(stored: Mapping[str, Any]) -> SubscriptionOptions:
+    """Return options from JSON values. Raises ConfigurationError for what a newer program has stored."""
+    return _decode(SubscriptionOptions, stored)
+
+
+def _encode(value: Any, default: Any) -> dict[str, Any]:
+    return {
+        field.name: _encode_value(getattr(value, field.name), getattr(default, field.name))
+        for field in fields(value)
+        if getattr(value, field.name) != getattr(default, field.name)
+    }
+
+
+def _encode_value(value: Any, default: Any) -> Any:
+    match value:
+        case Filter() | RetryPolicy():
+            return _encode(value, default)
+        case Delivery() | OnFailure() | Start():
+            return value.value
+        case timedelta():
+            return value.total_seconds()
+        case datetime():
+            return {"time": value.isoformat()}
+        case type():
+            return import_path(value)
+        case tuple():
+            return [_encode_value(each, None) for each in value]
+        case _:
+            return value
+
+
+def _start(value: Any) -> StartAt:
+    return value if isinstance(value, int) else _time(value) if isinstance(value, dict) else Start(value)
+
+
+def _time(value: Any) -> datetime:
+    return datetime.fromisoformat(value["time"])
+
+
+def _optional_seconds(value: Any) -> timedelta | None:
+    return None if value is None else timedelta(seconds=value)
+
+
+_DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "where": lambda value: _decode(Filter, value),
+    "start": _start,
+    "delivery": Delivery,
+    "checkpoint_interval": _optional_seconds,
+    "poll_interval": _optional_seconds,
+    "handler_timeout": _optional_seconds,
+    "drain_timeout": _optional_seconds,
+    "retry": lambda value: _decode(RetryPolicy, value),
+    "resources": lambda value: tuple((name, amount) for name, amount in value),
+    "first_delay": _optional_seconds,
+    "max_delay": _optional_seconds,
+    "then": OnFailure,
+    "never": lambda value: tuple(resolve(path) for path in value),
+    "types": tuple,
+    "categories": tuple,
+    "streams": tuple,
+    "tags": tuple,
+    "since": _time,
+    "until": _time,
+}
+"""How the fields are read whose JSON values are not what they were; field names are unique over the three classes."""
+
+
+def _decode(kind: Callable[..., T], stored: Mapping[str, Any]) -> T:
+    values = {name: _DECODERS.get(name, lambda same: same)(value) for name, value in stored.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigurationError(f"these options were registered by another version: {error}") from error
