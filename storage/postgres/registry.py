@@ -116,13 +116,6 @@ class Registry:
             for row in await self._rows(self._sql.partition_states, {"name": name})
         ]
 
-    async def forget_host(self, host: str) -> bool:
-        """Remove a host that is gone; returns False when it is alive, or unknown."""
-        with translated():
-            async with self._pool.connection() as conn:
-                cursor = await conn.execute(self._sql.forget_host, {"host": host})
-                return cursor.rowcount > 0
-
     async def _resolve(self, source: str, start: StartPoint) -> tuple[int, int | None]:
         """Return the checkpoint to begin with, and the incarnation of the stream that it counts in."""
         if isinstance(start, bool) or (isinstance(start, int) and not 0 <= start <= MAX_BIGINT):

@@ -111,8 +111,3 @@ LEFT JOIN LATERAL (
 ) AS "next" ON true
 WHERE %(name)s::text IS NULL OR "s"."name" = %(name)s
 ORDER BY "s"."name", "p"."partition";
-
--- name: forget_host
--- Only one that is gone: whoever can take its lock here knows that nobody holds it.
-DELETE FROM "headwater"."hosts"
-WHERE "host" = %(host)s AND pg_try_advisory_xact_lock('"headwater"."hosts"'::regclass::oid::integer, "lock_id");
