@@ -20,7 +20,7 @@ from headwater.storage.errors import (
     StreamMissing,
     WrongExpectedVersion,
 )
-from headwater.storage.model import NO_STREAM, STREAM_EXISTS, AppendResult
+from headwater.storage.model import NO_STREAM, STREAM_EXISTS, AppendResult, Expected
 from headwater.storage.postgres.arrays import UuidArray, uuid_part
 from headwater.storage.postgres.connect import Connection, row_cursor
 from headwater.storage.postgres.encoding import EncodedAppend, Encoder, Unit, condition_parameters
@@ -116,13 +116,18 @@ def _result(append: EncodedAppend, version: int, position: int, *, repeated: boo
     return AppendResult(append.stream, version, version + more, position, position + more, repeated)
 
 
+def wrong_version(stream: str, expected: Expected, version: int | None) -> WrongExpectedVersion:
+    """Return the error for an expected version that the stream is not at; the version of a missing one is None."""
+    kinds: dict[Any, type[WrongExpectedVersion]] = {NO_STREAM: StreamExists, STREAM_EXISTS: StreamMissing}
+    return kinds.get(expected, WrongExpectedVersion)(stream, expected, version)
+
+
 def _refusal(unit: Unit, codes: Sequence[int], versions: Sequence[int | None]) -> AppendError | StreamDeleted:
     for append, code, version in zip(unit.appends, codes, versions, strict=True):
         if code == _DELETED:
             return StreamDeleted(append.stream)
         if code != _NEIGHBOUR:
-            kinds: dict[Any, type[WrongExpectedVersion]] = {NO_STREAM: StreamExists, STREAM_EXISTS: StreamMissing}
-            return kinds.get(append.expected, WrongExpectedVersion)(append.stream, append.expected, version)
+            return wrong_version(append.stream, append.expected, version)
     raise AssertionError("a unit is refused because of one of its appends")
 
 

@@ -78,8 +78,7 @@ class Encoder:
     def __init__(self, payload: PayloadType, codec: Codec) -> None:
         self._codec = codec
         self._payload_array = _PAYLOAD_ARRAYS[payload]
-        # jsonb's binary form has a version byte before the text.
-        self._payload_prefix = b"\1" if payload == "jsonb" else b""
+        self._payload_prefix = _payload_prefix(payload)
 
     def unit(
         self,
@@ -152,7 +151,7 @@ class Encoder:
         return [
             TextArray.of(names),
             IntegerArray.of([place[append.stream] for append in appends]),
-            BigintArray.of([_expected_code(append.expected) for append in appends]),
+            BigintArray.of([expected_code(append.expected) for append in appends]),
             IntegerArray.of(counts),
             IntegerArray.of([len(unit.appends) for unit in units]),
             IntegerArray.of_wire(append_of, total),
@@ -179,6 +178,16 @@ def _check_condition(condition: object) -> None:
     check_number("condition.after", condition.after)
 
 
+def payload_array(payload: PayloadType, raw: bytes) -> BinaryArray:
+    """Return one encoded payload as an array of one."""
+    return _PAYLOAD_ARRAYS[payload].of_wire(bytes_part(_payload_prefix(payload) + raw), 1)
+
+
+def _payload_prefix(payload: PayloadType) -> bytes:
+    # jsonb's binary form has a version byte before the text.
+    return b"\1" if payload == "jsonb" else b""
+
+
 def _joined(
     kind: type[BinaryArray], appends: Sequence[EncodedAppend], counts: Sequence[int], total: int, column: int
 ) -> BinaryArray | None:
@@ -189,14 +198,20 @@ def _joined(
     return kind.of_wire(wire, total)
 
 
-def _expected_code(expected: Expected) -> int:
+def expected_code(expected: Expected) -> int:
+    """Return how the SQL functions are told an expected version."""
     if isinstance(expected, int):
         return expected
     return -1 if expected is ANY else -2 if expected is NO_STREAM else -3
 
 
+def _type_part(name: object) -> bytes:
+    # Most events of a program have one of few types.
+    return _known_type_part(name) if type(name) is str else text_part(check_name("event.type", name))
+
+
 @functools.lru_cache(maxsize=4096)
-def _type_part(name: str) -> bytes:
+def _known_type_part(name: str) -> bytes:
     return text_part(check_name("event.type", name))
 
 
