@@ -1,0 +1,136 @@
+"""Pause, resume, rewind, the end of a lease, streams that are born again, consumers that come and go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from headwater.storage.leases import Progress
+from headwater.subscriptions.core import effects, inputs
+from headwater.subscriptions.core.phases import TABLE, Cause, Phase, after
+from headwater.subscriptions.testing.builders import recorded
+
+from .steering import Steering, by
+
+
+@pytest.mark.parity("L31")
+def test_a_paused_subscription_delivers_nothing_and_says_why() -> None:
+    it = Steering(3)
+    it.tell(inputs.Pause("maintenance"))
+    it.handle()
+    it.later(60)
+    assert it.delivered == [[1]]
+    assert (it.phase, it.machine.condition.reason) == ("paused", "maintenance")
+    assert it.machine.checkpoint == 1, "what was in flight is settled and saved"
+    it.tell(inputs.Resume())
+    assert it.delivered == [[1], [2]]
+
+
+@pytest.mark.parity("L31")
+def test_a_rewind_waits_for_what_is_in_flight_and_begins_again_there() -> None:
+    it = Steering(4, batch_size=2)
+    it.handle()
+    it.tell(inputs.Rewind(1))
+    assert it.in_hand == {0: [3, 4]}
+    it.handle()
+    rewind = next(each for each in it.all(effects.Save) if each.rewind)
+    assert rewind.progress.checkpoint == 1
+    assert it.in_hand == {0: [2, 3]}
+
+
+def test_a_rewind_can_also_skip_forward() -> None:
+    it = Steering(10)
+    it.tell(inputs.Rewind(8))
+    it.handle()
+    assert it.delivered[-1] == [9]
+
+
+@pytest.mark.parity("T347", "T350", "L2")
+def test_after_the_lease_is_lost_nothing_more_is_asked_for() -> None:
+    it = Steering(5)
+    asked = len(it.seen)
+    it.tell(inputs.LeaseLost("session ended"))
+    assert it.phase == "finished"
+    it.tell(inputs.Handled(1))
+    it.tell(inputs.HeadSeen(9))
+    it.tell(inputs.Resume())
+    assert [type(effect) for effect in it.seen[asked:]] == [effects.Report]
+    assert it.machine.wake_at is None
+
+
+@pytest.mark.parity("T348", "T349")
+def test_the_next_owner_goes_on_where_the_durable_progress_says() -> None:
+    it = Steering(3, progress=Progress(2, 2))
+    assert it.delivered == [[3]]
+
+
+@pytest.mark.parity("L6")
+def test_a_stream_that_was_deleted_for_good_and_created_again_is_read_from_its_beginning() -> None:
+    it = Steering(0, source="orders-1", progress=Progress(3, 3, stream_id=7), hold=(effects.Read,))
+    read = it.last(effects.Read)
+    it.events = [recorded(50 + n, "orders-1", number=n, version=n) for n in (1, 2, 3, 4)]
+    page = replace(it.page(read.after, read.limit), stream_id=8)
+    it.tell(inputs.PageRead(read.read_id, page))
+    again = it.last(effects.Read)
+    assert again.after == 0
+    it.tell(inputs.PageRead(again.read_id, replace(it.page(0, 10), stream_id=8)))
+    assert it.delivered == [[1]]
+    assert it.saved.stream_id == 8
+
+
+@pytest.mark.parity("T287", "T288")
+def test_a_consumer_that_joins_gets_what_is_waiting_at_once() -> None:
+    it = Steering(3, consumers=1, sieve=by(lambda _: None))
+    it.tell(inputs.Joined(5))
+    assert it.in_hand == {0: [1], 5: [2]}
+
+
+@pytest.mark.parity("T286", "T285")
+def test_what_a_consumer_had_that_left_goes_to_the_others() -> None:
+    it = Steering(4, consumers=2, sieve=by(lambda _: None))
+    it.tell(inputs.Left(0))
+    it.open.pop(1)
+    assert it.in_hand == {1: [2]}
+    it.handle()
+    assert it.in_hand == {1: [1]}
+    assert it.last(effects.Deliver).attempt == 2
+
+
+@pytest.mark.parity("T324", "T376", "T377")
+def test_a_part_of_a_delivery_can_be_acknowledged_before_the_rest() -> None:
+    it = Steering(6, batch_size=3, checkpoint_events=1)
+    it.tell(inputs.Handled(1, frozenset([1])))
+    assert it.saved.checkpoint == 1
+    it.tell(inputs.Handled(1, frozenset([3])))
+    assert it.saved.checkpoint == 1, "2 is not settled"
+    it.tell(inputs.Handled(1, frozenset([3])))
+    assert it.last(effects.Refuse).delivery_id == 1
+    it.tell(inputs.Handled(1, frozenset([2])))
+    assert it.saved.checkpoint == 3
+    assert it.delivered[-1] == [4, 5, 6]
+
+
+def test_an_unlisted_pair_of_the_table_changes_nothing() -> None:
+    for phase in Phase:
+        for cause in Cause:
+            assert after(phase, cause) is TABLE[phase].get(cause, phase)
+    assert after(Phase.PAUSED, Cause.TROUBLE) is Phase.PAUSED
+    assert TABLE[Phase.FINISHED] == {}
+
+
+def test_every_phase_can_be_reached_and_left_except_the_last() -> None:
+    reached = {phase for row in TABLE.values() for phase in row.values()}
+    assert reached == set(Phase) - {Phase.NEW}
+    assert all(TABLE[phase] for phase in Phase if phase is not Phase.FINISHED)
+
+
+def test_trouble_while_paused_does_not_end_the_pause() -> None:
+    it = Steering(1, checkpoint_events=1)
+    it.hold = (effects.Save,)
+    it.handle()
+    it.tell(inputs.Pause("asked to"))
+    it.tell(inputs.SaveFailed("no answer"))
+    assert it.phase == "paused"
+    it.tell(inputs.Resume())
+    assert it.phase == "stuck", "the trouble is still there"

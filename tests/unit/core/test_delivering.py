@@ -1,0 +1,165 @@
+"""What is delivered, to whom, in which order and when."""
+
+from __future__ import annotations
+
+import pytest
+
+from headwater.storage.leases import Progress
+from headwater.storage.model import EventPage
+from headwater.subscriptions.core import effects, inputs
+from headwater.subscriptions.core.sieve import Sieve
+from headwater.subscriptions.testing.builders import recorded
+
+from .steering import Steering, by, streams
+
+
+@pytest.mark.parity("T308", "T321", "T340", "T374")
+def test_one_consumer_gets_everything_in_order_a_batch_at_a_time() -> None:
+    it = Steering(10, batch_size=3)
+    it.handle_all()
+    assert it.delivered == [[1, 2, 3], [4, 5, 6], [7, 8, 9], [10]]
+    assert it.machine.watermark == 10
+
+
+@pytest.mark.parity("T319", "T341", "T344")
+def test_events_that_are_appended_while_catching_up_follow_in_order() -> None:
+    it = Steering(5, batch_size=3, read_size=3)
+    it.handle()
+    it.append(*(recorded(n) for n in range(6, 9)))
+    it.handle_all()
+    assert [number for batch in it.delivered for number in batch] == list(range(1, 9))
+
+
+@pytest.mark.parity("T309", "T322", "T328", "T375")
+def test_delivery_begins_after_the_checkpoint() -> None:
+    it = Steering(5, progress=Progress(3), batch_size=10)
+    assert it.delivered == [[4, 5]]
+
+
+@pytest.mark.parity("T323", "E21")
+def test_a_hint_about_what_was_read_already_leads_to_nothing() -> None:
+    it = Steering(3, batch_size=10)
+    reads = len(it.all(effects.Read))
+    it.tell(inputs.HeadSeen(2))
+    it.tell(inputs.HeadSeen(3))
+    assert len(it.all(effects.Read)) == reads
+
+
+@pytest.mark.parity("T342", "T372", "L13")
+def test_an_invented_head_leads_to_one_look_and_not_to_a_busy_loop() -> None:
+    it = Steering(3, batch_size=10)
+    reads = len(it.all(effects.Read))
+    it.tell(inputs.HeadSeen(1_000_000))
+    assert len(it.all(effects.Read)) == reads + 1
+    assert it.delivered == [[1, 2, 3]]
+
+
+@pytest.mark.parity("T357", "L5")
+def test_without_any_hint_the_poll_finds_new_events() -> None:
+    it = Steering(0)
+    it.append(recorded(1), hint=False)
+    assert it.delivered == []
+    it.later(it.options.poll_interval.total_seconds())
+    assert it.delivered == [[1]]
+
+
+@pytest.mark.parity("T346", "T290")
+def test_the_checkpoint_passes_holes_and_what_the_filter_left_out() -> None:
+    it = Steering([recorded(3), recorded(7)], batch_size=10)
+    it.handle_all()
+    it.later(1)
+    assert it.saved.checkpoint == 7
+    it.tell(inputs.HeadSeen(20))
+    it.events.append(recorded(20))
+    it.tell(inputs.HeadSeen(20))
+    assert it.machine.watermark == 19
+
+
+@pytest.mark.parity("T289", "T313", "T358", "T359", "T360", "T367")
+def test_a_selector_leaves_events_out_and_the_checkpoint_passes_them() -> None:
+    it = Steering(6, batch_size=10, sieve=Sieve(selector=lambda event: event.number % 2))
+    assert it.delivered == [[1, 3, 5]]
+    it.handle_all()
+    it.later(1)
+    assert it.saved.checkpoint == 6
+
+
+@pytest.mark.parity("T282", "T283", "T295")
+def test_events_without_order_go_to_whoever_is_free() -> None:
+    it = Steering(5, consumers=3, sieve=by(lambda _: None))
+    assert it.in_hand == {0: [1], 1: [2], 2: [3]}
+    it.handle(2)
+    assert it.in_hand == {0: [1], 1: [4], 2: [3]}
+    it.handle(4)
+    assert it.in_hand == {0: [1], 1: [5], 2: [3]}
+
+
+@pytest.mark.parity("T284", "T285")
+def test_the_watermark_moves_only_over_what_is_settled_without_a_gap() -> None:
+    it = Steering(3, consumers=3, sieve=by(lambda _: None))
+    it.handle(3)
+    it.handle(2)
+    assert it.machine.watermark == 0
+    it.handle(1)
+    assert it.machine.watermark == 3
+
+
+@pytest.mark.parity("T293", "T354", "T355")
+def test_one_key_keeps_to_one_consumer_while_it_is_in_flight() -> None:
+    it = Steering(streams("a", "a", "a", "a"), consumers=2, batch_size=2)
+    assert it.in_hand == {0: [1, 2]}
+    it.handle()
+    assert it.in_hand == {1: [3, 4]}
+
+
+@pytest.mark.parity("T294", "T353")
+def test_two_keys_are_handled_side_by_side_each_in_order() -> None:
+    it = Steering(streams("a", "b", "a", "b", "a"), consumers=3, batch_size=3)
+    assert it.in_hand == {0: [1, 3, 5], 1: [2, 4]}
+    odd_and_even = by(lambda event: str(event.number % 2))
+    it = Steering(6, consumers=3, sieve=odd_and_even, batch_size=1)
+    assert it.in_hand == {0: [1], 1: [2]}
+
+
+@pytest.mark.parity("T356", "L4")
+def test_a_key_is_never_with_two_consumers_when_there_are_more_keys_than_consumers() -> None:
+    it = Steering(streams("A", "B", "C", "A"), consumers=2, batch_size=3, read_size=3)
+    assert it.in_hand[0] == [1, 2, 3]
+    assert all(4 not in events for events in it.in_hand.values()), "A is in flight with consumer 0"
+    it.handle()
+    assert 4 in next(iter(it.in_hand.values()))
+
+
+@pytest.mark.parity("T340", "T378", "T379")
+def test_no_more_is_read_than_may_be_in_flight() -> None:
+    it = Steering(20, batch_size=5, read_size=5, max_in_flight=5)
+    assert it.machine.unsettled == 5
+    assert it.machine.at_capacity
+    it.handle_all()
+    assert [number for batch in it.delivered for number in batch] == list(range(1, 21))
+    assert not it.machine.at_capacity
+
+
+def test_the_next_page_is_read_while_this_one_is_handled() -> None:
+    it = Steering(20, batch_size=5, read_size=5, max_in_flight=10)
+    assert it.delivered == [[1, 2, 3, 4, 5]]
+    assert it.machine.unsettled == 10
+
+
+@pytest.mark.parity("T364", "T365", "T369", "T370", "T371")
+def test_catching_up_and_live_follow_from_what_was_read() -> None:
+    it = Steering(6, read_size=3, max_in_flight=3, batch_size=3)
+    assert it.machine.catching_up
+    assert (it.machine.watermark, it.machine.in_flight) == (0, 3)
+    it.handle_all()
+    assert not it.machine.catching_up
+    assert (it.machine.watermark, it.machine.in_flight) == (6, 0)
+
+
+@pytest.mark.parity("L13")
+def test_an_empty_page_with_a_higher_head_is_not_read_again_at_once() -> None:
+    it = Steering(0, hold=(effects.Read,))
+    first = it.held.pop()
+    assert isinstance(first, effects.Read)
+    it.tell(inputs.PageRead(first.read_id, EventPage([], 0, 50)))
+    assert it.held == []

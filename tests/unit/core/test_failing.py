@@ -1,0 +1,212 @@
+"""What becomes of events that are not handled."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from headwater.storage.leases import Progress
+from headwater.subscriptions.core import effects, inputs
+from headwater.subscriptions.core.retry import delay
+from headwater.subscriptions.core.sieve import Sieve
+from headwater.subscriptions.options import OnFailure, RetryPolicy
+from headwater.subscriptions.testing.builders import recorded
+
+from .steering import Steering, streams
+
+TWICE = RetryPolicy(attempts=2)
+
+
+def parked(it: Steering) -> list[tuple[int, str, str | None, int]]:
+    return [
+        (each.event.number, each.reason, each.error, each.attempts)
+        for effect in it.all(effects.Park)
+        for each in effect.parked
+    ]
+
+
+@pytest.mark.parity("L29")
+def test_a_failed_event_is_tried_again_after_a_growing_delay() -> None:
+    it = Steering(1, retry=RetryPolicy(attempts=3, first_delay=timedelta(seconds=1), factor=2, jitter=0))
+    it.fail()
+    it.later(0.9)
+    assert len(it.delivered) == 1
+    it.later(0.2)
+    assert [each.attempt for each in it.all(effects.Deliver)] == [1, 2]
+    it.fail()
+    it.later(1.9)
+    assert len(it.delivered) == 2
+    it.later(0.2)
+    assert [each.attempt for each in it.all(effects.Deliver)] == [1, 2, 3]
+
+
+def test_the_delay_is_bounded_and_jittered() -> None:
+    policy = RetryPolicy(first_delay=timedelta(seconds=1), factor=10, max_delay=timedelta(seconds=5), jitter=0.5)
+    assert delay(policy, 1, lambda: 0.0) == 1
+    assert delay(policy, 1000, lambda: 0.0) == 5
+    assert delay(policy, 1000, lambda: 0.999) == pytest.approx(2.5, abs=0.01)
+
+
+def test_while_an_event_is_tried_again_in_order_delivery_waits_and_says_why() -> None:
+    it = Steering(3)
+    it.fail(error="no such customer")
+    assert it.open == {}
+    assert it.phase == "stuck"
+    assert "no such customer" in (it.machine.condition.reason or "")
+    it.later(5)
+    it.handle()
+    assert it.phase == "running"
+
+
+def test_the_last_attempt_of_a_batch_is_made_event_by_event_and_only_the_culprit_is_parked() -> None:
+    it = Steering(streams("a", "b", "c", "d"), batch_size=4, retry=TWICE)
+    it.fail()
+    it.later(1)
+    assert it.delivered[-1] == [1]
+    it.handle()
+    assert it.delivered[-1] == [2]
+    it.fail(error="poison")
+    it.handle_all()
+    assert it.delivered[-2:] == [[3], [4]]
+    assert parked(it) == [(2, "failed", "poison", 2)]
+
+
+def test_later_events_of_a_parked_key_are_parked_behind_it_and_other_keys_go_on() -> None:
+    it = Steering(streams("a", "b", "a", "c", "a"), retry=RetryPolicy(attempts=1))
+    it.fail()
+    it.handle_all()
+    assert [number for batch in it.delivered for number in batch] == [1, 2, 4]
+    assert [(number, reason) for number, reason, _, _ in parked(it)] == [(1, "failed"), (3, "behind"), (5, "behind")]
+    assert it.machine.watermark == 5
+    it.append(recorded(6, "a"), recorded(7, "b"))
+    it.handle_all()
+    assert parked(it)[-1][:2] == (6, "behind")
+    assert it.delivered[-1] == [7]
+
+
+def test_keys_with_parked_events_stay_blocked_under_the_next_owner_until_they_are_freed() -> None:
+    it = Steering(streams("a", "b"), parked_keys=["a"])
+    assert it.delivered == [[2]]
+    assert parked(it)[0][:2] == (1, "behind")
+    it.tell(inputs.KeysFreed(frozenset("a")))
+    it.append(recorded(3, "a"))
+    it.handle_all()
+    assert it.delivered[-1] == [3]
+
+
+def test_a_parked_event_is_not_settled_before_it_is_durably_parked() -> None:
+    it = Steering(1, retry=RetryPolicy(attempts=1), hold=(effects.Park,))
+    it.fail()
+    it.later(1)
+    assert it.machine.watermark == 0
+    it.tell(inputs.ParkFailed(it.held[-1].token, "no answer"))  # type: ignore[union-attr]
+    it.later(5)
+    assert len(it.all(effects.Park)) == 2
+    it.release()
+    assert it.machine.watermark == 1
+
+
+def test_an_event_can_be_skipped_instead() -> None:
+    it = Steering(2, retry=RetryPolicy(attempts=1, then=OnFailure.SKIP))
+    it.fail(error="no use")
+    it.handle_all()
+    assert [(each.event.number, each.error) for each in it.all(effects.Skipped)] == [(1, "no use")]
+    assert it.machine.watermark == 2
+
+
+def test_a_stop_keeps_the_event_and_the_reason_until_it_is_resumed() -> None:
+    it = Steering(2, retry=RetryPolicy(attempts=1, then=OnFailure.STOP))
+    it.fail(error="stop here")
+    assert it.phase == "failed"
+    assert "stop here" in (it.machine.condition.reason or "")
+    it.later(60)
+    assert it.machine.watermark == 0
+    it.tell(inputs.Resume())
+    assert it.phase == "running"
+    it.handle_all()
+    assert it.delivered == [[1], [1], [2]]
+
+
+def test_an_error_that_no_retry_can_mend_ends_the_attempts_at_once() -> None:
+    it = Steering(1, retry=RetryPolicy(attempts=5))
+    it.fail(mendable=False)
+    assert parked(it)[0][0] == 1
+
+
+@pytest.mark.parity("L7", "L11")
+def test_a_selector_that_raises_is_a_failure_of_that_event_alone() -> None:
+    def selector(event: object) -> bool:
+        if getattr(event, "number", 0) == 2:
+            raise ValueError("cannot say")
+        return True
+
+    it = Steering(streams("a", "b", "c"), sieve=Sieve(selector=selector), batch_size=10)
+    assert it.delivered == [[1, 3]]
+    assert parked(it) == [(2, "failed", "ValueError: cannot say", 1)]
+
+
+@pytest.mark.parity("L7")
+def test_a_read_error_is_retried_for_ever_and_seen_from_outside() -> None:
+    it = Steering(1, hold=(effects.Read,))
+    for _ in range(20):
+        read = it.held.pop()
+        assert isinstance(read, effects.Read)
+        it.tell(inputs.ReadFailed(read.read_id, "connection refused"))
+        assert it.phase == "stuck"
+        assert "connection refused" in (it.machine.condition.reason or "")
+        it.later(6)
+    it.release()
+    assert it.phase == "running"
+    assert it.delivered == [[1]]
+
+
+@pytest.mark.parity("L3", "E18")
+def test_a_failed_save_is_seen_from_outside_and_tried_again() -> None:
+    it = Steering(1, checkpoint_events=1, progress=Progress(0))
+    it.hold = (effects.Save,)
+    it.handle()
+    it.tell(inputs.SaveFailed("disk full"))
+    assert it.phase == "stuck"
+    assert it.machine.checkpoint == 0
+    it.hold = ()
+    it.later(6)
+    assert it.machine.checkpoint == 1
+    assert it.phase == "running"
+
+
+def test_the_breaker_pauses_when_every_event_fails() -> None:
+    it = Steering(50, retry=RetryPolicy(attempts=1, then=OnFailure.SKIP), breaker=3)
+    for _ in range(3):
+        it.fail()
+    assert it.phase == "paused"
+    assert "breaker" in (it.machine.condition.reason or "")
+    assert it.machine.watermark == 3
+    it.tell(inputs.Resume())
+    it.handle()
+    it.fail()
+    it.fail()
+    assert it.phase == "running", "a success in between starts the count again"
+
+
+@pytest.mark.parity("T285", "T286", "L37")
+def test_what_a_lost_consumer_had_is_delivered_again_to_another_in_order() -> None:
+    it = Steering(streams("a", "a", "b"), consumers=2)
+    it.fail(1, lost=True)
+    assert it.in_hand == {1: [3]}
+    it.handle()
+    it.later(0.5)
+    assert it.in_hand == {1: [1]}, "consumer 0 rests, and event 2 waits for event 1"
+
+
+@pytest.mark.parity("T343", "E8", "L18")
+def test_a_late_answer_to_an_earlier_attempt_changes_nothing() -> None:
+    it = Steering(1)
+    first = it.last(effects.Deliver).delivery_id
+    it.fail()
+    it.later(1)
+    it.tell(inputs.Handled(first))
+    assert it.last(effects.Refuse).delivery_id == first
+    assert it.machine.watermark == 0
+    it.tell(inputs.Handled(999))
+    assert it.machine.watermark == 0
