@@ -17,16 +17,16 @@ from examples.flights.events import in_order
 from examples.flights.expected import Expected, expect
 from examples.flights.feed import feed
 from examples.flights.flight import parse
-from examples.flights.observe import Observer, open_store
+from examples.flights.observe import Observer
 from examples.flights.options import Options
-from examples.flights.readmodels import app
+from examples.flights.readmodels import STORE_SCHEMA, app
 from examples.flights.report import Report
 from examples.flights.servers import Servers
 from examples.flights.source import rows
 from examples.flights.timeline import Timeline
 from examples.flights.view import View, clock
 from examples.flights.watch import Watch
-from headwater import EventStore
+from headwater import EventStore, connect
 from headwater.cluster.local import LocalCluster
 
 AHEAD: Final = 20_000
@@ -66,9 +66,9 @@ class Demo:
         async with AsyncExitStack() as stack:
             with self._stopwatch.time("start"):
                 expecting = asyncio.create_task(asyncio.to_thread(self._expect))
+                store = await stack.enter_async_context(connect(schema=STORE_SCHEMA, migrate=True))
                 cluster = await stack.enter_async_context(LocalCluster(self._options.nodes))
                 client = await cluster.deploy(app)
-                store = await stack.enter_async_context(open_store(self._servers))
                 expected = await expecting
                 observer = Observer(client, store)
                 await self._until_shared_out(observer)

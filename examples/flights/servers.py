@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
+from redis import Redis
+from redis.exceptions import RedisError
 
 from examples.flights.options import Options
 from examples.flights.statements import SQL, TABLES
@@ -39,13 +41,24 @@ def servers(options: Options) -> Iterator[Servers]:
         if database_url is None:
             folder = options.out / "data" if options.keep else None
             database_url = stack.enter_context(EmbeddedPostgres(folder)).url
+        if redis_url is None:
+            redis_url = stack.enter_context(EmbeddedRedis()).url
+        else:
+            _try_redis(redis_url)
         version = _make_tables(database_url)
         if options.database_url is not None and not options.keep:
             stack.callback(_drop_everything, database_url)
-        if redis_url is None:
-            redis_url = stack.enter_context(EmbeddedRedis()).url
         kind = "embedded" if options.database_url is None else "given"
         yield Servers(database_url, redis_url, f"{kind} PostgreSQL {version}")
+
+
+def _try_redis(redis_url: str) -> None:
+    """Ask whether anybody is there. Headwater would do without, but who names a server wants that one."""
+    try:
+        with Redis.from_url(redis_url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=CONNECT_SECONDS) as redis:
+            redis.ping()
+    except (RedisError, ValueError) as error:
+        raise ConfigurationError(f"the Redis cannot be used: {error}") from error
 
 
 def _make_tables(database_url: str) -> str:
