@@ -266,9 +266,15 @@ class Child:
         if libc:
             # What the command leaves behind becomes a child of this process, which can then end it.
             libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        end_with_parent = (lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)) if libc else None
+
+        def prepare() -> None:
+            # A shell's background job is born deaf to Ctrl-C; what it is passed on here is meant.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if libc:
+                libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
         self.process = subprocess.Popen(
-            command, env=environment(), start_new_session=True, preexec_fn=end_with_parent, **options
+            command, env=environment(), start_new_session=True, preexec_fn=prepare, **options
         )
         for number in self.SIGNALS:
             signal.signal(number, self.pass_on)

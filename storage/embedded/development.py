@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,7 +13,6 @@ from typing import Final
 
 from headwater.storage.embedded.postgres import EmbeddedPostgres
 from headwater.storage.embedded.redis import EmbeddedRedis
-from headwater.storage.embedded.server import EmbeddedServer
 from headwater.storage.errors import ConfigurationError
 
 FOLDER: Final = ".headwater"
@@ -38,23 +39,31 @@ def serve(
     redis_port: int = REDIS_PORT,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Run a developer's servers, say where they are, and return when interrupted (Ctrl-C).
+    """Run a developer's servers, say where they are, and return when interrupted (Ctrl-C). For the main thread only.
 
     Raises ConfigurationError when one cannot start (port in use, data of another PostgreSQL version, folder not
     writable or in use), or ends by itself.
     """
-    # Interrupted while starting or while serving: either way the servers are stopped when this is left.
-    with contextlib.suppress(KeyboardInterrupt), development_servers(folder, postgres_port, redis_port) as servers:
+    with _interrupts() as interrupted, development_servers(folder, postgres_port, redis_port) as servers:
         postgres, redis = servers
         say(f"HEADWATER_DATABASE_URL={postgres.url}")
         say(f"HEADWATER_REDIS_URL={redis.url}")
         say(f"The data is in {Path(folder).absolute()}. Stop with Ctrl-C.")
-        while True:
-            for server in (postgres, redis):
-                _complain_when_ended(server)
+        while not interrupted.wait(0.5):
+            for server in servers:
+                if not server.running:
+                    raise ConfigurationError(f"{server.name} has ended by itself{server.log_tail()}")
 
 
-def _complain_when_ended(server: EmbeddedServer) -> None:
-    status = server.wait(0.5)
-    if status is not None:
-        raise ConfigurationError(f"{server.name} ended with status {status}{server.log_tail()}")
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and polite termination into an event, so that neither tears a start or a stop apart."""
+    interrupted = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda *_: interrupted.set())
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

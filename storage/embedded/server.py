@@ -72,10 +72,6 @@ class EmbeddedServer(ABC):
         """Whether the server was started, and has neither been stopped nor ended by itself."""
         return self._process is not None and self._process.exit_status is None
 
-    def wait(self, seconds: float) -> int | None:
-        """Wait for the server to end by itself; returns its exit status, None when time was up."""
-        return None if self._process is None else self._process.wait(seconds)
-
     def log_tail(self) -> str:
         """Return the end of the server's log, as the continuation of an error message."""
         return "" if self._process is None else self._process.log_tail()

@@ -18,8 +18,9 @@ from tests.plugins.processes import is_listening, is_running, processes
 from tests.plugins.waiting import wait_until
 
 PROGRAM = """
-import sys
+import signal, sys
 from headwater.storage.embedded import EmbeddedPostgres, EmbeddedRedis
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background may have left it ignored
 postgres, redis = EmbeddedPostgres(durable=False).start(), EmbeddedRedis().start()
 print(postgres.pid, redis.pid, postgres.port, redis.port, flush=True)
 sys.stdin.read()
