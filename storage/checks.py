@@ -7,11 +7,24 @@ from __future__ import annotations
 
 import functools
 import uuid
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, cast, get_args
 
-from headwater.storage.errors import InvalidArgument, ReservedStream
-from headwater.storage.model import ALL, MAX_BIGINT, MAX_NAME_BYTES, Expected, ExpectedVersion, Filter
+from headwater.storage.errors import DuplicateEvent, InvalidArgument, ReservedStream
+from headwater.storage.model import (
+    ALL,
+    MAX_BIGINT,
+    MAX_NAME_BYTES,
+    Expected,
+    ExpectedVersion,
+    Filter,
+    RecordedEvent,
+    Snapshot,
+)
+from headwater.storage.store import StreamSort
+
+MAX_PAGE: Final = 2**31 - 1
 
 
 def check_name(argument: str, name: object) -> str:
@@ -75,11 +88,20 @@ def check_time(argument: str, value: object) -> datetime:
         raise InvalidArgument(argument, f"must be a datetime, not {type(value).__name__}")
     try:
         offset = value.utcoffset()
+        value.astimezone(UTC)
     except Exception as error:
         raise InvalidArgument(argument, f"has a time zone that does not work: {error}") from error
     if offset is None:
         raise InvalidArgument(argument, "must have a time zone, such as datetime.UTC")
     return value
+
+
+def check_created_at(argument: str, value: object) -> datetime:
+    """Return a time that can be stored and read back in every time zone. Raises InvalidArgument."""
+    time = check_time(argument, value)
+    if not 2 <= time.year <= 9998:
+        raise InvalidArgument(argument, "must lie in the years 2 to 9998")
+    return time
 
 
 def check_filter(where: Any) -> Filter:
@@ -98,3 +120,60 @@ def check_filter(where: Any) -> Filter:
         if getattr(where, field) is not None:
             check_time(f"where.{field}", getattr(where, field))
     return where
+
+
+def check_link_ids(stream: str, events: object) -> list[uuid.UUID]:
+    """Return the ids of the events to be linked. Raises InvalidArgument, DuplicateEvent for one named twice."""
+    if isinstance(events, str | RecordedEvent) or not isinstance(events, Sequence):
+        raise InvalidArgument("events", f"must be a list of events or ids, not {type(events).__name__}")
+    if not events:
+        raise InvalidArgument("events", "must not be empty")
+    ids = [event.id if isinstance(event, RecordedEvent) else check_uuid("events", event) for event in events]
+    seen: set[uuid.UUID] = set()
+    for id in ids:
+        if id in seen:
+            raise DuplicateEvent(stream, id)
+        seen.add(id)
+    return ids
+
+
+def check_flag(argument: str, value: object) -> bool:
+    """Return a truth value. Raises InvalidArgument."""
+    if not isinstance(value, bool):
+        raise InvalidArgument(argument, f"must be True or False, not {type(value).__name__}")
+    return value
+
+
+def check_search(value: object) -> str:
+    """Return a part of a name to search for; None and the empty text find everything. Raises InvalidArgument."""
+    return "" if value is None or value == "" else check_name("search", value)
+
+
+def check_sort(value: object) -> StreamSort:
+    """Return a column to sort streams by. Raises InvalidArgument."""
+    if not isinstance(value, str) or value not in get_args(StreamSort):
+        raise InvalidArgument("sort", f"must be one of {', '.join(get_args(StreamSort))}")
+    return cast("StreamSort", value)
+
+
+def check_listing_page(page: object, page_size: object) -> tuple[int, int]:
+    """Return the page's number and size, whose product can still be counted. Raises InvalidArgument."""
+    return check_number("page", page, 1, MAX_PAGE), check_number("page_size", page_size, 1, MAX_PAGE)
+
+
+def check_snapshot(snapshot: object) -> Snapshot:
+    """Return a snapshot whose every part but the payload can be saved. Raises InvalidArgument."""
+    if not isinstance(snapshot, Snapshot):
+        raise InvalidArgument("snapshot", f"must be a Snapshot, not {type(snapshot).__name__}")
+    check_name("snapshot.source", snapshot.source)
+    check_number("snapshot.version", snapshot.version)
+    check_name("snapshot.type", snapshot.type)
+    if snapshot.created_at is not None:
+        check_created_at("snapshot.created_at", snapshot.created_at)
+    return snapshot
+
+
+def check_callable(argument: str, value: object) -> None:
+    """Refuse what is neither None nor a function. Raises InvalidArgument."""
+    if value is not None and not callable(value):
+        raise InvalidArgument(argument, f"must be a function, not {type(value).__name__}")

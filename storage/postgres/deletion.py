@@ -9,8 +9,9 @@ from typing import Any
 
 from headwater.storage.errors import StreamDeleted, StreamNotFound
 from headwater.storage.model import Expected
-from headwater.storage.postgres.appending import expected_code, wrong_version
+from headwater.storage.postgres.appending import wrong_version
 from headwater.storage.postgres.connect import Connection, row_cursor
+from headwater.storage.postgres.encoding import expected_code
 from headwater.storage.postgres.statements import Statements
 
 _WRONG_VERSION, _DELETED, _MISSING = 1, 2, 3

@@ -13,12 +13,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from headwater.storage.checks import (
+    check_created_at,
     check_expected,
     check_filter,
     check_name,
     check_number,
     check_target,
-    check_time,
     check_uuid,
 )
 from headwater.storage.codec import Codec
@@ -91,7 +91,7 @@ class Encoder:
         Raises InvalidArgument, ReservedStream, EncodingFailed, DuplicateEvent (an id twice within the call).
         """
         if created_at is not None:
-            check_time("created_at", created_at)
+            check_created_at("created_at", created_at)
         if condition is not None:
             _check_condition(condition)
         encoded = [self._append(append.stream, append.events, append.expected_version) for append in appends]

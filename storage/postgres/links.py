@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from headwater.storage.errors import DuplicateEvent, EventNotFound, StreamDeleted
 from headwater.storage.model import Expected
-from headwater.storage.postgres.appending import expected_code, wrong_version
+from headwater.storage.postgres.appending import wrong_version
 from headwater.storage.postgres.arrays import UuidArray, uuid_part
 from headwater.storage.postgres.connect import Connection, row_cursor
+from headwater.storage.postgres.encoding import expected_code
 from headwater.storage.postgres.statements import Statements
 
 _WRONG_VERSION, _DELETED, _NOT_STORED = 1, 2, 3

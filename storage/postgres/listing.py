@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from headwater.storage.errors import StreamDeleted, StreamNotFound
-from headwater.storage.model import ALL, StreamInfo, StreamPage
+from headwater.storage.model import ALL, StreamInfo, StreamPage, StreamStatus
 from headwater.storage.postgres.connect import Connection, row_cursor
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.store import StreamSort
@@ -60,7 +60,7 @@ def stream_page(entries: list[StreamInfo], page: int, page_size: int, total: int
 
 
 def _info(row: _Row) -> StreamInfo:
-    status = "active" if row.deleted_at is None else "deleted"
+    status: StreamStatus = "active" if row.deleted_at is None else "deleted"
     return StreamInfo(
         row.name, row.stream_id, row.version, status, row.created_at, row.deleted_at, row.truncated_before
     )

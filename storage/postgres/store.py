@@ -31,16 +31,18 @@ from headwater.storage.model import (
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import appending, reading, schema
 from headwater.storage.postgres.announce import Announcer
+from headwater.storage.postgres.calls import StreamCalls
 from headwater.storage.postgres.connect import Connection, Pool, make_pool
 from headwater.storage.postgres.encoding import Encoder, Unit
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.group import GroupCommit
 from headwater.storage.postgres.statements import Statements
+from headwater.storage.transient import Wakeups
 
 MIN_NUMBER = -MAX_BIGINT - 1
 
 
-class PostgresEventStore:
+class PostgresEventStore(StreamCalls):
     """An :class:`~headwater.storage.store.EventStore` on PostgreSQL. Make it with :meth:`open`."""
 
     def __init__(
@@ -48,6 +50,7 @@ class PostgresEventStore:
     ) -> None:
         self.options = options
         self.sql = sql
+        self.wakeups = Wakeups()
         self._pool = pool
         self._codec = codec
         self._encoder = Encoder(sql.payload, codec)
@@ -159,8 +162,9 @@ class PostgresEventStore:
         raise outcome
 
     async def _send(self, units: Sequence[Unit]) -> list[appending.Outcome]:
-        async with asyncio.timeout(self.options.timeout), self._pool.connection() as conn:
+        async with self._pool.connection() as conn, asyncio.timeout(self.options.timeout):
             outcomes = await appending.write(conn, self.sql, self._encoder, units)
+        self.wakeups.moved()
         if self._announcer is not None:
             self._announcer.head_moved(
                 max((out[-1].last_position for out in outcomes if isinstance(out, list)), default=0)
