@@ -34,7 +34,7 @@ async def check(database_url: str, folder: Path, expected: Expected) -> list[Com
         ),
         compare_figures(
             "airports",
-            "at least once, repeats noticed by the handler",
+            "at least once",
             expected.airports,
             {airport: _figures(AIRPORT_FIGURES, rest) for airport, *rest in airports},
             turned_away=turned_away,

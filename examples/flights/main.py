@@ -59,7 +59,7 @@ def run(options: Options) -> Report:
     view = choose_view(out=sys.stderr if options.json else sys.stdout)
     stopwatch = Stopwatch()
     with stopwatch.time("total"):
-        view.say(f"Starting PostgreSQL, Valkey and {options.nodes} Ray nodes on this machine ...")
+        view.say("Starting PostgreSQL and Valkey ...")
         with servers(options) as up:
             tell_nodes(up)
             report = asyncio.run(Demo(options, up, view, stopwatch).run())
@@ -83,7 +83,5 @@ def show(options: Options, report: Report) -> int:
     if options.json:
         print(written)
     else:
-        console = Console(highlight=False)
-        console.print(report.as_words())
-        console.print(f"{report.seconds['total']:.0f} s in all; report.json and timeline.png are in {options.out}")
+        Console(highlight=False).print(report.as_words(), soft_wrap=True)
     return 1 if report.problems else 0

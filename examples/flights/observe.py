@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from examples.flights.timeline import SubscriptionSample
 from headwater import EventStore
 from headwater.cluster.client import Client
@@ -10,17 +12,19 @@ from headwater.cluster.client import Client
 class Observer:
     """Looks at the store's head and at every subscription."""
 
-    def __init__(self, client: Client, store: EventStore) -> None:
+    def __init__(self, client: Client, store: EventStore, names: Sequence[str]) -> None:
+        """``names`` are the subscriptions to look at, in the order in which to show them."""
         self._client = client
         self._store = store
+        self._names = names
 
     async def look(self) -> tuple[int, dict[str, SubscriptionSample]]:
         """Return the head and the subscriptions by name."""
-        partitions = await self._client.partitions()
+        found = {there.subscription: there for there in await self._client.partitions()}
         # The head last: no subscription is seen ahead of it.
         head = await self._store.head()
         return head, {
-            there.subscription: SubscriptionSample(
+            name: SubscriptionSample(
                 position=there.checkpoint,
                 phase=there.phase,
                 node=there.node,
@@ -28,11 +32,12 @@ class Observer:
                 delivered=there.delivered,
                 redelivered=there.redelivered,
             )
-            for there in partitions
+            for name in self._names
+            if (there := found.get(name)) is not None
         }
 
-    async def settled(self, subscriptions: int, *, standbys: bool) -> bool:
-        """Whether so many subscriptions have an owner, and a standby."""
+    async def settled(self, *, standbys: bool) -> bool:
+        """Whether every subscription has an owner, and a standby."""
         partitions = await self._client.partitions()
         ready = [there for there in partitions if there.node and (there.standby or not standbys)]
-        return len(ready) == subscriptions
+        return len(ready) == len(self._names)

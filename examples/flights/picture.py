@@ -38,6 +38,7 @@ def draw(timeline: Timeline, title: str, path: Path) -> None:
         bottom.plot(times, [sample.lag(name) for sample in samples], color=color, linewidth=1.6)
     top.set_ylabel("events a second,\nappended and worked through")
     bottom.set_ylabel("lag: events behind the head")
+    bottom.set_xlim(left=0)
     bottom.set_xlabel("seconds since the first event")
     for axes in (top, bottom):
         _plain(axes)

@@ -106,21 +106,30 @@ class Report:
         if self.problems:
             parts += [Text(f"WRONG: {problem}", style="bold red") for problem in self.problems]
         else:
-            parts.append(Text(self._verdict(), style="bold green"))
+            parts += [Text(line, style="bold green") for line in self._verdict()]
+        parts += [Text(), *map(Text, self._end())]
         return Group(*parts)
+
+    def _end(self) -> list[str]:
+        out = self.options.out
+        end = [f"{self.seconds['total']:.0f} s in all. Picture: {out / 'timeline.png'}  Report: {out / 'report.json'}"]
+        if self.options.keep:
+            kept = out / "data" if self.options.database_url is None else "the schemas flights and flights_store"
+            end.append(f"The data is kept in {kept}.")
+        return end
 
     def _story(self) -> list[str]:
         fed = self.seconds["feed"]
         total = sum(self.events.values())
         types = ", ".join(f"{count:,} {type.removeprefix('Flight').lower()}" for type, count in self.events.items())
         story = [
-            f"{self.options.flights:,} flights became {total:,} events ({types}),",
-            f"appended in the order in which they happened, in {fed:.0f} s: {total / fed:,.0f} a second.",
+            f"{self.options.flights:,} flights became {total:,} events, appended in the order in which they happened,",
+            f"in {fed:.0f} s: {total / fed:,.0f} a second ({types}).",
         ]
         kill = self.timeline.kill
         if kill is not None:
             story.append(
-                f"At {clock(kill.at)} {kill.node} was killed with SIGKILL; it owned {_list(sorted(kill.owned))}."
+                f"At {clock(kill.at)} {kill.node} was killed with SIGKILL. It owned {_list(sorted(kill.owned))}."
             )
             last = self.timeline.last
             for name, seconds in self.timeline.takeovers.items():
@@ -134,7 +143,7 @@ class Report:
         table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
         for title in ("subscription", "delivery"):
             table.add_column(title)
-        for title in ("delivered", "again", "compared", "lost", "repeated"):
+        for title in ("delivered", "of these again", "compared", "lost", "repeated"):
             table.add_column(title, justify="right")
         last = self.timeline.last
         for comparison in self.comparisons:
@@ -142,7 +151,7 @@ class Report:
             table.add_row(
                 comparison.read_model,
                 comparison.promise,
-                f"{there.delivered:,}" if there else "",
+                f"{there.delivered + there.redelivered:,}" if there else "",
                 f"{there.redelivered:,}" if there else "",
                 f"{comparison.compared:,}",
                 Text(f"{comparison.lost:,}", style="bold red" if comparison.lost else ""),
@@ -150,11 +159,14 @@ class Report:
             )
         return table
 
-    def _verdict(self) -> str:
+    def _verdict(self) -> list[str]:
         figures = sum(comparison.compared for comparison in self.comparisons)
-        allowed = sum(c.repeated for c in self.comparisons if c.repeats_allowed)
-        verdict = f"All {figures:,} figures equal those computed straight from the flights: 0 lost, 0 repeated"
-        return f"{verdict}, {allowed:,} alerts sent twice, as at-least-once allows." if allowed else f"{verdict}."
+        verdict = [f"All {figures:,} figures equal those computed straight from the flights: 0 lost, 0 repeated."]
+        if sent_twice := sum(c.repeated for c in self.comparisons if c.repeats_allowed):
+            verdict.append(f"Alerts that went out again, as at-least-once delivery allows: {sent_twice:,}.")
+        if turned_away := sum(c.turned_away for c in self.comparisons):
+            verdict.append(f"Events that a handler was given again, and did not count again: {turned_away:,}.")
+        return verdict
 
 
 def machine() -> dict[str, Any]:

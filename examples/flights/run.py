@@ -64,13 +64,16 @@ class Demo:
     async def run(self) -> Report:
         """Run everything, and take the nodes down again. Raises Stuck."""
         async with AsyncExitStack() as stack:
+            self._view.say(
+                f"{self._servers.description} and Valkey are up; starting {self._options.nodes} Ray nodes ..."
+            )
             with self._stopwatch.time("start"):
                 expecting = asyncio.create_task(asyncio.to_thread(self._expect))
                 store = await stack.enter_async_context(connect(schema=STORE_SCHEMA, migrate=True))
                 cluster = await stack.enter_async_context(LocalCluster(self._options.nodes))
                 client = await cluster.deploy(app)
                 expected = await expecting
-                observer = Observer(client, store)
+                observer = Observer(client, store, [registration.name for registration in app.registrations])
                 await self._until_shared_out(observer)
             timeline = Timeline(expected.total_events)
             self._view.say(
@@ -97,7 +100,7 @@ class Demo:
     async def _until_shared_out(self, observer: Observer) -> None:
         """Wait until every subscription has an owner, and a standby when there is a node for it."""
         async with asyncio.timeout(SETTLE_SECONDS):
-            while not await observer.settled(len(app.registrations), standbys=self._options.nodes > 1):  # noqa: ASYNC110
+            while not await observer.settled(standbys=self._options.nodes > 1):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
     async def _feed_and_watch(self, cluster: LocalCluster, store: EventStore, watch: Watch, timeline: Timeline) -> None:
@@ -131,10 +134,9 @@ class Demo:
             self._view.show(timeline, cluster.nodes)
 
     async def _kill_half_way(self, cluster: LocalCluster, watch: Watch, timeline: Timeline) -> None:
-        """Kill the node that owns most when half of the events are stored."""
+        """Kill the node that owns most of the work when half of the events are stored."""
         sample = await watch.until(lambda sample: sample.head >= timeline.total / 2)
-        owners = [there.node for there in sample.subscriptions.values()]
-        busiest = max(cluster.nodes, key=owners.count)
+        busiest = max(cluster.nodes, key=sample.work_of)
         kill = watch.killed(busiest)
         await cluster.kill_node(busiest)
         self._view.say(f"{clock(kill.at)}  {busiest} killed with SIGKILL; it owned {', '.join(kill.owned)}")

@@ -38,14 +38,14 @@ def servers(options: Options) -> Iterator[Servers]:
     """
     with contextlib.ExitStack() as stack:
         database_url, redis_url = options.database_url, options.redis_url
+        folder = options.out / "data" if options.keep and database_url is None else None
         if database_url is None:
-            folder = options.out / "data" if options.keep else None
             database_url = stack.enter_context(EmbeddedPostgres(folder)).url
         if redis_url is None:
             redis_url = stack.enter_context(EmbeddedRedis()).url
         else:
             _try_redis(redis_url)
-        version = _make_tables(database_url)
+        version = _make_tables(database_url, f"remove {folder}" if folder else "drop them, or name another database")
         if options.database_url is not None and not options.keep:
             stack.callback(_drop_everything, database_url)
         kind = "embedded" if options.database_url is None else "given"
@@ -61,16 +61,14 @@ def _try_redis(redis_url: str) -> None:
         raise ConfigurationError(f"the Redis cannot be used: {error}") from error
 
 
-def _make_tables(database_url: str) -> str:
+def _make_tables(database_url: str, remedy: str) -> str:
     """Make the read models' tables; returns the server's version."""
     try:
         with psycopg.connect(database_url, connect_timeout=CONNECT_SECONDS) as conn:
             there = [name for (name,) in conn.execute(SQL["schemas_there"])]
             if there:
                 names = " and ".join(there)
-                raise ConfigurationError(
-                    f"the database holds an earlier run (schema {names}): drop it, or name another"
-                )
+                raise ConfigurationError(f"the database holds an earlier run (schema {names}): {remedy}")
             conn.execute(TABLES)
             return conn.info.parameter_status("server_version") or "of unknown version"
     except psycopg.Error as error:

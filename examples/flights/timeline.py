@@ -37,6 +37,10 @@ class Sample:
         """The position of the subscription that is behind most."""
         return min(there.position for there in self.subscriptions.values())
 
+    def work_of(self, node: str) -> int:
+        """How many events the subscriptions that a node owns have handled."""
+        return sum(there.delivered for there in self.subscriptions.values() if there.node == node)
+
     def lag(self, name: str) -> int:
         """How many events a subscription is behind the head."""
         return max(0, self.head - self.subscriptions[name].position)
