@@ -45,7 +45,7 @@ def connect(address: str) -> None:
 
 def disconnect() -> None:
     """Leave the Ray cluster; detached actors stay."""
-    ray.shutdown()
+    ray.shutdown()  # type: ignore[no-untyped-call]
 
 
 # The actors
@@ -54,7 +54,7 @@ def disconnect() -> None:
 class _HostActor:
     """One host on one node. Detached: it outlives the supervisor that started it."""
 
-    async def __init__(self, options: ClusterOptions, node: NodeFacts) -> None:
+    async def __init__(self, options: ClusterOptions, node: NodeFacts) -> None:  # type: ignore[misc]  # Ray awaits it
         _import_from(options)
         self._running = asyncio.create_task(self._run(options, node), name="headwater-host")
 
@@ -62,16 +62,18 @@ class _HostActor:
         make_consumer = functools.partial(ActorConsumer, options, ray.get_runtime_context().get_node_id())
         async with wiring.open_host(options, node.name, node.resources, make_consumer) as host:
             await host.run()
+        # It was drained: this node gets no other host until it is started again.
+        await asyncio.Event().wait()
 
     async def ended(self) -> None:
-        """Return when the host has ended; whoever waits here learns of its death, too."""
+        """Raise when the host has ended by an error; whoever waits here learns of its death, too."""
         await asyncio.shield(self._running)
 
 
 class _HandlerActor:
     """One consumer: a handler in a process of its own."""
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]
         self, options: ClusterOptions, handler: str, subscription: SubscriptionOptions, index: int
     ) -> None:
         _import_from(options)
@@ -91,7 +93,7 @@ class _HandlerActor:
 class _SupervisorActor:
     """The supervisor of this Ray cluster; Ray starts it again wherever there is room."""
 
-    async def __init__(self, options: ClusterOptions) -> None:
+    async def __init__(self, options: ClusterOptions) -> None:  # type: ignore[misc]
         self._running = asyncio.create_task(self._run(options), name="headwater-supervisor")
 
     async def _run(self, options: ClusterOptions) -> None:
@@ -164,9 +166,12 @@ class RayNodes:
                 return False
             self._watches[node.node_id] = watch
         ended, _ = ray.wait([watch], timeout=0)
-        if ended:
-            del self._watches[node.node_id]
-        return not ended
+        if not ended:
+            return True
+        del self._watches[node.node_id]
+        with contextlib.suppress(ValueError):  # an actor whose host has ended still has the name
+            ray.kill(ray.get_actor(self._name(node), NAMESPACE))
+        return False
 
     async def start_host(self, node: NodeFacts) -> None:
         """Start a host actor on exactly that node."""

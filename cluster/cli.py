@@ -7,6 +7,7 @@ standard error and exit status 2.
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
@@ -25,6 +26,9 @@ from headwater.subscriptions.app import App
 from headwater.subscriptions.imports import resolve
 
 T = TypeVar("T")
+
+DETAILS = ("since", "checkpoint", "delivered", "redelivered", "epoch")
+"""What a person sees of a partition only by ``--json``."""
 
 cli = typer.Typer(
     help="Headwater: an event store on Postgres, and subscriptions that run on a cluster.",
@@ -98,7 +102,7 @@ def run(
     sys.path[:0] = [folder for folder in import_folders() if folder not in sys.path]
     found = None if app is None else _app(app)
     store = _store(database_url, schema, redis_url) if found is None or database_url else found.store_options
-    options = ClusterOptions(store=store, import_from=import_folders())
+    options = ClusterOptions.read(store)
     if address is not None:
         asyncio.run(running.on_ray(found, options, address))
     elif nodes:
@@ -148,7 +152,8 @@ def migrate(
         pending = [m for m in asyncio.run(schemas.status(options)) if m.applied_at is None]
         show.rows(pending, json=json, empty="Nothing is pending.")
     else:
-        show.rows(asyncio.run(schemas.migrate(options)) or [], json=json, empty="Nothing was pending.")
+        applied = asyncio.run(schemas.migrate(options))
+        show.rows(applied or [], json=json, empty="Nothing was pending.")
 
 
 @cli.command()
@@ -179,7 +184,7 @@ def status(database_url: DatabaseUrl = None, schema: Schema = None, json: Json =
 def subscriptions(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
     """List the partitions of all subscriptions: what each does, where, how far behind, and why."""
     rows = _ask(database_url, schema, lambda client: client.partitions())
-    show.rows(rows, json=json, empty="No subscription is registered.", leave_out=("lock_id", "handler", "epoch"))
+    show.rows(rows, json=json, empty="No subscription is registered.", leave_out=DETAILS)
 
 
 @cli.command()
@@ -251,8 +256,10 @@ def rewind(
     """Deliver again from a number or a time on; or skip forward to it."""
     target = _number_or_time(to)
     if isinstance(target, datetime):
-        target = _ask(database_url, schema, lambda client: client.position_at(target))
-    _command(database_url, schema, subscription, "rewind", {"to": target}, partition, json=json, dry_run=dry_run)
+        number = _ask(database_url, schema, functools.partial(Client.position_at, when=target))
+    else:
+        number = target
+    _command(database_url, schema, subscription, "rewind", {"to": number}, partition, json=json, dry_run=dry_run)
 
 
 @cli.command()

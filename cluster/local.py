@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from headwater.cluster import launcher, processes
 from headwater.cluster.client import Client
-from headwater.cluster.options import ClusterOptions, import_folders
+from headwater.cluster.options import ClusterOptions
 from headwater.storage.errors import ConfigurationError, InvalidArgument
 from headwater.subscriptions.app import App
 
@@ -83,7 +83,7 @@ class LocalCluster:
         if options is None:
             if app is None:
                 raise InvalidArgument("options", "without an app they must say where the store is")
-            options = ClusterOptions(store=app.store_options, import_from=import_folders())
+            options = ClusterOptions.read(app.store_options)
         if self._client is None:
             self._client = await Client.open(options)
         if app is not None:

@@ -6,24 +6,29 @@ Values only, picklable: they travel to every node.
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+from headwater.storage.errors import ConfigurationError
 from headwater.storage.options import StoreOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOptions:
-    """Where the store is, and how the hosts and the supervisor keep time."""
+    """Where the store is, and how the hosts and the supervisor keep time.
+
+    Each field but the first and the last is also an environment variable ``HEADWATER_<NAME>``; times are in seconds.
+    """
 
     store: StoreOptions
     """Where the events are, and where hints of appends come from."""
     lease: timedelta = timedelta(seconds=3)
     """How long an owner that is frozen or cut off keeps its partitions from others."""
-    heartbeat: timedelta = timedelta(milliseconds=500)
-    """How often a host shows the server that it is there; well below the lease."""
     poll_interval: timedelta = timedelta(seconds=1)
     """How often the head is asked for when no hint comes."""
     claim_interval: timedelta = timedelta(milliseconds=100)
@@ -38,6 +43,17 @@ class ClusterOptions:
     """How many connections each host reads and writes with, beside the one that holds its leases."""
     import_from: tuple[str, ...] = ()
     """Folders that handlers are imported from, beside what is installed."""
+
+    @classmethod
+    def read(cls, store: StoreOptions, environment: Mapping[str, str] | None = None) -> ClusterOptions:
+        """Put options together from the environment. Raises ConfigurationError for a value that is no number."""
+        environment = os.environ if environment is None else environment
+        found: dict[str, Any] = {}
+        for field in fields(cls):
+            text = environment.get(f"HEADWATER_{field.name.upper()}")
+            if text and isinstance(field.default, timedelta | int):
+                found[field.name] = _number(field.name, text, type(field.default))
+        return cls(store=store, import_from=import_folders(), **found)
 
     @property
     def host_store(self) -> StoreOptions:
@@ -58,6 +74,13 @@ class ClusterOptions:
     def deployment(self) -> str:
         """A short name for this store, so that two deployments on one Ray cluster stay out of each other's way."""
         return hashlib.sha256(f"{self.store.url} {self.store.schema}".encode()).hexdigest()[:10]
+
+
+def _number(name: str, text: str, kind: type[Any]) -> Any:
+    try:
+        return timedelta(seconds=float(text)) if kind is timedelta else kind(text)
+    except (ValueError, OverflowError):
+        raise ConfigurationError(f"HEADWATER_{name.upper()}: {text!r} is not a number") from None
 
 
 def import_folders() -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Knows nothing of what it shows but that it is dataclasses and dicts.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -14,6 +15,9 @@ import orjson
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+WIDE = 200
+"""The width of a table that goes into a file or a pipe."""
 
 
 def rows(values: Sequence[Any], *, json: bool, empty: str = "", leave_out: Collection[str] = ()) -> None:
@@ -31,7 +35,7 @@ def rows(values: Sequence[Any], *, json: bool, empty: str = "", leave_out: Colle
             table.add_column(name.replace("_", " "), justify="right" if numeric else "left")
         for record in records:
             table.add_row(*(_text(record[name]) for name in columns))
-        Console().print(table)
+        _print(table)
 
 
 def record(values: Mapping[str, Any], *, json: bool) -> None:
@@ -42,7 +46,11 @@ def record(values: Mapping[str, Any], *, json: bool) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in values.items():
         table.add_row(name.replace("_", " "), _text(value))
-    Console().print(table)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def _json(value: Any) -> None:

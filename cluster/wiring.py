@@ -57,7 +57,6 @@ async def open_host(
             host=name,
             presence=Presence(node=node, facts={"resources": dict(resources)}),
             lease=options.lease,
-            heartbeat=options.heartbeat,
         )
         await leases.open()
         stack.push_async_callback(leases.close)

@@ -1,0 +1,114 @@
+"""Several processes on one database share its subscriptions and take over from each other; real signals, no Ray."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.integration.host.conftest import Shop
+from tests.plugins.waiting import until
+
+
+async def test_processes_share_the_partitions_and_handle_everything_once(shop: Shop) -> None:
+    shop.processes.start("a", "b")
+    await shop.settled("a", "b")
+    await shop.append(120)
+    await shop.append(30, "invoice-1")
+    await shop.caught_up()
+    assert shop.handled("exact") == list(range(1, 151))
+    assert shop.handled("exact-sync") == list(range(1, 151))
+    assert shop.handled("shared") == list(range(1, 121))
+
+
+async def test_a_killed_process_is_replaced_and_nothing_is_lost_or_repeated(shop: Shop) -> None:
+    shop.processes.start("a", "b")
+    owners = await shop.settled("a", "b")
+    await shop.append(200)
+    shop.processes.kill(owners["exact", 0] or "")
+    survivor = "b" if owners["exact", 0] == "a" else "a"
+    await shop.append(200)
+    partitions = await shop.caught_up()
+    assert {p.node for p in partitions} == {survivor}
+    assert shop.handled("exact") == list(range(1, 401))
+    assert shop.handled("exact-sync") == list(range(1, 401))
+    assert set(shop.handled("shared")) == set(range(1, 401))
+
+
+async def test_a_frozen_owner_is_replaced_and_harmless_when_it_thaws(shop: Shop) -> None:
+    shop.processes.start("a", "b")
+    owners = await shop.settled("a", "b")
+    frozen = owners["exact", 0] or ""
+    shop.processes.signal(frozen, signal.SIGSTOP)
+    await shop.append(200)
+    await shop.caught_up()
+    shop.processes.signal(frozen, signal.SIGCONT)
+    await shop.settled("a", "b")
+    await shop.append(100)
+    await shop.caught_up()
+    assert shop.handled("exact") == list(range(1, 301))
+    assert shop.handled("exact-sync") == list(range(1, 301))
+    assert set(shop.handled("shared")) == set(range(1, 301))
+
+
+async def test_sigterm_hands_over_and_repeats_nothing(shop: Shop) -> None:
+    shop.processes.start("a", "b")
+    await shop.settled("a", "b")
+    await shop.append(100)
+    await shop.caught_up()
+    assert shop.processes.end("a") == 0
+    await shop.append(100)
+    partitions = await shop.caught_up()
+    assert {p.node for p in partitions} == {"b"}
+    for subscription in ("exact", "exact-sync", "shared"):
+        assert shop.handled(subscription) == list(range(1, 201))
+
+
+async def test_a_process_that_joins_gets_its_share(shop: Shop) -> None:
+    shop.processes.start("a")
+    await shop.settled("a")
+    shop.processes.start("b")
+    await shop.settled("a", "b")
+    await shop.append(50)
+    await shop.caught_up()
+    assert shop.handled("exact") == list(range(1, 51))
+
+
+async def test_an_operator_moves_pauses_and_rewinds_from_anywhere(shop: Shop) -> None:
+    shop.processes.start("a", "b")
+    owners = await shop.settled("a", "b")
+    await shop.append(10)
+    await shop.caught_up()
+    other = "b" if owners["exact", 0] == "a" else "a"
+
+    await shop.client.move("exact", other)
+    await until(lambda: _node_is(shop, other), what="waiting for the move")
+
+    await shop.client.pause("exact")
+    await until(lambda: _phase_is(shop, "paused"), what="waiting for the pause")
+    await shop.append(10)
+    await shop.client.resume("exact")
+    await shop.caught_up()
+    assert shop.handled("exact") == list(range(1, 21))
+
+    await shop.client.rewind("exact", 15)
+    await until(lambda: len(shop.handled("exact")) == 25, what="waiting for the rewind")
+    assert [c.verb for c in await shop.client.audit("exact")] == ["rewind", "resume", "resume", "pause", "move"]
+
+
+async def test_a_drained_node_ends_and_another_one_goes_on(shop: Shop) -> None:
+    shop.processes.start("a", "b")
+    await shop.settled("a", "b")
+    await shop.client.drain("a")
+    await shop.settled("b")
+    await until(lambda: _hosts_are(shop, ["b"]), what="waiting for the drained host to end")
+
+
+async def _node_is(shop: Shop, node: str) -> bool:
+    return (await shop.owners())["exact", 0] == node
+
+
+async def _phase_is(shop: Shop, phase: str) -> bool:
+    return (await shop.client.partitions("exact"))[0].phase == phase
+
+
+async def _hosts_are(shop: Shop, nodes: list[str]) -> bool:
+    return [host.node for host in await shop.client.hosts()] == nodes
