@@ -97,6 +97,8 @@ def make_pool(options: StoreOptions) -> Pool:
         min_size=min(2, options.pool_size),
         max_size=options.pool_size,
         timeout=options.timeout,
+        # The pool's pauses between attempts double from one second: a server that is back should not wait for a minute.
+        reconnect_timeout=3,
         open=False,
         configure=_configure,
         kwargs=connection_settings(options),

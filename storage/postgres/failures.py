@@ -62,6 +62,8 @@ def translate(error: psycopg.Error | TimeoutError) -> HeadwaterError:
 
 def connection_broke(error: psycopg.Error) -> bool:
     """Whether the session ended, so that it is unknown whether the statement took effect."""
-    if not isinstance(error, psycopg.OperationalError):
+    if not isinstance(error, psycopg.OperationalError) or isinstance(
+        error, psycopg_pool.PoolTimeout | psycopg_pool.PoolClosed
+    ):
         return False
     return error.sqlstate is None or error.sqlstate in {"57P01", "57P02", "57P03"} or error.sqlstate.startswith("08")
