@@ -82,7 +82,7 @@ class MemoryLeases:
         grants = []
         for key in keys:
             row = self._coordination.row(key)
-            if row.holder is None:
+            if row.holder in (None, self._session):
                 row.holder = self._session
                 row.epoch += 1
                 grants.append(Grant(key, row.epoch, self._owner, self._session, row.progress))
@@ -95,7 +95,8 @@ class MemoryLeases:
                 row.holder = None
 
     def lost(self, grant: Grant) -> bool:
-        return grant.session != self._session
+        row = self._coordination.row(grant.key)
+        return grant.session != self._session or row.holder != self._session or row.epoch != grant.epoch
 
     @property
     def session_ended(self) -> bool:

@@ -75,7 +75,7 @@ class LeaseSession:
         if not 0 < self._beat <= self._lease / 3:
             raise ConfigurationError(f"heartbeat: {self._beat:g} s is not below a third of the lease")
         self._margin = self._lease / 6
-        self._host = host
+        self.host = host
         self._presence = presence
         self._settings = LinkSettings(store, self._lease, host)
         self._sql = Statements(store.schema, store.payload)
@@ -147,6 +147,11 @@ class LeaseSession:
         """Be, or become, the one that writes assignments: returns the plan's generation, or None while another is."""
         return await asyncio.wrap_future(self._submit(self._supervise))
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session now."""
+        return self._connected
+
     def on_lost(self, tell: Callable[[int], None]) -> None:
         """Call ``tell``, on the event loop that opened this, with the number of each session that is lost."""
         self._when_lost.append(tell)
@@ -189,7 +194,7 @@ class LeaseSession:
                 still_held = isinstance(error, _PresenceHeld) and time.monotonic() - begun < 2 * self._lease
                 if not self._opened.done() and not still_held:
                     raise
-                log.warning("%s has no lease session: %s", self._host, error)
+                log.warning("%s has no lease session: %s", self.host, error)
                 self._pause(delay)
                 delay = min(RECONNECT_MOST, 2 * delay)
                 continue
@@ -197,7 +202,7 @@ class LeaseSession:
             try:
                 self._serve(link)
             except HeadwaterError as error:
-                log.warning("%s lost its lease session %d: %s", self._host, self.session, error)
+                log.warning("%s lost its lease session %d: %s", self.host, self.session, error)
             finally:
                 link.close()
                 self._forget()
@@ -222,10 +227,10 @@ class LeaseSession:
         if self._presence is None:
             return
         facts = orjson.dumps(dict(self._presence.facts)).decode()
-        about = {"host": self._host, "node": self._presence.node, "facts": facts}
+        about = {"host": self.host, "node": self._presence.node, "facts": facts}
         ((_, locked),) = link.ask(self._sql.host_arrives, about)
         if not locked:
-            raise _PresenceHeld(f"another process is the host {self._host!r}")
+            raise _PresenceHeld(f"another process is the host {self.host!r}")
 
     def _serve(self, link: LeaseLink) -> None:
         beat_at = time.monotonic() + self._beat
@@ -297,7 +302,7 @@ class LeaseSession:
         lock_ids = list(by_lock)
         held = [lock_id in self._held for lock_id in lock_ids]
         try:
-            rows = link.ask(self._sql.claim_leases, {"lock_ids": lock_ids, "held": held, "host": self._host})
+            rows = link.ask(self._sql.claim_leases, {"lock_ids": lock_ids, "held": held, "host": self.host})
             if rows:
                 link.ask(self._sql.end_older_transactions, {"lock_ids": [row[0] for row in rows]})
         except HeadwaterError:
@@ -310,7 +315,7 @@ class LeaseSession:
             if epoch is not None:
                 self._held[lock_id] = epoch
                 progress = Progress(checkpoint, in_flight_to, attempt, stream_id=stream_id)
-                grants.append(Grant(by_lock[lock_id], epoch, self._host, self.session, progress))
+                grants.append(Grant(by_lock[lock_id], epoch, self.host, self.session, progress))
         return grants
 
     def _release(self, link: LeaseLink, grants: Sequence[Grant]) -> None:
@@ -328,13 +333,13 @@ class LeaseSession:
 
     def _supervise(self, link: LeaseLink) -> int | None:
         if self._generation is None:
-            rows = link.ask(self._sql.claim_supervision, {"host": self._host})
+            rows = link.ask(self._sql.claim_supervision, {"host": self.host})
             self._generation = rows[0][0] if rows else None
         return self._generation
 
     def __repr__(self) -> str:
         state = f"session {self.session}, {len(self._held)} held" if self._connected else "no session"
-        return f"<LeaseSession of {self._host}: {state}>"
+        return f"<LeaseSession of {self.host}: {state}>"
 
 
 class _PresenceHeld(ConfigurationError):

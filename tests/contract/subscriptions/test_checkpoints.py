@@ -1,0 +1,108 @@
+"""What every adapter of checkpoints promises."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from headwater.storage.errors import StaleEpoch
+from headwater.storage.leases import Grant, ParkedEvent, Progress
+from headwater.subscriptions.ports import Checkpoints
+from tests.contract.subscriptions.worlds import World, event
+
+
+async def granted(world: World) -> Grant:
+    """Return the grant of a new partition."""
+    (grant,) = await (await world.owner("one")).claim(await world.keys(1))
+    return grant
+
+
+def parked(position: int, key: str | None = "k", reason: str = "failed") -> ParkedEvent:
+    return ParkedEvent(event(position), key, reason, "it broke", 5)
+
+
+WRITES: dict[str, Callable[[Checkpoints, Grant], Awaitable[object]]] = {
+    "save": lambda checkpoints, grant: checkpoints.save(grant, Progress(9)),
+    "save durably": lambda checkpoints, grant: checkpoints.save(grant, Progress(9), durable=True),
+    "rewind": lambda checkpoints, grant: checkpoints.rewind(grant, Progress(0)),
+    "load": lambda checkpoints, grant: checkpoints.load(grant),
+    "report": lambda checkpoints, grant: checkpoints.report(grant, "live", None),
+    "park": lambda checkpoints, grant: checkpoints.park(grant, [parked(8)]),
+    "parked keys": lambda checkpoints, grant: checkpoints.parked_keys(grant),
+}
+
+
+@pytest.mark.parity("T192")
+async def test_what_is_saved_is_what_is_loaded(world: World) -> None:
+    grant = await granted(world)
+    assert await world.checkpoints.load(grant) == Progress(0)
+    for progress in (Progress(3, 8, 2), Progress(8), Progress(9, 2**62, 1)):
+        await world.checkpoints.save(grant, progress)
+        assert await world.checkpoints.load(grant) == progress
+
+
+@pytest.mark.parity("T193")
+async def test_a_checkpoint_in_a_stream_keeps_the_incarnation_it_counts_in(world: World) -> None:
+    grant = await granted(world)
+    await world.checkpoints.save(grant, Progress(5, stream_id=7))
+    assert await world.checkpoints.load(grant) == Progress(5, stream_id=7)
+
+
+@pytest.mark.parity("L3")
+@pytest.mark.parametrize("write", WRITES)
+async def test_a_stale_epoch_can_do_nothing(world: World, write: str) -> None:
+    keys = await world.keys(1)
+    one, two = await world.owner("one"), await world.owner("two")
+    (stale,) = await one.claim(keys)
+    await world.checkpoints.save(stale, Progress(5))
+    await one.release([stale])
+    (current,) = await two.claim(keys)
+    with pytest.raises(StaleEpoch) as raised:
+        await WRITES[write](world.checkpoints, stale)
+    assert (raised.value.partition, raised.value.epoch) == (0, stale.epoch)
+    assert await world.checkpoints.load(current) == Progress(5)
+    assert await world.checkpoints.parked_keys(current) == set()
+
+
+@pytest.mark.parity("L3")
+async def test_a_late_save_of_a_lower_checkpoint_changes_nothing(world: World) -> None:
+    grant = await granted(world)
+    await world.checkpoints.save(grant, Progress(5, 9, 1))
+    await world.checkpoints.save(grant, Progress(3, 4, 7))
+    assert await world.checkpoints.load(grant) == Progress(5, 9, 1)
+
+
+async def test_a_lower_checkpoint_counts_in_another_incarnation_of_the_stream(world: World) -> None:
+    grant = await granted(world)
+    await world.checkpoints.save(grant, Progress(5, stream_id=1))
+    await world.checkpoints.save(grant, Progress(2, stream_id=2))
+    assert await world.checkpoints.load(grant) == Progress(2, stream_id=2)
+
+
+async def test_only_a_rewind_lowers_a_checkpoint(world: World) -> None:
+    grant = await granted(world)
+    await world.checkpoints.save(grant, Progress(5, 9, 1))
+    await world.checkpoints.rewind(grant, Progress(2))
+    assert await world.checkpoints.load(grant) == Progress(2)
+    await world.checkpoints.save(grant, Progress(4))
+    assert await world.checkpoints.load(grant) == Progress(4)
+
+
+async def test_a_save_may_be_repeated(world: World) -> None:
+    grant = await granted(world)
+    for _ in range(3):
+        await world.checkpoints.save(grant, Progress(5, 9, 1))
+    assert await world.checkpoints.load(grant) == Progress(5, 9, 1)
+
+
+async def test_the_keys_of_parked_events_are_told_to_every_later_owner(world: World) -> None:
+    keys = await world.keys(1)
+    one, two = await world.owner("one"), await world.owner("two")
+    (grant,) = await one.claim(keys)
+    assert await world.checkpoints.parked_keys(grant) == set()
+    await world.checkpoints.park(grant, [parked(3, "a"), parked(4, "b"), parked(5, "a", "behind"), parked(6, None)])
+    await world.checkpoints.park(grant, [parked(3, "a")])
+    await one.release([grant])
+    (later,) = await two.claim(keys)
+    assert await world.checkpoints.parked_keys(later) == {"a", "b"}

@@ -1,0 +1,116 @@
+"""The two places in which leases and checkpoints live, behind what the contract's tests need to do to them."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Protocol
+
+import psycopg
+
+from headwater.storage.leases import PartitionKey
+from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
+from headwater.storage.model import RecordedEvent
+from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.checkpoints import PostgresCheckpoints
+from headwater.storage.postgres.leases import LeaseSession
+from headwater.storage.postgres.registry import Registry
+from headwater.storage.postgres.store import PostgresEventStore
+from headwater.subscriptions.ports import Checkpoints, Leases
+from tests.plugins.waiting import until
+
+
+class World(Protocol):
+    """One place."""
+
+    checkpoints: Checkpoints
+
+    async def owner(self, name: str) -> Leases:
+        """Open a session."""
+        ...
+
+    async def keys(self, count: int, start: int = 0) -> list[PartitionKey]:
+        """Return the partitions of a new subscription that begins after number ``start``."""
+        ...
+
+    async def break_session(self, leases: Leases) -> None:
+        """End a session from the server's side; returns when its owner knows."""
+        ...
+
+    async def new_session(self, leases: Leases) -> None:
+        """Return when the owner of a broken session has another one."""
+        ...
+
+
+class MemoryWorld:
+    """Everything in this process."""
+
+    def __init__(self) -> None:
+        self._coordination = MemoryCoordination()
+        self.checkpoints: Checkpoints = MemoryCheckpoints(self._coordination)
+        self._made = 0
+
+    async def owner(self, name: str) -> Leases:
+        return MemoryLeases(self._coordination, name)
+
+    async def keys(self, count: int, start: int = 0) -> list[PartitionKey]:
+        self._made += 100
+        keys = [PartitionKey(f"subscription {self._made}", number, self._made + number) for number in range(count)]
+        for key in keys:
+            self._coordination.start_at(key, start)
+        return keys
+
+    async def break_session(self, leases: Leases) -> None:
+        assert isinstance(leases, MemoryLeases)
+        leases.end_session()
+
+    async def new_session(self, leases: Leases) -> None:
+        assert isinstance(leases, MemoryLeases)
+        leases.reconnect()
+
+
+class PostgresWorld:
+    """Everything in a database."""
+
+    def __init__(self, store: PostgresEventStore, stack: AsyncExitStack) -> None:
+        self._store = store
+        self._stack = stack
+        self._registry = Registry(store.pool, store.sql, store)
+        self.checkpoints: Checkpoints = PostgresCheckpoints(store.pool, store.sql)
+        self._made = 0
+
+    async def owner(self, name: str) -> Leases:
+        session = LeaseSession(StoreOptions(url=self._store.options.url), host=name)
+        await session.open()
+        self._stack.push_async_callback(session.close)
+        return session
+
+    async def keys(self, count: int, start: int = 0) -> list[PartitionKey]:
+        self._made += 1
+        name = f"subscription {self._made}"
+        await self._registry.register(name, "package.module:handler", {}, partitions=count, start=start)
+        return [state.key for state in await self._registry.states(name)]
+
+    async def break_session(self, leases: Leases) -> None:
+        assert isinstance(leases, LeaseSession)
+        number = leases.session
+        async with await psycopg.AsyncConnection.connect(self._store.options.url, autocommit=True) as conn:
+            await conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name LIKE %s",
+                [f"%leases of {leases.host}"],
+            )
+        await until(lambda: leases.session != number)
+
+    async def new_session(self, leases: Leases) -> None:
+        assert isinstance(leases, LeaseSession)
+        await until(lambda: leases.connected)
+
+
+def event(position: int) -> RecordedEvent:
+    """Return an event of the store-wide order."""
+    return RecordedEvent(
+        position, "order-1", position, position, uuid.UUID(int=position), "OrderPlaced", b"{}", None, None, None,
+        datetime(2026, 1, 1, tzinfo=UTC), None, 1,
+    )  # fmt: skip

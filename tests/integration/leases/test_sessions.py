@@ -1,0 +1,225 @@
+"""One lease session: what it refuses, how it waits for nobody, and what it shows of itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from headwater.storage.errors import ConfigurationError, PoolerRefused, SchemaMissing, StoreUnavailable
+from headwater.storage.leases import PartitionKey
+from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.leases import LeaseSession, Presence
+from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.postgres.registry import Registry
+from headwater.storage.postgres.schema import migrate
+from headwater.storage.postgres.store import PostgresEventStore
+from tests.plugins.proxies import transaction_pooler, wire
+from tests.plugins.waiting import until
+
+OpenSession = Callable[..., Any]
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[PostgresEventStore]:
+    """An open store on a database of its own."""
+    async with await PostgresEventStore.open(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def keys(store: PostgresEventStore) -> list[PartitionKey]:
+    """Three partitions of a registered subscription."""
+    registry = Registry(store.pool, store.sql, store)
+    await registry.register("orders", "package.module:handler", {}, partitions=3)
+    return [state.key for state in await registry.states("orders")]
+
+
+@pytest.fixture
+async def open_session(database_url: str) -> AsyncIterator[OpenSession]:
+    """Opens sessions that are closed at the end of the test."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(host: str = "host", url: str = database_url, **settings: Any) -> LeaseSession:
+            session = LeaseSession(StoreOptions(url=url, **settings.pop("options", {})), host=host, **settings)
+            await session.open()
+            stack.push_async_callback(session.close)
+            return session
+
+        yield opened
+
+
+@pytest.mark.parametrize("sessions", [1, 2, 3])
+async def test_a_transaction_mode_pooler_is_refused(database_url: str, sessions: int) -> None:
+    with transaction_pooler(database_url, sessions) as pooler:
+        session = LeaseSession(StoreOptions(url=f"{pooler.url}?sslmode=disable&gssencmode=disable"), host="host")
+        with pytest.raises(PoolerRefused):
+            await session.open()
+
+
+async def test_leases_go_past_the_pooler_when_there_is_a_direct_way(
+    database_url: str, open_session: OpenSession, keys: list[PartitionKey]
+) -> None:
+    with transaction_pooler(database_url, 1) as pooler:
+        session = await open_session(url=pooler.url, options={"session_url": database_url})
+        assert len(await session.claim(keys)) == 3
+
+
+async def test_a_proxy_that_keeps_sessions_is_welcome(
+    database_url: str, open_session: OpenSession, keys: list[PartitionKey]
+) -> None:
+    with wire(database_url) as network:
+        session = await open_session(url=network.url)
+        assert len(await session.claim(keys)) == 3
+        await session.close()
+
+
+@pytest.mark.parametrize("lease", [timedelta(milliseconds=999), timedelta(seconds=61)])
+def test_a_lease_that_is_too_short_or_too_long_is_refused(lease: timedelta) -> None:
+    with pytest.raises(ConfigurationError):
+        LeaseSession(StoreOptions(url="postgresql://localhost/x"), host="host", lease=lease)
+
+
+def test_a_heartbeat_that_leaves_no_room_for_a_lost_one_is_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        LeaseSession(StoreOptions(url="postgresql://localhost/x"), host="host", heartbeat=timedelta(seconds=2))
+
+
+async def test_a_database_that_does_not_answer_is_told_at_once() -> None:
+    session = LeaseSession(StoreOptions(url="postgresql://127.0.0.1:1/none"), host="host")
+    with pytest.raises(StoreUnavailable):
+        await session.open()
+
+
+async def test_missing_tables_are_told_at_once(empty_database_url: str) -> None:
+    session = LeaseSession(StoreOptions(url=empty_database_url), host="host", presence=Presence(node="n"))
+    with pytest.raises(SchemaMissing):
+        await session.open()
+
+
+async def test_a_closed_session_grants_nothing(open_session: OpenSession, keys: list[PartitionKey]) -> None:
+    session = await open_session()
+    (grant, *_) = await session.claim(keys)
+    await session.close()
+    await session.close()
+    assert session.lost(grant)
+    with pytest.raises(StoreUnavailable):
+        await session.claim(keys)
+
+
+@pytest.mark.parity("T006")
+async def test_the_same_partition_number_in_two_schemas_is_two_locks(
+    database_url: str, open_session: OpenSession, keys: list[PartitionKey]
+) -> None:
+    other = StoreOptions(url=database_url, schema="other")
+    await migrate(other)
+    async with await PostgresEventStore.open(options=other) as store:
+        await Registry(store.pool, store.sql, store).register("orders", "m:h", {}, partitions=3)
+        states = await Registry(store.pool, store.sql, store).states()
+    assert [state.key for state in states] == keys
+    here = await open_session()
+    there = await open_session("other host", options={"schema": "other"})
+    assert len(await here.claim(keys)) == len(await there.claim(keys)) == 3
+
+
+async def test_a_partition_whose_row_is_locked_is_left_for_later_and_nobody_waits(
+    database_url: str, open_session: OpenSession, keys: list[PartitionKey]
+) -> None:
+    one, two = await open_session("one"), await open_session("two")
+    async with await psycopg.AsyncConnection.connect(database_url) as conn:
+        await conn.execute("SELECT FROM headwater.partitions WHERE lock_id = %s FOR UPDATE", [keys[1].lock_id])
+        assert {grant.key for grant in await one.claim(keys)} == {keys[0], keys[2]}
+    # The lock of the one that was left is free for anybody.
+    assert {grant.key for grant in await two.claim(keys)} == {keys[1]}
+
+
+async def test_a_claim_that_fails_keeps_no_lock(
+    database_url: str, open_session: OpenSession, keys: list[PartitionKey]
+) -> None:
+    one, two = await open_session("one"), await open_session("two")
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
+        # What a full disk would do: the locks are taken, then the update fails.
+        await conn.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$"
+        )
+        await conn.execute(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON headwater.partitions FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+        with pytest.raises(StoreUnavailable):
+            await one.claim(keys)
+        await conn.execute("DROP TRIGGER refuse ON headwater.partitions")
+    assert len(await two.claim(keys)) == 3
+    assert await one.claim(keys) == []
+
+
+async def test_what_a_cancelled_claim_obtained_is_given_back(
+    open_session: OpenSession, keys: list[PartitionKey]
+) -> None:
+    one, two = await open_session("one"), await open_session("two")
+    claim = asyncio.create_task(one.claim(keys))
+    await asyncio.sleep(0)
+    claim.cancel()
+    await asyncio.wait([claim])
+    held: list[object] = []
+
+    async def all_obtained() -> bool:
+        held.extend(await two.claim([key for key in keys if key not in held]))
+        return len(held) == 3
+
+    await until(all_obtained)
+
+
+async def test_those_who_asked_are_told_which_session_was_lost(
+    database_url: str, open_session: OpenSession, keys: list[PartitionKey]
+) -> None:
+    session = await open_session()
+    (grant, *_) = await session.claim(keys)
+    lost: list[int] = []
+    session.on_lost(lost.append)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
+        await conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name LIKE '%leases of host'"
+        )
+    await until(lambda: lost == [grant.session])
+    assert session.lost(grant)
+
+
+async def test_a_host_is_alive_while_its_session_lives(store: PostgresEventStore, open_session: OpenSession) -> None:
+    placement = PostgresPlacement(store.pool, store.sql)
+    session = await open_session("one", presence=Presence(node="here", facts={"resources": {"CPU": 2}}))
+    (host,) = await placement.hosts()
+    assert (host.host, host.node, host.facts) == ("one", "here", {"resources": {"CPU": 2}})
+    await session.close()
+
+    async def gone() -> bool:
+        return await placement.hosts() == []
+
+    await until(gone)
+
+
+async def test_a_host_with_the_name_of_a_living_one_is_refused(open_session: OpenSession) -> None:
+    await open_session("one", presence=Presence(node="here"))
+    with pytest.raises(ConfigurationError):
+        await open_session("one", presence=Presence(node="there"), lease=timedelta(seconds=1))
+
+
+async def test_only_one_supervises_and_each_next_one_has_a_higher_generation(open_session: OpenSession) -> None:
+    one, two = await open_session("one"), await open_session("two")
+    first = await one.supervise()
+    assert first is not None
+    assert await two.supervise() is None
+    assert await one.supervise() == first
+    await one.close()
+
+    async def succeeded() -> int | None:
+        generation: int | None = await two.supervise()
+        return generation
+
+    assert await until(succeeded) == first + 1
