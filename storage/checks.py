@@ -66,6 +66,13 @@ def check_number(argument: str, value: object, lowest: int = 0, highest: int = M
     return value
 
 
+def check_range(start: object, limit: object) -> None:
+    """Refuse a start that is no number (any sign will do) and a limit below 0. Raises InvalidArgument."""
+    if start is not None:
+        check_number("start", start, -MAX_BIGINT - 1)
+    check_number("limit", limit)
+
+
 def check_expected(value: object) -> Expected:
     """Return an expected version. Raises InvalidArgument."""
     if isinstance(value, ExpectedVersion):

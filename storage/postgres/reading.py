@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from headwater.storage.errors import StreamDeleted, StreamNotFound
+from headwater.storage.filters import matches
 from headwater.storage.model import ALL, EVERYTHING, MAX_BIGINT, EventPage, Filter, RecordedEvent
 from headwater.storage.postgres.connect import Connection, event_cursor, row_cursor
 from headwater.storage.postgres.statements import Statements
@@ -137,19 +138,6 @@ async def stream_state(conn: Connection, sql: Statements, stream: str) -> Stream
     """Return how a stream stands; None when it is missing."""
     row = await (await row_cursor(conn).execute(sql.stream_state, {"stream": stream})).fetchone()
     return row and StreamState(*row)
-
-
-def matches(where: Filter, event: RecordedEvent) -> bool:
-    """Whether an event passes a filter: for a single stream's events, of which few are left out."""
-    return (
-        (not where.types or event.type in where.types)
-        and (not where.streams or event.stream in where.streams)
-        and (not where.categories or event.stream.partition("-")[0] in where.categories)
-        and (where.stream_prefix is None or event.stream.startswith(where.stream_prefix))
-        and (not where.tags or set(where.tags) <= set(event.tags))
-        and (where.since is None or event.created_at >= where.since)
-        and (where.until is None or event.created_at < where.until)
-    )
 
 
 async def _window(

@@ -12,13 +12,12 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from headwater.storage.checks import check_filter, check_name, check_number, check_time
+from headwater.storage.checks import check_filter, check_name, check_number, check_range, check_time
 from headwater.storage.codec import JSON, Codec
 from headwater.storage.errors import StoreClosed
 from headwater.storage.model import (
     ANY,
     EVERYTHING,
-    MAX_BIGINT,
     AppendCondition,
     AppendResult,
     EventPage,
@@ -32,14 +31,12 @@ from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import appending, reading, schema
 from headwater.storage.postgres.announce import Announcer
 from headwater.storage.postgres.calls import StreamCalls
-from headwater.storage.postgres.connect import Connection, Pool, make_pool
+from headwater.storage.postgres.connect import Connection, Pool, connect, make_pool
 from headwater.storage.postgres.encoding import Encoder, Unit
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.group import GroupCommit
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.transient import Wakeups
-
-MIN_NUMBER = -MAX_BIGINT - 1
 
 
 class PostgresEventStore(StreamCalls):
@@ -84,9 +81,10 @@ class PostgresEventStore(StreamCalls):
         try:
             with translated():
                 async with asyncio.timeout(options.timeout):
-                    await pool.open()
-                    async with pool.connection() as conn:
+                    # One connection of its own first: it says at once why there is none, which the pool never does.
+                    async with await connect(options) as conn:
                         payload = await schema.check(conn, Statements(options.schema))
+                    await pool.open()
         except BaseException:
             await pool.close()
             raise
@@ -181,7 +179,7 @@ class PostgresEventStore(StreamCalls):
         conn: Connection | None = None,
     ) -> list[RecordedEvent]:
         check_name("stream", stream)
-        _check_range(start, limit)
+        check_range(start, limit)
         async with self.connection(conn) as conn:
             return await reading.read(conn, self.sql, stream, start, limit, backward)
 
@@ -195,7 +193,7 @@ class PostgresEventStore(StreamCalls):
         conn: Connection | None = None,
     ) -> list[RecordedEvent]:
         check_filter(where)
-        _check_range(start, limit)
+        check_range(start, limit)
         async with self.connection(conn) as conn:
             return await reading.read_all(conn, self.sql, start, limit, backward, where)
 
@@ -246,9 +244,3 @@ class PostgresEventStore(StreamCalls):
         check_time("when", when)
         async with self.connection() as conn:
             return await reading.position_at(conn, self.sql, when)
-
-
-def _check_range(start: int | None, limit: int) -> None:
-    if start is not None:
-        check_number("start", start, MIN_NUMBER)
-    check_number("limit", limit)
