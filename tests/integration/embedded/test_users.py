@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -35,6 +38,15 @@ def needs_nobody_to_reach(*paths: str | Path) -> None:
             pytest.skip(f"an ordinary user cannot execute {path}")
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Give a folder that everybody can reach: pytest's own are closed to other users."""
+    folder = Path(tempfile.mkdtemp(prefix="headwater-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
 @ROOT_ONLY
 def test_roots_server_sees_an_unprivileged_user_and_leaves_roots_files(tmp_path: Path) -> None:
     if user_for_servers() != "namespace":
@@ -54,33 +66,31 @@ def test_roots_server_runs_as_nobody_where_user_namespaces_are_refused(monkeypat
 
 
 @ROOT_ONLY
-def test_data_changes_hands_when_the_way_around_root_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_changes_hands_when_the_way_around_root_changes(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     needs_nobody_to_reach(postgres_folder() / "postgres")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
     for way in ("nobody", "namespace", "nobody"):
         if way == "namespace" and user_for_servers() != "namespace":
             pytest.skip("this kernel gives no user namespaces to root")
         with monkeypatch.context() as patch:
             patch.setattr(USER_FOR_SERVERS, lambda way=way: way)
-            with EmbeddedPostgres(tmp_path / "data", durable=False) as server, psycopg.connect(server.url) as conn:
+            with EmbeddedPostgres(open_folder / "data", durable=False) as server, psycopg.connect(server.url) as conn:
                 conn.execute("CREATE TABLE IF NOT EXISTS kept ()")
 
 
 @ROOT_ONLY
-def test_an_ordinary_user_starts_servers_too(tmp_path: Path) -> None:
+def test_an_ordinary_user_starts_servers_too(open_folder: Path) -> None:
     needs_nobody_to_reach(os.path.realpath(sys.executable))
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "home").mkdir()
-    os.chown(tmp_path / "home", pwd.getpwnam("nobody").pw_uid, -1)
+    (open_folder / "home").mkdir()
+    os.chown(open_folder / "home", pwd.getpwnam("nobody").pw_uid, -1)
     finished = subprocess.run(
-        [sys.executable, "-c", PROGRAM, tmp_path / "home" / "data"],
+        [sys.executable, "-c", PROGRAM, open_folder / "home" / "data"],
         user="nobody",
         group=pwd.getpwnam("nobody").pw_gid,
         extra_groups=[],
-        cwd=tmp_path / "home",
-        env={**os.environ, "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "home")},
+        cwd=open_folder / "home",
+        env={**os.environ, "HOME": str(open_folder / "home"), "TMPDIR": str(open_folder / "home")},
         capture_output=True,
         text=True,
         check=False,
