@@ -191,7 +191,7 @@ class PullSubscription:
     def batch(self, delivery: Delivered) -> PulledBatch:
         """Make the batch of a delivery."""
         assert self._runner is not None
-        return PulledBatch(self.key.subscription, delivery, self._runner.settle_part, self._map)
+        return PulledBatch(self.key.subscription, delivery, self._runner.answer, self._map)
 
     def raise_failure(self) -> None:
         """Raise what ended the subscription, if it was a defect."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from headwater.storage.errors import UnexpectedAck
 from headwater.storage.model import RecordedEvent
+from headwater.subscriptions.core import inputs
 from headwater.subscriptions.options import OnFailure
 from headwater.subscriptions.ports import Delivered, Nack
 
@@ -26,7 +27,7 @@ class PulledBatch:
         self,
         subscription: str,
         delivery: Delivered,
-        settle_part: Callable[[int, frozenset[int]], None],
+        answer: Callable[[inputs.Handled | inputs.Failed], None],
         mapper: Callable[[RecordedEvent], Any] | None,
     ) -> None:
         self.events: Sequence[RecordedEvent] = delivery.events
@@ -36,7 +37,7 @@ class PulledBatch:
         """The fencing token: rises with each grant."""
         self._subscription = subscription
         self._delivery_id = delivery.delivery_id
-        self._settle_part = settle_part
+        self._answer = answer
         self._map = mapper
         self._open = {event.number for event in delivery.events}
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -71,6 +72,7 @@ class PulledBatch:
         self._check(frozenset())
         self._open.clear()
         self._outcome.set_exception(Nack(error, action))
+        self._answer(inputs.Failed(self._delivery_id, f"Nack: {error}", then=action))
 
     def void(self) -> None:
         """Refuse every acknowledgement from now on."""
@@ -84,9 +86,10 @@ class PulledBatch:
         self._check(numbers)
         self._open -= numbers
         if self._open:
-            self._settle_part(self._delivery_id, numbers)
+            self._answer(inputs.Handled(self._delivery_id, numbers))
         else:
             self._outcome.set_result(None)
+            self._answer(inputs.Handled(self._delivery_id))
 
     def _check(self, numbers: frozenset[int]) -> None:
         if self._outcome.done() or not numbers <= self._open:

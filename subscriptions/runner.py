@@ -93,6 +93,7 @@ class SubscriptionRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
+        self._answered: set[int] = set()
         self._finished = asyncio.Event()
         self._reported: asyncio.Task[None] | None = None
 
@@ -160,9 +161,11 @@ class SubscriptionRunner:
         """Give the consumer of this index nothing more; what it has in flight goes to others."""
         self._tell(inputs.Left(index))
 
-    def settle_part(self, delivery_id: int, numbers: frozenset[int]) -> None:
-        """Say that these events of a delivery are handled, while its consumer still has the others."""
-        self._tell(inputs.Handled(delivery_id, numbers))
+    def answer(self, answer: inputs.Handled | inputs.Failed) -> None:
+        """Take a consumer's answer at once, before its ``handle`` returns: what was acknowledged stays so."""
+        if isinstance(answer, inputs.Failed) or answer.numbers is None:
+            self._answered.add(answer.delivery_id)
+        self._tell(answer)
 
     def free_keys(self, keys: Sequence[str]) -> None:
         """Say that these keys have no parked events any more: their later events are delivered again."""
@@ -295,10 +298,16 @@ class SubscriptionRunner:
             mendable = not isinstance(error, (Unmendable, UnexpectedAck, *self._options.retry.never))
             lost = isinstance(error, ConsumerLost)
             then = error.action if isinstance(error, Nack) else None
-            self._tell(inputs.Failed(effect.delivery_id, _describe(error), mendable, lost, then))
+            self._conclude(inputs.Failed(effect.delivery_id, _describe(error), mendable, lost, then))
         else:
             observer.handled(key, delivery, self._clock.monotonic() - begun)
-            self._tell(inputs.Handled(effect.delivery_id))
+            self._conclude(inputs.Handled(effect.delivery_id))
+
+    def _conclude(self, answer: inputs.Handled | inputs.Failed) -> None:
+        if answer.delivery_id in self._answered:
+            self._answered.discard(answer.delivery_id)
+        else:
+            self._tell(answer)
 
     async def _handle(self, consumer: Consumer, delivery: Delivered) -> None:
         limit = self._options.handler_timeout

@@ -27,5 +27,16 @@ class Batch:
     """Places of a batch that was taken apart: each is delivered alone, after this one."""
     rest_attempt: int = 1
     """Which attempt the first delivery of each of ``rest`` is."""
+    parts: dict[int, int] | None = None
+    """While in flight, once a part of it is settled: what is left, place by number."""
     commit: Progress | None = None
     """While in flight, exactly-once only: what the handler's transaction saves."""
+
+    def __len__(self) -> int:
+        return len(self.places if self.parts is None else self.parts)
+
+    def gather(self) -> None:
+        """Let the places be what is left after parts of it were settled."""
+        if self.parts is not None:
+            self.places = tuple(self.parts.values())
+            self.parts = None

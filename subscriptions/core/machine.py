@@ -112,7 +112,7 @@ class Machine:
     @property
     def in_flight(self) -> int:
         """How many events are delivered and undecided."""
-        return sum(len(batch.places) for batch, _ in self._work.in_flight.values())
+        return sum(len(batch) for batch, _ in self._work.in_flight.values())
 
     @property
     def unsettled(self) -> int:
@@ -194,6 +194,7 @@ class Machine:
         left = [number for number, (_, holder) in self._work.in_flight.items() if holder == fact.consumer]
         for delivery_id in reversed(left):
             batch, _ = self._work.in_flight.pop(delivery_id)
+            batch.gather()
             if self._options.delivery is Delivery.AT_MOST_ONCE:
                 self._failing.failure(batch, "the consumer has left", mendable=False, now=now)
             else:
@@ -272,6 +273,7 @@ class Machine:
             self._out.append(effects.Refuse(delivery_id))
             return None
         batch, consumer = found
+        batch.gather()
         if resting_until is None:
             self._idle.append(consumer)
         else:
@@ -279,12 +281,9 @@ class Machine:
         return batch
 
     def _keeps_some(self, delivery_id: int, numbers: frozenset[int], now: float) -> bool:
-        """Settle a part of a delivery; False when it is to be treated as a whole, or is not in flight."""
+        """Settle a part of a delivery; False when that was the last of it, or it is not in flight."""
         batch, _ = self._work.in_flight.get(delivery_id, (None, 0))
         if batch is None:
-            return False
-        events = self._work.events(batch)
-        if all(event.number in numbers for event in events):
             return False
         settled = self._work.settle_part(batch, numbers)
         if settled:
@@ -292,7 +291,7 @@ class Machine:
             self._ledger.settle(settled, now)
         else:
             self._out.append(effects.Refuse(delivery_id))
-        return True
+        return len(batch) > 0
 
     def _settle(self, batch: Batch, now: float) -> None:
         self._work.window.settle(batch.places)

@@ -157,10 +157,11 @@ class Work:
 
     def settle_part(self, batch: Batch, numbers: frozenset[int]) -> int:
         """Settle those events of a batch that have these numbers; the batch keeps the others. Returns how many."""
-        places = [place for place in batch.places if self.window.event(place).number in numbers]
+        if batch.parts is None:
+            batch.parts = {self.window.event(place).number: place for place in batch.places}
+        parts = batch.parts
+        places = [parts.pop(number) for number in numbers if number in parts]
         self.window.settle(places)
-        gone = set(places)
-        batch.places = [place for place in batch.places if place not in gone]
         return len(places)
 
     def apart(self, batch: Batch) -> Batch:

@@ -118,6 +118,11 @@ class Witness:
             run.handled.update(positions)
             self.settled.update(positions)
 
+    def partly_handled(self, run: RunWitness, event: RecordedEvent) -> None:
+        """One event of a delivery is handled, and its consumer has the others still."""
+        run.handled.add(event.position)
+        self.settled.add(event.position)
+
     def set_aside(self, positions: Iterable[int]) -> None:
         """These events were skipped, or are durably parked."""
         positions = tuple(positions)

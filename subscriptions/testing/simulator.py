@@ -352,8 +352,18 @@ class _Run:
         positions = {event.position for event in effect.events}
         if positions & world.deadly and self._kills_owner():
             self._owner.do(self._owner.crash)()
-        else:
-            world.soon(0.05, self._owner.do(lambda: self._end(effect, positions)))
+            return
+        if len(effect.events) > 1 and effect.commit is None and world.chance(world.weather.answered_in_parts):
+            self._later(0.02, lambda: self._answer_part(effect))
+        world.agenda.at(
+            world.now + 0.02 + world.random.random() * 0.03, self._owner.do(lambda: self._end(effect, positions))
+        )
+
+    def _answer_part(self, effect: effects.Deliver) -> None:
+        first = effect.events[0]
+        if first.position not in self._world.poison | self._world.deadly:
+            self._witness.partly_handled(self._seen, first)
+            self.tell(inputs.Handled(effect.delivery_id, frozenset((first.number,))))
 
     def _kills_owner(self) -> bool:
         # With handler actors, a handler that ends its process ends only that.

@@ -48,6 +48,7 @@ class Weather:
     hint_lost: float = 0.3
     hint_invented: float = 0.05
     answered_twice: float = 0.3
+    answered_in_parts: float = 0.1
     owner_crashes: float = 0.004
     owner_freezes: float = 0.004
     lease_lost: float = 0.004

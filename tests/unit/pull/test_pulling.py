@@ -1,0 +1,260 @@
+"""Batches that the caller's own code takes and acknowledges."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from headwater.storage.errors import InvalidArgument, SubscriptionConflict, UnexpectedAck
+from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
+from headwater.subscriptions.core.phases import Phase
+from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
+from headwater.subscriptions.pull import PullSubscriber, PullSubscription
+from headwater.subscriptions.pulled import PulledBatch
+from tests.plugins.waiting import until
+from tests.unit.runner.outside import KEY, ListReader
+
+NEVER = timedelta(hours=1)
+
+
+class Pulling:
+    """Rows that several pull subscriptions share."""
+
+    def __init__(self, events: int) -> None:
+        self.reader = ListReader(events)
+        self.coordination = MemoryCoordination()
+        self.leases: MemoryLeases
+
+    @property
+    def checkpoint(self) -> int:
+        return self.coordination.row(KEY).progress.checkpoint
+
+    @asynccontextmanager
+    async def subscription(self, **options: Any) -> AsyncIterator[PullSubscription]:
+        self.leases = MemoryLeases(self.coordination, "puller")
+        async with PullSubscription(
+            KEY,
+            SubscriptionOptions(**({"poll_interval": timedelta(milliseconds=10)} | options)),
+            reader=self.reader,
+            leases=self.leases,
+            checkpoints=MemoryCheckpoints(self.coordination),
+        ) as subscription:
+            yield subscription
+
+
+async def take(subscriber: PullSubscriber | PullSubscription) -> PulledBatch:
+    """Take the next batch."""
+    async with asyncio.timeout(10):
+        return await anext(aiter(subscriber))
+
+
+def numbers(batch: PulledBatch) -> list[int]:
+    return [event.number for event in batch.events]
+
+
+@pytest.mark.parity("T317", "T340", "T326")
+async def test_a_loop_that_acknowledges_gets_everything_in_order() -> None:
+    outside, seen = Pulling(25), []
+    async with outside.subscription(batch_size=10) as subscription:
+        async for batch in subscription:
+            seen += numbers(batch)
+            await batch.ack()
+            if len(seen) == 25:
+                break
+    assert seen == list(range(1, 26))
+    assert outside.checkpoint == 25
+
+
+@pytest.mark.parity("T318", "T324", "T325", "T335", "T376")
+async def test_events_are_acknowledged_one_by_one_by_event_or_number_in_any_order() -> None:
+    outside = Pulling(4)
+    async with outside.subscription(batch_size=4, checkpoint_events=1) as subscription:
+        batch = await take(subscription.subscriber("a"))
+        await batch.ack(batch.events[1])
+        await batch.ack(3)
+        assert subscription.status is not None
+        assert subscription.status.watermark == 0
+        await batch.ack(1)
+        assert subscription.status.watermark == 3
+        await until(lambda: outside.checkpoint == 3)
+        assert not batch.over
+        await batch.ack(4)
+        assert batch.over
+
+
+async def test_everything_up_to_a_position_is_acknowledged_at_once() -> None:
+    outside = Pulling(5)
+    async with outside.subscription(batch_size=5) as subscription:
+        batch = await take(subscription.subscriber("a"))
+        await batch.ack_through(3)
+        assert subscription.status is not None
+        assert subscription.status.watermark == 3
+        with pytest.raises(UnexpectedAck):
+            await batch.ack_through(2)
+
+
+@pytest.mark.parity("T343", "E8", "L18")
+async def test_what_is_not_in_flight_cannot_be_acknowledged() -> None:
+    outside = Pulling(3)
+    async with outside.subscription(batch_size=2) as subscription:
+        batch = await take(subscription.subscriber("a"))
+        with pytest.raises(UnexpectedAck):
+            await batch.ack(99)
+        await batch.ack(1)
+        with pytest.raises(UnexpectedAck):
+            await batch.ack(1)
+        await batch.ack(2)
+        with pytest.raises(UnexpectedAck):
+            await batch.ack()
+
+
+@pytest.mark.parity("L18", "L37")
+async def test_after_a_time_out_only_the_new_delivery_can_be_acknowledged() -> None:
+    outside = Pulling(1)
+    fast = RetryPolicy(first_delay=timedelta(milliseconds=1))
+    async with outside.subscription(handler_timeout=timedelta(milliseconds=30), retry=fast) as subscription:
+        subscriber = subscription.subscriber("a")
+        late = await take(subscriber)
+        await until(lambda: late.over)
+        with pytest.raises(UnexpectedAck):
+            await late.ack()
+        again = await take(subscriber)
+        assert again.attempt > 1
+        await again.ack()
+        await until(lambda: subscription.status is not None and subscription.status.watermark == 1)
+
+
+@pytest.mark.parity("L29")
+async def test_a_nack_leads_to_another_attempt_or_to_what_the_caller_says() -> None:
+    outside = Pulling(3)
+    fast = RetryPolicy(first_delay=timedelta(milliseconds=1))
+    async with outside.subscription(retry=fast) as subscription:
+        subscriber = subscription.subscriber("a")
+        await (await take(subscriber)).nack("busy")
+        again = await take(subscriber)
+        assert (numbers(again), again.attempt) == ([1], 2)
+        await again.nack("no use", OnFailure.SKIP)
+        batch = await take(subscriber)
+        assert numbers(batch) == [2]
+        await batch.nack("stop it", OnFailure.STOP)
+        await until(lambda: subscription.status is not None and subscription.status.phase is Phase.FAILED)
+        assert subscription.status is not None
+        assert "stop it" in (subscription.status.reason or "")
+
+
+@pytest.mark.parity("T276", "T280", "T281", "T310", "L39")
+async def test_the_number_of_subscribers_is_what_the_subscription_says() -> None:
+    async with Pulling(0).subscription(consumers=2) as subscription:
+        subscription.subscriber("a")
+        with pytest.raises(SubscriptionConflict, match="already"):
+            subscription.subscriber("a")
+        second = subscription.subscriber("b")
+        with pytest.raises(SubscriptionConflict, match="2 subscribers"):
+            subscription.subscriber("c")
+        await second.leave()
+        subscription.subscriber("c")
+
+
+@pytest.mark.parity("T279")
+async def test_without_consumers_there_is_one_subscriber() -> None:
+    async with Pulling(0).subscription() as subscription:
+        subscription.subscriber("a")
+        with pytest.raises(SubscriptionConflict):
+            subscription.subscriber("b")
+
+
+@pytest.mark.parity("T277", "T278", "T307", "T312")
+async def test_each_subscriber_learns_when_the_lease_is_here() -> None:
+    async with Pulling(0).subscription(consumers=2) as subscription:
+        first = subscription.subscriber("a")
+        async with asyncio.timeout(10):
+            await first.subscribed()
+            await subscription.subscriber("b").subscribed()
+
+
+@pytest.mark.parity("T282", "T297")
+async def test_subscribers_take_turns() -> None:
+    async with Pulling(6).subscription(consumers=2, partition_by="none") as subscription:
+        a, b = subscription.subscriber("a"), subscription.subscriber("b")
+        seen: dict[str, list[int]] = {"a": [], "b": []}
+        for _ in range(3):
+            one, other = await take(a), await take(b)
+            seen["a"] += numbers(one)
+            seen["b"] += numbers(other)
+            await one.ack()
+            await other.ack()
+    assert sorted(seen["a"] + seen["b"]) == [1, 2, 3, 4, 5, 6]
+    assert len(seen["a"]) == 3
+
+
+@pytest.mark.parity("T285", "T286", "T288")
+async def test_what_a_subscriber_had_that_left_goes_to_the_others() -> None:
+    async with Pulling(4).subscription(consumers=2, batch_size=2, partition_by="none") as subscription:
+        a, b = subscription.subscriber("a"), subscription.subscriber("b")
+        left, other = await take(a), await take(b)
+        await a.leave()
+        with pytest.raises(UnexpectedAck):
+            await left.ack()
+        await other.ack()
+        again = await take(b)
+        assert numbers(again) == numbers(left)
+        assert again.attempt == 2
+
+
+@pytest.mark.parity("T287", "T304", "T305", "T333", "T328", "T339")
+async def test_when_the_last_subscriber_leaves_the_lease_is_free_and_the_next_one_goes_on() -> None:
+    outside = Pulling(3)
+    async with outside.subscription(checkpoint_interval=NEVER, checkpoint_events=1000) as subscription:
+        first = subscription.subscriber("a")
+        await (await take(first)).ack()
+        unacknowledged = await take(first)
+        assert numbers(unacknowledged) == [2]
+        await first.leave()
+        await until(lambda: outside.coordination.row(KEY).holder is None)
+        assert outside.checkpoint == 1
+        assert numbers(await take(subscription.subscriber("b"))) == [2]
+
+
+@pytest.mark.parity("T347", "T348", "T350", "E19")
+async def test_after_the_lease_was_lost_it_is_claimed_again_and_the_unacknowledged_come_again() -> None:
+    outside = Pulling(3)
+    async with outside.subscription(checkpoint_events=1) as subscription:
+        subscriber = subscription.subscriber("a")
+        await (await take(subscriber)).ack()
+        batch = await take(subscriber)
+        await until(lambda: outside.checkpoint == 1)
+        outside.leases.end_session()
+        await until(lambda: batch.over)
+        with pytest.raises(UnexpectedAck):
+            await batch.ack()
+        outside.leases.reconnect()
+        assert numbers(await take(subscriber)) == [2]
+
+
+@pytest.mark.parity("T351", "T352", "T380", "T381")
+async def test_while_another_session_has_the_lease_there_is_nothing_and_then_everything() -> None:
+    outside = Pulling(2)
+    other = MemoryLeases(outside.coordination, "other")
+    (grant,) = await other.claim([KEY])
+    async with outside.subscription(batch_size=5) as subscription:
+        subscriber = subscription.subscriber("a")
+        waiting = asyncio.create_task(take(subscriber))
+        confirmed = asyncio.create_task(subscriber.subscribed())
+        outside.reader.append(1)
+        assert subscription.status is None
+        assert not waiting.done()
+        assert not confirmed.done()
+        await other.release([grant])
+        assert numbers(await waiting) == [1, 2, 3]
+        await confirmed
+
+
+async def test_exactly_once_is_refused_because_there_is_no_transaction_to_join() -> None:
+    with pytest.raises(InvalidArgument, match="exactly-once"):
+        async with Pulling(0).subscription(delivery=Delivery.EXACTLY_ONCE):
+            pass

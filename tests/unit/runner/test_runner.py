@@ -1,0 +1,195 @@
+"""The shell does what the core asks for, and tells it what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from headwater.storage.memory.subscriptions import MemoryLeases
+from headwater.subscriptions.core.phases import Phase
+from headwater.subscriptions.heads import Heads
+from headwater.subscriptions.options import OnFailure, RetryPolicy
+from headwater.subscriptions.ports import ConsumerLost, Delivered, Nack, Unmendable
+from headwater.subscriptions.testing.clock import VirtualClock
+from tests.plugins.waiting import until
+
+from .outside import KEY, Calling, ListReader, Outside
+
+FAST = RetryPolicy(attempts=2, first_delay=timedelta(milliseconds=1))
+
+
+@pytest.mark.parity("T338")
+async def test_everything_stored_is_handled_and_a_drain_saves_the_checkpoint() -> None:
+    outside, consumer = Outside(ListReader(25)), Calling()
+    runner = await outside.runner(consumer, batch_size=10)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: len(consumer.numbers) == 25)
+    runner.drain()
+    status = await running
+    assert consumer.numbers == list(range(1, 26))
+    assert (status.phase, status.checkpoint, status.lag) == (Phase.FINISHED, 25, 0)
+    assert outside.checkpoint == 25
+    assert outside.observer.phases == ["running", "draining", "finished"]
+    assert outside.coordination.row(KEY).phase == "finished"
+
+
+async def test_a_hint_brings_new_events_long_before_the_poll() -> None:
+    outside, consumer = Outside(ListReader(1)), Calling()
+    heads = Heads(outside.reader)
+    runner = await outside.runner(consumer, heads=heads, poll_interval=timedelta(hours=1))
+    running = asyncio.create_task(runner.run())
+    await until(lambda: consumer.numbers == [1])
+    heads.announce(outside.reader.append(2))
+    await until(lambda: consumer.numbers == [1, 2, 3])
+    runner.stop()
+    await running
+
+
+@pytest.mark.parity("L5")
+async def test_without_hints_polling_brings_new_events() -> None:
+    outside, consumer = Outside(ListReader(1)), Calling()
+    runner = await outside.runner(consumer, poll_interval=timedelta(milliseconds=10))
+    running = asyncio.create_task(runner.run())
+    await until(lambda: consumer.numbers == [1])
+    outside.reader.append(2)
+    await until(lambda: consumer.numbers == [1, 2, 3])
+    runner.stop()
+    await running
+
+
+@pytest.mark.parity("T347", "L2")
+async def test_when_the_session_ends_delivery_stops_and_run_returns() -> None:
+    outside = Outside(ListReader(5))
+    hanging = Calling(lambda delivery: asyncio.Event().wait())  # type: ignore[arg-type, return-value]
+    runner = await outside.runner(hanging)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: hanging.deliveries)
+    outside.leases.end_session()
+    status = await running
+    assert status.phase is Phase.FINISHED
+    assert "session" in (status.reason or "")
+    assert len(hanging.deliveries) == 1
+
+
+async def test_a_stale_epoch_ends_the_run_and_writes_nothing() -> None:
+    outside, consumer = Outside(ListReader(5)), Calling()
+    runner = await outside.runner(consumer, batch_size=5)
+    # Another owner is granted the lease while this one has not noticed yet.
+    outside.coordination.release_session(runner.grant.session)
+    await MemoryLeases(outside.coordination, "other").claim([KEY])
+    status = await runner.run()
+    assert status.phase is Phase.FINISHED
+    assert consumer.deliveries == []
+    assert outside.checkpoint == 0
+
+
+async def test_nothing_is_delivered_while_the_lease_is_not_renewed() -> None:
+    outside, consumer, clock = Outside(ListReader(1)), Calling(), VirtualClock(100)
+    outside.leases.valid_until = 99.0
+    runner = await outside.runner(consumer, clock=clock)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: runner.status.in_flight == 1)
+    assert consumer.deliveries == []
+    outside.leases.valid_until = 200.0
+    await until(lambda: consumer.deliveries)
+    runner.stop()
+    await running
+
+
+@pytest.mark.parity("L7")
+async def test_an_outage_of_the_store_is_survived_and_seen() -> None:
+    outside, consumer = Outside(ListReader(1)), Calling()
+    outside.reader.broken = True
+    runner = await outside.runner(consumer)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: runner.status.phase is Phase.STUCK)
+    assert "away" in (runner.status.reason or "")
+    outside.reader.broken = False
+    await until(lambda: consumer.numbers == [1])
+    assert runner.status.phase is Phase.RUNNING
+    runner.stop()
+    await running
+
+
+@pytest.mark.parity("L29")
+@pytest.mark.parametrize(
+    ("error", "calls"), [(ValueError("x"), 2), (Unmendable("x"), 1), (KeyError("x"), 1), (ConsumerLost("x"), 2)]
+)
+async def test_a_failing_event_is_parked_after_its_attempts(error: Exception, calls: int) -> None:
+    async def fail(_: Delivered) -> None:
+        raise error
+
+    outside, consumer = Outside(ListReader(1)), Calling(fail)
+    retry = RetryPolicy(attempts=2, first_delay=timedelta(milliseconds=1), never=(KeyError,))
+    runner = await outside.runner(consumer, retry=retry)
+    running = asyncio.create_task(runner.run())
+    parked = outside.coordination.row(KEY).parked
+    await until(lambda: parked)
+    assert len(consumer.deliveries) == calls
+    assert type(error).__name__ in (parked[1].error or "")
+    runner.drain()
+    await running
+    assert outside.checkpoint == 1
+
+
+async def test_a_handler_may_say_itself_what_becomes_of_its_events() -> None:
+    async def refuse(_: Delivered) -> None:
+        raise Nack("not for me", OnFailure.SKIP)
+
+    outside, consumer = Outside(ListReader(2)), Calling(refuse)
+    runner = await outside.runner(consumer)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: runner.status.watermark == 2)
+    assert len(consumer.deliveries) == 2
+    runner.stop()
+    await running
+
+
+@pytest.mark.parity("L37")
+async def test_a_handler_that_hangs_counts_as_failed_after_its_time() -> None:
+    calls = 0
+
+    async def hang_once(_: Delivered) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await asyncio.Event().wait()
+
+    outside, consumer = Outside(ListReader(2)), Calling(hang_once)
+    runner = await outside.runner(consumer, handler_timeout=timedelta(milliseconds=20), retry=FAST)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: runner.status.watermark == 2)
+    assert consumer.numbers == [1, 1, 2]
+    runner.stop()
+    await running
+
+
+@pytest.mark.parity("L31")
+async def test_what_operators_ask_for_before_the_run_holds() -> None:
+    outside, consumer = Outside(ListReader(3)), Calling()
+    runner = await outside.runner(consumer)
+    runner.pause("not yet")
+    running = asyncio.create_task(runner.run())
+    await until(lambda: runner.status.phase is Phase.PAUSED)
+    assert runner.status.reason == "not yet"
+    runner.resume()
+    await until(lambda: 3 in consumer.numbers)
+    runner.rewind(1)
+    await until(lambda: consumer.numbers.count(3) == 2)
+    assert consumer.numbers.count(1) == 1
+    runner.stop()
+    await running
+
+
+async def test_a_defect_of_an_observer_is_raised_and_not_swallowed() -> None:
+    outside = Outside(ListReader(1))
+    runner = await outside.runner(Calling())
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("observer")
+
+    outside.observer.delivered = fail  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="observer"):
+        await runner.run()

@@ -1,0 +1,131 @@
+"""Many subscriptions share one read of each new event."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from headwater.storage.errors import StoreUnavailable
+from headwater.storage.model import ALL, Filter
+from headwater.subscriptions.fanout import SharedReader
+from headwater.subscriptions.heads import Heads
+from headwater.subscriptions.testing.clock import VirtualClock
+from tests.plugins.waiting import until
+
+from .outside import KEY, Calling, ListReader, Outside
+
+
+async def test_the_reads_grow_with_the_events_and_not_with_the_subscriptions() -> None:
+    async def reads_with(subscriptions: int) -> int:
+        reader = ListReader(10)
+        heads = Heads(reader)
+        shared = SharedReader(reader, heads)
+        await shared.read_page(ALL, 0, 100)
+        outsides = [Outside(reader) for _ in range(subscriptions)]
+        consumers = [Calling() for _ in outsides]
+        runners = []
+        for outside, consumer in zip(outsides, consumers, strict=True):
+            outside.reader = shared  # type: ignore[assignment]
+            outside.coordination.start_at(KEY, 10)
+            runners.append(await outside.runner(consumer, heads=heads, poll_interval=timedelta(hours=1)))
+        running = [asyncio.create_task(runner.run()) for runner in runners]
+        before = reader.reads
+        for _ in range(5):
+            heads.announce(reader.append(10))
+            await until(lambda: all(len(c.numbers) == len(reader.events) - 10 for c in consumers))
+        for runner in runners:
+            runner.stop()
+        await asyncio.gather(*running)
+        await shared.close()
+        return reader.reads - before
+
+    assert await reads_with(20) <= await reads_with(1) + 2
+
+
+async def test_who_is_far_behind_reads_for_himself_and_gets_the_same() -> None:
+    reader = ListReader(100)
+    shared = SharedReader(reader, keep=10)
+    await shared.read_page(ALL, 100, 10)
+    page = await shared.read_page(ALL, 0, 30)
+    assert [event.number for event in page.events] == list(range(1, 31))
+    assert (page.read_to, page.head) == (30, 100)
+
+
+async def test_new_events_come_in_order_without_a_gap_also_when_the_memory_is_full() -> None:
+    reader, clock = ListReader(1), VirtualClock()
+    shared = SharedReader(reader, keep=8, page_size=5, clock=clock)
+    seen, after = [], 0
+    slow_seen, slow = [], 0
+    for round_ in range(40):
+        reader.append(3)
+        clock.advance(2)
+        page = await shared.read_page(ALL, after, 4)
+        seen += [event.number for event in page.events]
+        after = page.read_to
+        if round_ % 7 == 0:
+            page = await shared.read_page(ALL, slow, 50)
+            slow_seen += [event.number for event in page.events]
+            slow = page.read_to
+    assert seen == list(range(1, len(seen) + 1))
+    assert slow_seen == list(range(1, len(slow_seen) + 1))
+
+
+async def test_a_filter_is_applied_to_what_is_kept_and_passed_over() -> None:
+    reader = ListReader(2)
+    shared = SharedReader(reader, max_age=0.0)
+    await shared.read_page(ALL, 2, 10)
+    reader.append(3, "order-1")
+    reader.append(3, "other-1")
+    page = await shared.read_page(ALL, 2, 10, where=Filter(categories=("order",)))
+    assert [event.number for event in page.events] == [3, 4, 5]
+    assert page.read_to == 8
+    page = await shared.read_page(ALL, 2, 2, where=Filter(stream_prefix="order-"))
+    assert ([event.number for event in page.events], page.read_to) == ([3, 4], 4)
+
+
+async def test_an_old_look_is_good_enough_until_a_head_is_announced() -> None:
+    reader, clock = ListReader(1), VirtualClock()
+    heads = Heads(reader)
+    shared = SharedReader(reader, heads, max_age=10, clock=clock)
+    await shared.read_page(ALL, 1, 10)
+    await shared.read_page(ALL, 1, 10)
+    reads = reader.reads
+    for _ in range(20):
+        assert (await shared.read_page(ALL, 1, 10)).events == []
+    assert reader.reads == reads
+    heads.announce(reader.append(1))
+    assert len((await shared.read_page(ALL, 1, 10)).events) == 1
+    reader.append(1)
+    clock.advance(11)
+    assert len((await shared.read_page(ALL, 2, 10)).events) == 1
+    await shared.close()
+
+
+async def test_one_waiter_that_is_cancelled_takes_nothing_from_the_others() -> None:
+    reader = ListReader(1)
+    shared = SharedReader(reader, max_age=0.0)
+    await shared.read_page(ALL, 1, 10)
+    reader.append(1)
+    reader.gate = asyncio.Event()
+    first, second = (asyncio.create_task(shared.read_page(ALL, 1, 10)) for _ in range(2))
+    reads = reader.reads
+    await until(lambda: reader.reads == reads + 1)
+    first.cancel()
+    reader.gate.set()
+    assert len((await second).events) == 1
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_an_error_reaches_every_waiter_and_the_next_read_tries_again() -> None:
+    reader = ListReader(1)
+    shared = SharedReader(reader, max_age=0.0)
+    await shared.read_page(ALL, 1, 10)
+    reader.broken = True
+    with pytest.raises(StoreUnavailable):
+        await shared.read_page(ALL, 1, 10)
+    reader.broken = False
+    reader.append(1)
+    assert len((await shared.read_page(ALL, 1, 10)).events) == 1
