@@ -8,11 +8,14 @@ from __future__ import annotations
 import struct
 import uuid
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import ClassVar, Final
 
 _HEADER: Final = struct.Struct("!iiIii")
 _EMPTY: Final = struct.Struct("!iiI")
 _LENGTH: Final = struct.Struct("!i")
+_TIME: Final = struct.Struct("!iq")
+_TIME_ZERO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _NULL: Final = _LENGTH.pack(-1)
 _UUID_LENGTH: Final = _LENGTH.pack(16)
 
@@ -103,6 +106,12 @@ def bytes_part(value: bytes) -> bytes:
 def text_part(value: str) -> bytes:
     """Return a text element with its length before it."""
     return bytes_part(value.encode())
+
+
+def time_part(value: datetime) -> bytes:
+    """Return a timestamptz element with its length before it."""
+    since = value - _TIME_ZERO
+    return _TIME.pack(8, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
 
 
 def uuid_part(value: uuid.UUID) -> bytes:

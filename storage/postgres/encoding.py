@@ -33,9 +33,11 @@ from headwater.storage.postgres.arrays import (
     JsonArray,
     JsonbArray,
     TextArray,
+    TimestamptzArray,
     UuidArray,
     bytes_part,
     text_part,
+    time_part,
     uuid_part,
 )
 from headwater.storage.postgres.statements import PayloadType
@@ -58,8 +60,7 @@ class EncodedAppend:
     expected: Expected
     ids: Sequence[uuid.UUID]
     columns: Sequence[bytes | None]
-    """id, type, data, metadata, causation id, correlation id, tags, schema version."""
-    size: int
+    """id, type, data, metadata, causation id, correlation id, tags, schema version, time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,6 @@ class Unit:
     """What stands or falls together: the appends of one call."""
 
     appends: Sequence[EncodedAppend]
-    created_at: datetime | None
     events: int
     condition: AppendCondition | None = None
 
@@ -77,7 +77,10 @@ class Encoder:
 
     def __init__(self, payload: PayloadType, codec: Codec) -> None:
         self._codec = codec
-        self._payload_array = _PAYLOAD_ARRAYS[payload]
+        array = _PAYLOAD_ARRAYS[payload]
+        self._kinds: tuple[type[BinaryArray], ...] = (
+            *(UuidArray, TextArray, array, array, UuidArray, UuidArray, TextArray, IntegerArray, TimestamptzArray),
+        )
         self._payload_prefix = _payload_prefix(payload)
 
     def unit(
@@ -94,28 +97,36 @@ class Encoder:
             check_created_at("created_at", created_at)
         if condition is not None:
             _check_condition(condition)
-        encoded = [self._append(append.stream, append.events, append.expected_version) for append in appends]
+        encoded = [self._append(append, created_at) for append in appends]
         if len(encoded) != 1:
             if not encoded:
                 raise InvalidArgument("appends", "must not be empty")
             if len({append.stream for append in encoded}) != len(encoded):
                 raise InvalidArgument("appends", "must name each stream once")
             _check_distinct(encoded[-1].stream, [id for append in encoded for id in append.ids])
-        return Unit(encoded, created_at, sum(len(append.ids) for append in encoded), condition)
+        return Unit(encoded, sum(len(append.ids) for append in encoded), condition)
 
-    def _append(self, stream: str, events: Sequence[NewEvent], expected: Expected) -> EncodedAppend:
-        stream, expected = check_target(stream, "append to"), check_expected(expected)
+    def _append(self, append: StreamAppend, created_at: datetime | None) -> EncodedAppend:
+        stream, events = check_target(append.stream, "append to"), append.events
+        expected = check_expected(append.expected_version)
         if isinstance(events, NewEvent) or not isinstance(events, Sequence):
             raise InvalidArgument("events", f"must be a list of NewEvent, not {type(events).__name__}")
         if not events:
             raise InvalidArgument("events", "must not be empty")
+        times = None if created_at is None else time_part(created_at) * len(events)
+        return EncodedAppend(stream, expected, *self.columns(stream, events, times))
+
+    def columns(
+        self, stream: str, events: Sequence[NewEvent], times: bytes | None
+    ) -> tuple[Sequence[uuid.UUID], Sequence[bytes | None]]:
+        """Return the ids of events, and the joined elements of each column."""
         for event in events:
             if type(event) is not NewEvent:
                 raise InvalidArgument("events", f"must be a list of NewEvent, it holds a {type(event).__name__}")
         ids = [check_uuid("event.id", event.id) for event in events]
         if len(ids) > 1:
             _check_distinct(stream, ids)
-        columns = (
+        return ids, (
             b"".join([uuid_part(id) for id in ids]),
             b"".join([_type_part(event.type) for event in events]),
             b"".join([self._payload(event.type, event.data) for event in events]),
@@ -124,8 +135,8 @@ class Encoder:
             _nullable_ids("event.correlation_id", [event.correlation_id for event in events]),
             _tags_column(events),
             _versions_column(events),
+            times,
         )
-        return EncodedAppend(stream, expected, ids, columns, sum(len(column) for column in columns if column))
 
     def _payload(self, event_type: str, value: Any) -> bytes:
         raw = self._codec.encode(event_type, value)
@@ -137,27 +148,54 @@ class Encoder:
         return None if typed[1] is None else self._payload(*typed)
 
     def parameters(self, units: Sequence[Unit]) -> list[object]:
-        """Return the parameters of one call for many units that share their created_at."""
+        """Return the parameters of one call for many units."""
         appends = [append for unit in units for append in unit.appends]
         counts = [len(append.ids) for append in appends]
-        names = {append.stream: None for append in appends}
-        place = {name: number for number, name in enumerate(names, 1)}
-        append_of = b"".join([number.to_bytes(8) * count for number, count in enumerate(counts, (4 << 32) + 1)])
-        total = sum(counts)
-        payload = self._payload_array
-        kinds: list[type[BinaryArray]] = [
-            *(UuidArray, TextArray, payload, payload, UuidArray, UuidArray, TextArray, IntegerArray)
+        shape = _shape(
+            [append.stream for append in appends],
+            [expected_code(append.expected) for append in appends],
+            counts,
+            [len(unit.appends) for unit in units],
+        )
+        columns = [
+            _joined([append.columns[column] for append in appends], counts) for column in range(len(self._kinds))
         ]
+        return shape + self._arrays(columns, sum(counts))
+
+    def import_parameters(
+        self, streams: Sequence[str], counts: Sequence[int], columns: Sequence[bytes | None]
+    ) -> list[object]:
+        """Return the parameters of a call that appends runs of events, each to the end of its stream."""
+        runs = len(streams)
+        return _shape(streams, [expected_code(ANY)] * runs, counts, [1] * runs) + self._arrays(columns, sum(counts))
+
+    def _arrays(self, columns: Sequence[bytes | None], total: int) -> list[object]:
         return [
-            TextArray.of(names),
-            IntegerArray.of([place[append.stream] for append in appends]),
-            BigintArray.of([expected_code(append.expected) for append in appends]),
-            IntegerArray.of(counts),
-            IntegerArray.of([len(unit.appends) for unit in units]),
-            IntegerArray.of_wire(append_of, total),
-            *[_joined(kind, appends, counts, total, column) for column, kind in enumerate(kinds)],
-            units[0].created_at,
+            None if wire is None else kind.of_wire(wire, total) for kind, wire in zip(self._kinds, columns, strict=True)
         ]
+
+
+def _shape(
+    streams: Sequence[str], expected: Sequence[int], counts: Sequence[int], units: Sequence[int]
+) -> list[object]:
+    """Return the parameters that say which events belong to which append, stream and unit."""
+    names = dict.fromkeys(streams)
+    place = {name: number for number, name in enumerate(names, 1)}
+    append_of = b"".join([number.to_bytes(8) * count for number, count in enumerate(counts, (4 << 32) + 1)])
+    return [
+        TextArray.of(names),
+        IntegerArray.of([place[name] for name in streams]),
+        BigintArray.of(expected),
+        IntegerArray.of(counts),
+        IntegerArray.of(units),
+        IntegerArray.of_wire(append_of, sum(counts)),
+    ]
+
+
+def _joined(parts: Sequence[bytes | None], counts: Sequence[int]) -> bytes | None:
+    if all(part is None for part in parts):
+        return None
+    return b"".join([NULL_PART * n if part is None else part for part, n in zip(parts, counts, strict=True)])
 
 
 def condition_parameters(condition: AppendCondition) -> list[object]:
@@ -186,16 +224,6 @@ def payload_array(payload: PayloadType, raw: bytes) -> BinaryArray:
 def _payload_prefix(payload: PayloadType) -> bytes:
     # jsonb's binary form has a version byte before the text.
     return b"\1" if payload == "jsonb" else b""
-
-
-def _joined(
-    kind: type[BinaryArray], appends: Sequence[EncodedAppend], counts: Sequence[int], total: int, column: int
-) -> BinaryArray | None:
-    parts = [append.columns[column] for append in appends]
-    if all(part is None for part in parts):
-        return None
-    wire = b"".join([NULL_PART * n if part is None else part for part, n in zip(parts, counts, strict=True)])
-    return kind.of_wire(wire, total)
 
 
 def expected_code(expected: Expected) -> int:

@@ -13,7 +13,7 @@
 CREATE FUNCTION "headwater"."append_v1"(
     p_streams text[], p_stream_of integer[], p_expected bigint[], p_counts integer[], p_units integer[],
     p_append_of integer[], p_ids uuid[], p_types text[], p_data "payload"[], p_metadata "payload"[],
-    p_causations uuid[], p_correlations uuid[], p_tags text[], p_schema_versions integer[], p_created_at timestamptz,
+    p_causations uuid[], p_correlations uuid[], p_tags text[], p_schema_versions integer[], p_times timestamptz[],
     OUT versions_before bigint[], OUT positions_before bigint[], OUT outcomes integer[]
 ) LANGUAGE plpgsql
 -- The plans must not change as the tables grow: an index look-up for each element, always.
@@ -23,6 +23,9 @@ DECLARE
     v_total CONSTANT integer := cardinality(p_ids);
     v_position bigint;
     v_time timestamptz;
+    v_head_time timestamptz;
+    v_ordered boolean;
+    v_latest timestamptz;
     v_versions bigint[];
     v_found boolean[];
     v_deleted boolean[];
@@ -38,8 +41,12 @@ BEGIN
     -- Takes the lock and, as nearly always all goes well, gives out the positions in the same statement.
     UPDATE "headwater"."head" SET
         "position" = "position" + v_total,
-        "created_at" = CASE WHEN p_created_at IS NULL THEN greatest("created_at", clock_timestamp()) ELSE "created_at" END
-    RETURNING "position" - v_total, coalesce(p_created_at, "created_at") INTO v_position, v_time;
+        "created_at" = CASE WHEN p_times IS NULL THEN greatest("created_at", clock_timestamp()) ELSE "created_at" END
+    RETURNING "position" - v_total, greatest("created_at", clock_timestamp()), "created_at"
+    INTO v_position, v_time, v_head_time;
+    IF p_times IS NULL THEN
+        v_time := v_head_time;
+    END IF;
 
     SELECT
         array_agg(coalesce("stream"."version", 0) ORDER BY "i"),
@@ -92,11 +99,17 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    IF p_created_at IS NOT NULL THEN
+    IF p_times IS NOT NULL THEN
         -- The head's time follows an import, but never into the future: later events would be drawn along.
+        SELECT bool_and("time" >= "before"), max("time") INTO v_ordered, v_latest
+        FROM (
+            SELECT "time", coalesce(lag("time") OVER (ORDER BY "i"), v_head_time) AS "before"
+            FROM (SELECT "i", coalesce(p_times["i"], v_time) AS "time" FROM generate_series(1, v_total) AS "i") AS "own"
+            WHERE outcomes IS NULL OR outcomes[p_append_of["i"]] = 0
+        ) AS "written";
         UPDATE "headwater"."head" SET
-            "times_ordered" = "times_ordered" AND p_created_at BETWEEN "created_at" AND clock_timestamp(),
-            "created_at" = greatest("created_at", least(p_created_at, clock_timestamp()));
+            "times_ordered" = "times_ordered" AND v_ordered AND v_latest <= clock_timestamp(),
+            "created_at" = greatest("created_at", least(v_latest, clock_timestamp()));
     END IF;
 
     IF true = ANY (v_found) THEN
@@ -106,7 +119,10 @@ BEGIN
     END IF;
     IF false = ANY (v_found) THEN
         INSERT INTO "headwater"."streams" ("name", "version", "created_at")
-        SELECT p_streams["i"], v_versions["i"], v_time
+        SELECT p_streams["i"], v_versions["i"], CASE
+            WHEN p_times IS NULL THEN v_time
+            ELSE coalesce(p_times[v_offsets[array_position(p_stream_of, "i")] + 1], v_time)
+        END
         FROM generate_subscripts(p_streams, 1) AS "i" WHERE NOT v_found["i"] AND v_versions["i"] > 0;
     END IF;
 
@@ -117,7 +133,7 @@ BEGIN
     SELECT
         positions_before["append"] + "i" - v_offsets["append"], p_streams[p_stream_of["append"]],
         versions_before["append"] + "i" - v_offsets["append"], p_ids["i"], p_types["i"], p_data["i"], p_metadata["i"],
-        p_causations["i"], p_correlations["i"], v_time, p_tags["i"]::text[], coalesce(p_schema_versions["i"], 1)
+        p_causations["i"], p_correlations["i"], coalesce(p_times["i"], v_time), p_tags["i"]::text[], coalesce(p_schema_versions["i"], 1)
     FROM (SELECT "i", p_append_of["i"] AS "append" FROM generate_series(1, v_total) AS "i" OFFSET 0) AS "sent"
     WHERE outcomes IS NULL OR outcomes["append"] = 0;
 
@@ -136,7 +152,7 @@ CREATE FUNCTION "headwater"."append_if_v1"(
     p_with_prefix text,
     p_streams text[], p_stream_of integer[], p_expected bigint[], p_counts integer[], p_units integer[],
     p_append_of integer[], p_ids uuid[], p_types text[], p_data "payload"[], p_metadata "payload"[],
-    p_causations uuid[], p_correlations uuid[], p_tags text[], p_schema_versions integer[], p_created_at timestamptz,
+    p_causations uuid[], p_correlations uuid[], p_tags text[], p_schema_versions integer[], p_times timestamptz[],
     OUT versions_before bigint[], OUT positions_before bigint[], OUT outcomes integer[], OUT conflict bigint
 ) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 BEGIN
@@ -164,7 +180,7 @@ BEGIN
         INTO versions_before, positions_before, outcomes
         FROM "headwater"."append_v1"(
             p_streams, p_stream_of, p_expected, p_counts, p_units, p_append_of, p_ids, p_types, p_data, p_metadata,
-            p_causations, p_correlations, p_tags, p_schema_versions, p_created_at
+            p_causations, p_correlations, p_tags, p_schema_versions, p_times
         ) AS "written";
     END IF;
 END $$;
