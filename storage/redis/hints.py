@@ -52,8 +52,8 @@ class RedisHints:
         self._rest_until = 0.0
         try:
             self._redis = self._client(url, socket_timeout=TIMEOUT)
-            # A listener waits for as long as nothing is announced.
-            self._listening = self._client(url, socket_timeout=None, health_check_interval=PING_INTERVAL)
+            # A listener waits for as long as nothing is announced; its own pings say whether anybody is there.
+            self._listening = self._client(url, socket_timeout=None)
         except ValueError as error:
             raise ConfigurationError(f"redis_url: {error}") from error
 
@@ -80,11 +80,18 @@ class RedisHints:
             try:
                 async with self._listening.pubsub(ignore_subscribe_messages=True) as messages:
                     await messages.subscribe(self._channel)
-                    async for message in messages.listen():
-                        pause = FIRST_PAUSE
-                        head = decode(message["data"])
-                        if head is not None:
-                            yield head
+                    asked = False
+                    while True:
+                        message = await messages.get_message(timeout=PING_INTERVAL)
+                        if message is not None:
+                            pause, asked = FIRST_PAUSE, False
+                            if message["type"] == "message" and (head := decode(message["data"])) is not None:
+                                yield head
+                        elif asked:
+                            raise TimeoutError("the server does not answer")
+                        else:
+                            asked = True
+                            await messages.ping()
             except _OUTAGES as error:
                 log.info("listening for hints again in %.1f s: %s", pause, error)
             await asyncio.sleep(pause)

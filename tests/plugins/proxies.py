@@ -173,7 +173,8 @@ class TransactionPooler:
                     session = self._take()
                 os.write(session.fileno(), request)
                 if kind in (b"Q", b"S") and self._answer(session.fileno(), client) == b"I":
-                    session = self._give_back(session)
+                    self._give_back(session)
+                    session = None
         finally:
             if session is not None:
                 self._give_back(session)

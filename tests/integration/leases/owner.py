@@ -16,6 +16,7 @@ from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.leases import LeaseSession, Presence
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.postgres.transactions import PostgresTransactions
+from tests.plugins.waiting import until
 
 
 class Owner:
@@ -32,14 +33,12 @@ class Owner:
         """Do one thing; returns the answer."""
         match verb:
             case "claim":
-                while not (grants := await self._try_to_claim()):
-                    await asyncio.sleep(0.05)
-                self._grant = grants[0]
+                (self._grant,) = await until(self._try_to_claim)
                 return f"granted {self._grant.epoch} {self._grant.progress.checkpoint}"
             case "lost":
-                assert self._grant is not None
-                while not self._leases.lost(self._grant):
-                    await asyncio.sleep(0.01)
+                grant = self._grant
+                assert grant is not None
+                await until(lambda: self._leases.lost(grant))
                 return "lost"
             case "save":
                 assert self._grant is not None
@@ -77,4 +76,4 @@ async def main(leases_url: str, store_url: str, host: str, lock_id: int, lease: 
     await leases.close()
 
 
-asyncio.run(main(*sys.argv[1:4], int(sys.argv[4]), float(sys.argv[5])))
+asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5])))

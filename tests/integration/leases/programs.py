@@ -47,9 +47,20 @@ def owner(
     url: str, host: str, lock_id: int, *, leases_url: str | None = None, prefix: tuple[str, ...] = ()
 ) -> Iterator[OwnerProgram]:
     """Run an owner for the length of the block; ``leases_url`` is the way of its lease session."""
-    program = str(Path(__file__).with_name("owner.py"))
-    command = [*prefix, sys.executable, program, leases_url or url, url, host, str(lock_id), str(LEASE)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    command = [
+        *prefix,
+        sys.executable,
+        "-m",
+        "tests.integration.leases.owner",
+        leases_url or url,
+        url,
+        host,
+        str(lock_id),
+        str(LEASE),
+    ]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
+    ) as process:
         try:
             found = OwnerProgram(process)
             assert found.answer() == "ready"
