@@ -21,7 +21,7 @@ from headwater.cluster.options import ClusterOptions
 from headwater.storage.errors import ConfigurationError, InvalidArgument
 from headwater.subscriptions.app import App
 
-STOP_TIMEOUT = 8.0
+STOP_TIMEOUT = 5.0
 """How long the cluster may take to stop before its processes are killed."""
 
 

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from examples.flights.source import TOTAL
 
-DEFAULT_FLIGHTS: Final = 100_000
+DEFAULT_FLIGHTS: Final = 80_000
 FEWEST_FLIGHTS: Final = 100
 DEFAULT_OUT: Final = Path(__file__).resolve().parents[2] / "out" / "demo"
 

@@ -124,7 +124,8 @@ class Report:
         types = ", ".join(f"{count:,} {type.removeprefix('Flight').lower()}" for type, count in self.events.items())
         story = [
             f"{self.options.flights:,} flights became {total:,} events, appended in the order in which they happened,",
-            f"in {fed:.0f} s: {total / fed:,.0f} a second ({types}).",
+            f"in {fed:.0f} s, {total / fed:,.0f} a second:",
+            f"  {types}",
         ]
         kill = self.timeline.kill
         if kill is not None:

@@ -83,6 +83,7 @@ class Demo:
             watch = Watch(observer, timeline, self._options.out)
             with self._view:
                 await self._feed_and_watch(cluster, store, watch, timeline)
+            self._view.say("Everything is handled; comparing, and taking the nodes down ...")
             with self._stopwatch.time("check"):
                 comparisons = await check(self._servers.database_url, self._options.out, expected)
         return Report(
