@@ -35,8 +35,8 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "headwater.json"
 OLDEST_PYTHON = (3, 11)
-STOP_SECONDS = 8  # after a signal
-REST_SECONDS = 4  # for what a command leaves behind
+STOP_SECONDS = 6  # after a signal: all is to be gone within ten
+REST_SECONDS = 3  # for what a command leaves behind
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 EXTRAS = {"demo": ["demo"], "dev": ["embedded"], "lint": ["dev"], "shell": ["dev"]}
