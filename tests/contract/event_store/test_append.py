@@ -1,0 +1,292 @@
+"""Appending: expected versions, order, identity, and the caller's transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from headwater.storage.errors import (
+    DuplicateEvent,
+    InvalidArgument,
+    ReservedStream,
+    StreamDeleted,
+    StreamExists,
+    StreamMissing,
+    StreamNotFound,
+    WrongExpectedVersion,
+)
+from headwater.storage.model import (
+    ALL,
+    ANY,
+    NO_STREAM,
+    STREAM_EXISTS,
+    AppendResult,
+    Expected,
+    NewEvent,
+    StreamAppend,
+)
+from headwater.storage.store import EventStore
+from tests.contract.event_store.conftest import Transaction
+from tests.plugins.events import events
+
+REFUSED = (StreamDeleted, WrongExpectedVersion, DuplicateEvent, StreamNotFound)
+
+
+@pytest.mark.parity("T007", "T009", "T011", "T014", "T015", "T040", "T041", "E1", "E2")
+@pytest.mark.parity("T012", "T013", "T016", "T136", "T138", "T234")
+@pytest.mark.parametrize(
+    ("stored", "expected", "outcome"),
+    [
+        (0, 0, None),
+        (0, 1, WrongExpectedVersion),
+        (0, ANY, None),
+        (0, NO_STREAM, None),
+        (0, STREAM_EXISTS, StreamMissing),
+        (3, 0, WrongExpectedVersion),
+        (3, 1, WrongExpectedVersion),
+        (3, 2, WrongExpectedVersion),
+        (3, 3, None),
+        (3, 4, WrongExpectedVersion),
+        (3, ANY, None),
+        (3, NO_STREAM, StreamExists),
+        (3, STREAM_EXISTS, None),
+    ],
+)
+async def test_an_expected_version_decides(
+    store: EventStore, stored: int, expected: Expected, outcome: type[Exception] | None
+) -> None:
+    if stored:
+        await store.append("s", events(stored))
+    if outcome is None:
+        result = await store.append("s", events(2), expected)
+        assert result == AppendResult("s", stored + 1, stored + 2, stored + 1, stored + 2)
+    else:
+        with pytest.raises(outcome) as caught:
+            await store.append("s", events(2), expected)
+        assert type(caught.value) is outcome
+        assert await store.head() == stored
+
+
+@pytest.mark.parametrize("expected", [-1, "any", None, 1.0, True, 2**63])
+@pytest.mark.parity("E1")
+async def test_what_is_no_expected_version_is_refused(store: EventStore, expected: object) -> None:
+    with pytest.raises(InvalidArgument):
+        await store.append("s", events(1), expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parity("T008", "T010", "E6")
+@pytest.mark.parametrize("stored", [0, 3])
+async def test_concurrent_appends_to_any_version_all_succeed(store: EventStore, stored: int) -> None:
+    if stored:
+        await store.append("s", events(stored))
+    results = await asyncio.gather(*(store.append("s", events(1)) for _ in range(16)))
+    assert sorted(result.last_version for result in results) == list(range(stored + 1, stored + 17))
+    assert [event.version for event in await store.read("s")] == list(range(1, stored + 17))
+
+
+@pytest.mark.parity("T017", "T139", "E3")
+@pytest.mark.parametrize(("expected", "refusal"), [(NO_STREAM, StreamExists), (0, WrongExpectedVersion)])
+async def test_one_of_many_concurrent_appends_with_the_same_expectation_succeeds(
+    store: EventStore, expected: Expected, refusal: type[Exception]
+) -> None:
+    outcomes = await asyncio.gather(
+        *(store.append("s", events(2), expected) for _ in range(16)), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes].count(AppendResult) == 1
+    assert [type(outcome) for outcome in outcomes].count(refusal) == 15
+    assert len(await store.read("s")) == 2
+
+
+@pytest.mark.parity("L38")
+async def test_concurrent_appends_that_only_want_the_stream_to_exist_all_succeed(store: EventStore) -> None:
+    await store.append("s", events(1))
+    results = await asyncio.gather(*(store.append("s", events(1), STREAM_EXISTS) for _ in range(16)))
+    assert sorted(result.last_version for result in results) == list(range(2, 18))
+
+
+@pytest.mark.parity("T042")
+async def test_the_store_wide_order_is_not_a_stream_to_append_to(store: EventStore) -> None:
+    with pytest.raises(ReservedStream):
+        await store.append(ALL, events(1))
+    with pytest.raises(ReservedStream):
+        await store.append_to_many([StreamAppend("s", events(1)), StreamAppend(ALL, events(1))])
+    assert await store.head() == 0
+
+
+@pytest.mark.parity("T043")
+async def test_an_append_in_a_transaction_that_rolls_back_never_was(store: EventStore, transaction: Transaction) -> None:
+    class Undone(Exception):
+        pass
+
+    with pytest.raises(Undone):
+        async with transaction() as conn:
+            result = await store.append("s", events(3), conn=conn)
+            assert result.last_position == 3
+            assert len(await store.read("s", conn=conn)) == 3
+            assert await store.read_all() == []
+            raise Undone
+    with pytest.raises(StreamNotFound):
+        await store.read("s")
+    assert (await store.append("t", events(1))).first_position == 1
+
+
+async def test_an_append_in_a_transaction_is_there_when_it_commits(store: EventStore, transaction: Transaction) -> None:
+    async with transaction() as conn:
+        await store.append("s", events(2), conn=conn)
+        await store.append("t", events(1), 0, conn=conn)
+        with pytest.raises(WrongExpectedVersion):
+            await store.append("t", events(1), 0, conn=conn)
+    assert [(event.stream, event.position) for event in await store.read_all()] == [("s", 1), ("s", 2), ("t", 3)]
+
+
+@pytest.mark.parity("T039", "T048", "T054", "T162", "T163", "T164")
+async def test_what_is_written_is_what_is_read(store: EventStore) -> None:
+    full = NewEvent(
+        "Renamed",
+        {"from": "Ålesund", "to": "東京 🌊", "nested": [1, 2.5, None, True]},
+        metadata={"user": "å"},
+        causation_id=uuid.uuid4(),
+        correlation_id=uuid.uuid4(),
+        tags=("city:1", "comma,quote\"back\\slash", "city:1"),
+        schema_version=7,
+    )
+    bare = NewEvent("Bare")
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    await store.append("s", [full, bare])
+    first, second = await store.read("s")
+    assert (first.id, first.type, first.data, first.metadata) == (full.id, full.type, full.data, full.metadata)
+    assert (first.causation_id, first.correlation_id) == (full.causation_id, full.correlation_id)
+    assert (set(first.tags), len(first.tags), first.schema_version) == (set(full.tags), 2, 7)
+    assert (second.data, second.metadata, second.causation_id, second.correlation_id) == (None, None, None, None)
+    assert (second.tags, second.schema_version, second.number, second.version, second.position) == ((), 1, 2, 2, 2)
+    assert before < first.created_at <= second.created_at
+
+
+@pytest.mark.parity("T134", "T135", "T258", "T168")
+async def test_versions_count_in_the_stream_and_positions_in_the_store(store: EventStore) -> None:
+    for stream in ("a", "b", "a", "b"):
+        await store.append(stream, events(2))
+    found = [(event.position, event.stream, event.version) for event in await store.read_all()]
+    assert found == list(zip(range(1, 9), "aabbaabb", [1, 2, 1, 2, 3, 4, 3, 4], strict=True))
+
+
+@pytest.mark.parity("L34")
+@pytest.mark.parametrize("expected", [0, ANY, NO_STREAM])
+async def test_the_same_append_again_returns_the_first_result(store: EventStore, expected: Expected) -> None:
+    batch = events(3)
+    first = await store.append("s", batch, expected)
+    await store.append("s", events(2))
+    again = await store.append("s", batch, expected)
+    assert again == AppendResult("s", 1, 3, 1, 3, repeated=True)
+    assert (first.first_position, first.last_position) == (again.first_position, again.last_position)
+    assert await store.head() == 5
+
+
+@pytest.mark.parity("T140", "T141", "T142", "T152")
+async def test_a_stored_id_in_another_place_is_a_duplicate(store: EventStore) -> None:
+    one, two, three = events(3)
+    await store.append("s", [one, two])
+    for stream, batch in (
+        ("other", [one]),
+        ("s", [two, one]),
+        ("s", [one, three]),
+        ("s", [three, two]),
+        ("s", [one, two, three]),
+    ):
+        with pytest.raises(DuplicateEvent):
+            await store.append(stream, batch)
+    with pytest.raises(DuplicateEvent):
+        await store.append("s", [three, three])
+    assert await store.head() == 2
+
+
+async def test_several_streams_are_appended_to_whole_or_not_at_all(store: EventStore) -> None:
+    await store.append("a", events(1))
+    results = await store.append_to_many([StreamAppend("b", events(2), NO_STREAM), StreamAppend("a", events(1), 1)])
+    assert results == [AppendResult("b", 1, 2, 2, 3), AppendResult("a", 2, 2, 4, 4)]
+    with pytest.raises(WrongExpectedVersion) as refused:
+        await store.append_to_many([StreamAppend("c", events(1)), StreamAppend("a", events(1), 1)])
+    assert (refused.value.stream, refused.value.actual) == ("a", 2)
+    assert await store.head() == 4
+    with pytest.raises(InvalidArgument):
+        await store.append_to_many([StreamAppend("c", events(1)), StreamAppend("c", events(1))])
+    with pytest.raises(InvalidArgument):
+        await store.append_to_many([])
+
+
+async def test_an_append_to_several_streams_can_be_sent_again(store: EventStore) -> None:
+    appends = [StreamAppend("a", events(2), 0), StreamAppend("b", events(1), 0)]
+    first = await store.append_to_many(appends)
+    again = await store.append_to_many(appends)
+    assert [(r.first_position, r.last_position) for r in first] == [(r.first_position, r.last_position) for r in again]
+    assert all(result.repeated for result in again)
+
+
+@pytest.mark.parity("L19")
+async def test_appends_to_the_same_streams_in_any_order_never_deadlock(store: EventStore) -> None:
+    names = ["a", "b", "c", "d"]
+    orders = [names[turn:] + names[:turn] for turn in range(4)] * 5
+    await asyncio.gather(
+        *(store.append_to_many([StreamAppend(name, events(1)) for name in order]) for order in orders)
+    )
+    for name in names:
+        assert [event.version for event in await store.read(name)] == list(range(1, 21))
+
+
+@pytest.mark.parity("T266")
+async def test_a_deleted_stream_takes_no_event_whatever_is_expected(store: EventStore) -> None:
+    await store.append("s", events(1))
+    await store.delete_stream("s")
+    for expected in (ANY, NO_STREAM, STREAM_EXISTS, 0, 1):
+        with pytest.raises(StreamDeleted):
+            await store.append("s", events(1), expected)
+
+
+@pytest.mark.parity("L41")
+async def test_an_append_of_nothing_is_refused(store: EventStore) -> None:
+    for nothing in ([], (), None, "events", [None], [{"type": "A"}], NewEvent("A")):
+        with pytest.raises(InvalidArgument):
+            await store.append("s", nothing)  # type: ignore[arg-type]
+    assert await store.head() == 0
+
+
+@pytest.mark.parity("T055", "T056", "T057", "T058")
+@pytest.mark.parametrize("expected", [None, ANY])
+async def test_an_import_brings_its_own_time(store: EventStore, expected: Expected | None) -> None:
+    then = datetime(2013, 7, 1, 12, 30, 15, 123456, tzinfo=UTC)
+    await store.append("new", events(2), 0 if expected is None else expected, created_at=then)
+    assert [event.created_at for event in await store.read("new")] == [then, then]
+    assert (await store.stream_info("new")).created_at == then
+
+    await store.append("old", events(1))
+    made = (await store.stream_info("old")).created_at
+    await store.append("old", events(1), 1 if expected is None else expected, created_at=then)
+    assert (await store.read("old"))[1].created_at == then
+    assert (await store.stream_info("old")).created_at == made
+
+
+@pytest.mark.parity("L43", "T233")
+async def test_times_never_fall_as_positions_rise(store: EventStore) -> None:
+    await asyncio.gather(*(store.append(f"s-{number}", events(3)) for number in range(10)))
+    times = [event.created_at for event in await store.read_all()]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("when", [datetime(2020, 1, 1), datetime.min.replace(tzinfo=UTC), "2020-01-01"])  # noqa: DTZ001
+async def test_a_time_that_cannot_be_stored_is_refused(store: EventStore, when: object) -> None:
+    with pytest.raises(InvalidArgument):
+        await store.append("s", events(1), created_at=when)  # type: ignore[arg-type]
+
+
+@pytest.mark.parity("E4", "T018")
+async def test_a_large_append_is_one_run_of_positions(store: EventStore) -> None:
+    result = await store.append("s", events(8001))
+    assert (result.last_version, result.last_position) == (8001, 8001)
+    numbers = [event.position async for event in store.stream_all(page_size=3000)]
+    assert numbers == list(range(1, 8002))
+    with pytest.raises(WrongExpectedVersion):
+        await store.append("s", events(2500), 1)
+    assert await store.head() == 8001
