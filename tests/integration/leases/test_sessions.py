@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -189,6 +190,18 @@ async def test_those_who_asked_are_told_which_session_was_lost(
         )
     await until(lambda: lost == [grant.session])
     assert session.lost(grant)
+
+
+async def test_a_handler_that_computes_for_longer_than_the_lease_does_not_lose_it(
+    open_session: OpenSession, keys: list[PartitionKey]
+) -> None:
+    session = await open_session(lease=timedelta(seconds=2))
+    grants = await session.claim(keys)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 4:
+        sum(range(10_000))  # neither the event loop nor, for long, the interpreter's lock is given away
+    assert not any(session.lost(grant) for grant in grants)
+    assert await (await open_session("other")).claim(keys) == []
 
 
 async def test_a_host_is_alive_while_its_session_lives(store: PostgresEventStore, open_session: OpenSession) -> None:

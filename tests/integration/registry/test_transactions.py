@@ -1,0 +1,93 @@
+"""Exactly-once effects: a handler's writes and the checkpoint are there together, once, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from headwater.storage.errors import StaleEpoch, UnexpectedAck
+from headwater.storage.leases import Grant, Progress
+from tests.integration.registry.conftest import Office
+
+Work = Callable[[Office, Grant, Progress, str], Awaitable[None]]
+
+
+async def in_async(office: Office, grant: Grant, progress: Progress, statement: str) -> None:
+    async with office.transactions.open(grant, progress) as conn:
+        await conn.execute(statement)
+
+
+async def in_thread(office: Office, grant: Grant, progress: Progress, statement: str) -> None:
+    def work() -> None:
+        with office.transactions.open_sync(grant, progress) as conn:
+            conn.execute(statement)
+
+    await asyncio.to_thread(work)
+
+
+@pytest.fixture(params=[in_async, in_thread])
+async def work(request: pytest.FixtureRequest, office: Office) -> Work:
+    """A delivery whose handler adds to a table, asynchronously or in a thread."""
+    async with office.store.connection() as conn:
+        await conn.execute("CREATE TABLE effects (number integer)")
+    found: Work = request.param
+    return found
+
+
+async def effects(office: Office) -> list[Any]:
+    async with office.store.connection() as conn:
+        return [number for (number,) in await (await conn.execute("SELECT number FROM effects ORDER BY 1")).fetchall()]
+
+
+async def test_effects_and_checkpoint_commit_together(office: Office, work: Work) -> None:
+    (grant,) = await office.granted()
+    await work(office, grant, Progress(3), "INSERT INTO effects VALUES (1)")
+    await work(office, grant, Progress(7), "INSERT INTO effects VALUES (2)")
+    assert await effects(office) == [1, 2]
+    assert await office.checkpoints.load(grant) == Progress(7)
+
+
+async def test_a_handler_that_fails_leaves_neither(office: Office, work: Work) -> None:
+    (grant,) = await office.granted()
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await work(office, grant, Progress(3), "INSERT INTO effects SELECT 1 / 0")
+    assert await effects(office) == []
+    assert await office.checkpoints.load(grant) == Progress(0)
+    await work(office, grant, Progress(3), "INSERT INTO effects VALUES (1)")
+    assert await effects(office) == [1]
+
+
+@pytest.mark.parity("L3")
+async def test_a_stale_epoch_is_refused_before_the_handler_runs(office: Office, work: Work) -> None:
+    (stale,) = await office.granted()
+    await office.leases.claim([stale.key])
+    with pytest.raises(StaleEpoch):
+        await work(office, stale, Progress(3), "SELECT 1 / 0")
+
+
+async def test_a_delivery_that_comes_back_late_has_no_effect_a_second_time(office: Office, work: Work) -> None:
+    (grant,) = await office.granted()
+    await work(office, grant, Progress(3), "INSERT INTO effects VALUES (1)")
+    with pytest.raises(UnexpectedAck):
+        await work(office, grant, Progress(3), "INSERT INTO effects VALUES (1)")
+    assert await effects(office) == [1]
+
+
+async def test_the_next_owner_ends_a_transaction_that_an_older_one_left_open(office: Office, work: Work) -> None:
+    (stale,) = await office.granted()
+    granted: list[Grant] = []
+
+    async def overtaken() -> None:
+        async with office.transactions.open(stale, Progress(3)) as conn:
+            await conn.execute("INSERT INTO effects VALUES (1)")
+            granted.extend(await office.leases.claim([stale.key]))
+            await conn.execute("INSERT INTO effects VALUES (2)")
+
+    with pytest.raises(psycopg.OperationalError):
+        await overtaken()
+    await work(office, granted[0], Progress(3), "INSERT INTO effects VALUES (3)")
+    assert await effects(office) == [3]
