@@ -168,6 +168,16 @@ class StreamAppend:
     expected_version: Expected = ANY
 
 
+@dataclass(frozen=True, slots=True)
+class ImportedEvent:
+    """An event of an import: where it belongs and when it happened."""
+
+    stream: str
+    event: NewEvent
+    created_at: datetime | None = None
+    """None: the time of the import."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """Which events a read returns; applied by the server. Empty fields do not restrict; fields are ANDed."""

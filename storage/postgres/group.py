@@ -12,26 +12,19 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import psycopg
-
-from headwater.storage.errors import CommitUnknown, HeadwaterError, StoreClosed
+from headwater.storage.errors import HeadwaterError, StoreClosed
 from headwater.storage.model import AppendResult
 from headwater.storage.postgres.appending import Outcome
 from headwater.storage.postgres.encoding import Unit
-from headwater.storage.postgres.failures import connection_broke, translate
-
-log = logging.getLogger(__name__)
+from headwater.storage.postgres.resending import until_known
 
 LANES: Final = 2
 MAX_UNITS: Final = 64
 MAX_EVENTS: Final = 2_500
-PAUSES: Final = (0.02, 0.1, 0.3, 1.0)
-"""Seconds before each further try when the connection broke: what a fail-over or a restart needs."""
 
 Send = Callable[[Sequence[Unit]], Awaitable[list[Outcome]]]
 
@@ -57,7 +50,7 @@ class GroupCommit:
         if self._under_way < self._lanes and not self._queue:
             self._under_way += 1
             try:
-                [outcome] = await self._send_until_known([unit])
+                [outcome] = await until_known(lambda: self._send([unit]))
             finally:
                 self._leave_lane()
         else:
@@ -90,7 +83,7 @@ class GroupCommit:
         try:
             while batch := self._take():
                 try:
-                    outcomes = await self._send_until_known([unit for unit, _ in batch])
+                    outcomes = await self._send_batch(batch)
                 except BaseException as error:
                     for _, future in batch:
                         if not future.done():
@@ -106,6 +99,10 @@ class GroupCommit:
         finally:
             self._leave_lane()
 
+    async def _send_batch(self, batch: Sequence[tuple[Unit, asyncio.Future[Outcome]]]) -> list[Outcome]:
+        units = [unit for unit, _ in batch]
+        return await until_known(lambda: self._send(units))
+
     def _take(self) -> list[tuple[Unit, asyncio.Future[Outcome]]]:
         batch: list[tuple[Unit, asyncio.Future[Outcome]]] = []
         events = 0
@@ -119,24 +116,6 @@ class GroupCommit:
             batch.append(self._queue.popleft())
             events += unit.events
         return batch
-
-    async def _send_until_known(self, units: Sequence[Unit]) -> list[Outcome]:
-        sent = False
-        for pause in (*PAUSES, None):
-            try:
-                return await self._send(units)
-            except psycopg.Error as error:
-                broke = connection_broke(error)
-                sent = sent or broke
-                if pause is None or not broke or self._closed:
-                    if sent:
-                        raise CommitUnknown(str(error), error.sqlstate) from error
-                    raise translate(error) from error
-                log.warning("the connection broke during an append; sending the same events again: %s", error)
-                await asyncio.sleep(pause)
-            except TimeoutError as error:
-                raise CommitUnknown("the database did not answer an append in time") from error
-        raise AssertionError("the last try returns or raises")
 
 
 def _go_together(one: Unit, other: Unit) -> bool:

@@ -28,13 +28,14 @@ from headwater.storage.model import (
     StreamAppend,
 )
 from headwater.storage.options import StoreOptions
-from headwater.storage.postgres import appending, reading, schema
+from headwater.storage.postgres import appending, importing, reading, schema
 from headwater.storage.postgres.announce import Announcer
 from headwater.storage.postgres.calls import StreamCalls
 from headwater.storage.postgres.connect import Connection, Pool, connect, make_pool
 from headwater.storage.postgres.encoding import Encoder, Unit
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.group import GroupCommit
+from headwater.storage.postgres.resending import until_known
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.transient import Wakeups
 
@@ -162,12 +163,33 @@ class PostgresEventStore(StreamCalls):
     async def _send(self, units: Sequence[Unit]) -> list[appending.Outcome]:
         async with self._pool.connection() as conn, asyncio.timeout(self.options.timeout):
             outcomes = await appending.write(conn, self.sql, self._encoder, units)
+        self._head_moved(max((out[-1].last_position for out in outcomes if isinstance(out, list)), default=0))
+        return outcomes
+
+    def _head_moved(self, head: int) -> None:
         self.wakeups.moved()
         if self._announcer is not None:
-            self._announcer.head_moved(
-                max((out[-1].last_position for out in outcomes if isinstance(out, list)), default=0)
-            )
-        return outcomes
+            self._announcer.head_moved(head)
+
+    async def import_events(self, events: importing.Events, *, batch_size: int = importing.BATCH) -> int:
+        """Append many events to many streams, in the given order and with their own times; returns how many were new.
+
+        Each batch is one transaction. An import that was interrupted may be run again with the same ids and batch
+        size: what is stored is passed over. Raises what append raises; the batches before are written then.
+        """
+        check_number("batch_size", batch_size, 1, 50_000)
+        if self._closed:
+            raise StoreClosed
+        return await importing.import_events(self._encoder, events, batch_size, self._write_batch)
+
+    async def _write_batch(self, batch: importing.ImportBatch) -> int:
+        async def send() -> int:
+            async with self._pool.connection() as conn, asyncio.timeout(self.options.timeout):
+                written = await importing.write(conn, self.sql, self._encoder, batch)
+                self._head_moved(await reading.head(conn, self.sql))
+                return written
+
+        return await until_known(send)
 
     async def read(
         self,
