@@ -20,7 +20,7 @@ from examples.flights.servers import Servers, servers
 from examples.flights.source import DataMissing, folder
 from examples.flights.view import choose_view
 from examples.flights.watch import Stuck
-from headwater import HeadwaterError
+from headwater import ConfigurationError, HeadwaterError
 
 
 def main(arguments: list[str]) -> int:
@@ -33,9 +33,9 @@ def main(arguments: list[str]) -> int:
         folder()
         prepare(options)
         return show(options, run(options))
-    except (DataMissing, HeadwaterError) as problem:
+    except (DataMissing, ConfigurationError) as problem:
         fail(str(problem))
-    except Stuck as problem:
+    except (Stuck, HeadwaterError) as problem:
         print(f"flights: {problem}", file=sys.stderr)
         return 1
 

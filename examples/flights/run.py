@@ -25,13 +25,13 @@ from examples.flights.servers import Servers
 from examples.flights.source import rows
 from examples.flights.timeline import Timeline
 from examples.flights.view import View, clock
-from examples.flights.watch import Watch
+from examples.flights.watch import Stuck, Watch
 from headwater import EventStore, connect
 from headwater.cluster.local import LocalCluster
 
 AHEAD: Final = 20_000
 """How many events the feed may be ahead of the slowest subscription: what keeps the demo a live one."""
-SETTLE_SECONDS: Final = 60.0
+SETTLE_SECONDS: Final = 120.0
 """How long the nodes may take to share the subscriptions among them."""
 
 
@@ -99,10 +99,12 @@ class Demo:
         return expect(rows(self._options.flights, self._options.seed))
 
     async def _until_shared_out(self, observer: Observer) -> None:
-        """Wait until every subscription has an owner, and a standby when there is a node for it."""
-        async with asyncio.timeout(SETTLE_SECONDS):
-            while not await observer.settled(standbys=self._options.nodes > 1):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        """Wait until every subscription has an owner, and a standby when there is a node for it. Raises Stuck."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while not await observer.settled(standbys=self._options.nodes > 1):
+            if time.monotonic() > deadline:
+                raise Stuck(f"the nodes have not shared out the subscriptions after {SETTLE_SECONDS:.0f} s")
+            await asyncio.sleep(0.1)
 
     async def _feed_and_watch(self, cluster: LocalCluster, store: EventStore, watch: Watch, timeline: Timeline) -> None:
         try:

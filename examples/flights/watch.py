@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from examples.flights import traces
 from examples.flights.timeline import Kill, Sample, SubscriptionSample, Timeline
+from headwater import StoreUnavailable
 
 INTERVAL: Final = 0.25
 """Seconds between two samples."""
@@ -80,7 +81,12 @@ class Watch:
     async def until_finished(self) -> AsyncIterator[Sample]:
         """Yield samples until everything is done. Raises Stuck."""
         while not self.finished:
-            yield await self.sample()
+            try:
+                sample = await self.sample()
+            except StoreUnavailable:
+                pass  # a database that does not answer for a moment is no reason to end the run
+            else:
+                yield sample
             await asyncio.sleep(INTERVAL)
 
     def killed(self, node: str) -> Kill:

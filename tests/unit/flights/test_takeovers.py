@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from examples.flights.timeline import Kill, SubscriptionSample, Timeline
-from examples.flights.watch import Watch, takeovers
+from examples.flights.watch import Stuck, Watch, takeovers
 
 KILL = Kill("node-2", at=10.0, wall=1000.0, owned={"airports": 3})
 
@@ -38,6 +38,14 @@ class Scripted:
     async def look(self) -> tuple[int, dict[str, SubscriptionSample]]:
         head, position = next(self._looks)
         return head, {"airports": SubscriptionSample(position, "running", "node-2", 3)}
+
+
+async def test_a_run_that_stands_still_for_too_long_is_stuck_and_says_where(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("examples.flights.watch.PATIENCE", 0.0)
+    watch = Watch(Scripted((9, 4), (9, 4)), Timeline(total=10), tmp_path)
+    await watch.sample()
+    with pytest.raises(Stuck, match=r"head at 9, airports at 4 \(running\)"):
+        await watch.sample()
 
 
 async def test_a_run_is_finished_when_all_is_appended_and_worked_through(tmp_path: Path):
