@@ -71,6 +71,7 @@ async def open_host(
         reader = SharedReader(store, heads)
         stack.push_async_callback(reader.close)
         observer = LogObserver()
+        commands = Commands(store.pool, store.sql)
 
         def make_consumers(handler: str, subscription: SubscriptionOptions) -> Sequence[StartableConsumer]:
             if subscription.consumers:
@@ -90,13 +91,14 @@ async def open_host(
                 consumers=consumers,
                 heads=heads,
                 observer=observer,
+                parking=commands,
             )
 
         yield Host(
             name,
             options,
             leases=leases,
-            directory=HostDirectory(PostgresPlacement(store.pool, store.sql), Commands(store.pool, store.sql)),
+            directory=HostDirectory(PostgresPlacement(store.pool, store.sql), commands),
             checkpoints=checkpoints,
             heads=heads,
             make_consumers=make_consumers,

@@ -61,3 +61,11 @@ class ParkedEvent:
     """``"failed"`` for the event that failed, ``"behind"`` for a later one of the same key."""
     error: str | None
     attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """A parked event that is handled again: what a handler's own transaction settles, exactly-once only."""
+
+    position: int
+    key: str | None

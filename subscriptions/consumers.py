@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
 from headwater.storage.errors import ConfigurationError
-from headwater.storage.leases import Grant, Progress
+from headwater.storage.leases import Grant, Progress, Retried
 from headwater.subscriptions.handler import Context, Handler
 from headwater.subscriptions.ports import Delivered
 
@@ -19,14 +19,16 @@ from headwater.subscriptions.ports import Delivered
 class Transactions(Protocol):
     """Transactions that commit a handler's writes and the checkpoint together, or neither."""
 
-    def open(self, grant: Grant, progress: Progress) -> AbstractAsyncContextManager[Any]:
+    def open(self, grant: Grant, progress: Progress | Retried) -> AbstractAsyncContextManager[Any]:
         """Enter a transaction; leaving it without an error saves ``progress`` under the grant's epoch and commits.
+
+        ``Retried`` settles a parked event instead.
 
         Raises StaleEpoch on leaving when another owner has been granted the lease since; nothing is written then.
         """
         ...
 
-    def open_sync(self, grant: Grant, progress: Progress) -> AbstractContextManager[Any]:
+    def open_sync(self, grant: Grant, progress: Progress | Retried) -> AbstractContextManager[Any]:
         """The same for a sync handler, which runs in a thread."""
         ...
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress
+from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress, Retried
 from headwater.storage.model import EventPage, Filter, RecordedEvent
 from headwater.subscriptions.options import OnFailure
 
@@ -24,6 +24,7 @@ __all__ = [
     "Leases",
     "Nack",
     "ParkedEvent",
+    "Parking",
     "Unmendable",
 ]
 
@@ -95,6 +96,21 @@ class Checkpoints(Protocol):
         ...
 
 
+class Parking(Protocol):
+    """The parked events that are to be handled again."""
+
+    async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[tuple[int, str | None, int]]:
+        """Return position, key and attempts so far, by position.
+
+        These are the events that an operator asked for, and those that were parked behind another one that is settled.
+        """
+        ...
+
+    async def retried(self, grant: Grant, position: int, key: str | None, error: str | None = None) -> None:
+        """Say how it went. After an ``error`` it, and later ones of its key, wait again. Raises StaleEpoch."""
+        ...
+
+
 class Hints(Protocol):
     """Notifications that the head moved. Any may be lost, late, doubled or wrong: they only save waiting."""
 
@@ -137,7 +153,7 @@ class Delivered:
     attempt: int
     grant: Grant
     """Under which right: name, partition and epoch."""
-    commit: Progress | None = None
+    commit: Progress | Retried | None = None
     """Exactly-once only: what the consumer must save in the handler's own transaction before it commits."""
     replaying: bool = False
 

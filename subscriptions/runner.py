@@ -35,8 +35,10 @@ from headwater.subscriptions.ports import (
     EventReader,
     Leases,
     Nack,
+    Parking,
     Unmendable,
 )
+from headwater.subscriptions.retries import ParkedRetries
 
 RENEWAL_CHECK = 0.05
 """How often a delivery that waits for the lease to be renewed looks again, in seconds."""
@@ -70,6 +72,7 @@ class SubscriptionRunner:
         checkpoints: Checkpoints,
         consumers: Sequence[Consumer],
         present: Iterable[int] | None = None,
+        parking: Parking | None = None,
         heads: Heads | None = None,
         sieve: Sieve | None = None,
         observer: Observer | None = None,
@@ -83,6 +86,8 @@ class SubscriptionRunner:
         self._checkpoints = checkpoints
         self._consumers = list(consumers)
         self._present = tuple(range(len(consumers)) if present is None else present)
+        self._parking = parking
+        self._retries: ParkedRetries | None = None
         self._heads = heads
         self._sieve = sieve if sieve is not None else sieve_of(options, grant.key.partition)
         self._observer = observer if observer is not None else Observer()
@@ -113,7 +118,10 @@ class SubscriptionRunner:
             self._options, granted, self._sieve, consumers=self._present, random=self._random, now=now
         )
         unlisten = self._heads.listen(self._head_seen) if self._heads is not None else None
-        watch = asyncio.create_task(self._watch_lease(), name="headwater-lease")
+        self._start(self._watch_lease())
+        if self._parking is not None:
+            self._retries = self._make_retries(self._parking, self._machine)
+            self._start(self._retries.run())
         try:
             self._tell(inputs.Tick())
             for fact in self._early:
@@ -127,8 +135,20 @@ class SubscriptionRunner:
                 unlisten()
             if self._timer is not None:
                 self._timer.cancel()
-            await _end([watch, *self._tasks])
+            await _end(tuple(self._tasks))
             self._raise_defects()
+
+    def _make_retries(self, parking: Parking, machine: Machine) -> ParkedRetries:
+        return ParkedRetries(
+            self._grant,
+            machine,
+            self._tell,
+            parking=parking,
+            checkpoints=self._checkpoints,
+            reader=self._reader,
+            observer=self._observer,
+            interval=self._options.poll_interval.total_seconds(),
+        )
 
     # What operators ask for; all of it may be asked before ``run``, and again.
 
@@ -167,9 +187,10 @@ class SubscriptionRunner:
             self._answered.add(answer.delivery_id)
         self._tell(answer)
 
-    def free_keys(self, keys: Sequence[str]) -> None:
-        """Say that these keys have no parked events any more: their later events are delivered again."""
-        self._tell(inputs.KeysFreed(frozenset(keys)))
+    def retry_parked(self) -> None:
+        """Look now, and not only every so often, for parked events that are to be handled again."""
+        if self._retries is not None:
+            self._retries.ask()
 
     @property
     def grant(self) -> Grant:
@@ -234,6 +255,9 @@ class SubscriptionRunner:
                 self._reported = self._start(self._report(effect, self._reported))
             case effects.Skipped():
                 self._observer.skipped(self._grant.key, effect.event, effect.error, effect.attempts)
+            case effects.Retry():
+                if self._retries is not None:
+                    self._start(self._retries.write(effect))
             case effects.Refuse():
                 self._observer.refused(self._grant.key, effect.delivery_id)
 

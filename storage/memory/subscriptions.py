@@ -27,6 +27,9 @@ class _Row:
     delivered: int = 0
     redelivered: int = 0
     parked: dict[int, ParkedEvent] = field(default_factory=dict)
+    """What was set aside and is not settled, by position."""
+    retrying: set[int] = field(default_factory=set)
+    """Positions of parked events that an operator wants to be handled again."""
 
 
 class MemoryCoordination:
@@ -153,6 +156,38 @@ class MemoryCheckpoints:
     async def parked_keys(self, grant: Grant) -> set[str]:
         row = self._coordination.fenced(grant)
         return {each.key for each in row.parked.values() if each.key is not None}
+
+
+class MemoryParking:
+    """The parked events that are to be handled again."""
+
+    def __init__(self, coordination: MemoryCoordination) -> None:
+        self._coordination = coordination
+
+    def retry_parked(self, key: PartitionKey) -> None:
+        """Ask for everything that is parked to be handled again."""
+        row = self._coordination.row(key)
+        row.retrying.update(row.parked)
+
+    async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[tuple[int, str | None, int]]:
+        row = self._coordination.fenced(grant)
+        held_up: set[str | None] = set()
+        found = []
+        for position, each in sorted(row.parked.items()):
+            waits = position not in row.retrying and (each.reason == "failed" or each.key in held_up)
+            if waits and each.key is not None:
+                held_up.add(each.key)
+            elif not waits:
+                found.append((position, each.key, each.attempts))
+        return found[:limit]
+
+    async def retried(self, grant: Grant, position: int, key: str | None, error: str | None = None) -> None:
+        row = self._coordination.fenced(grant)
+        each = row.parked.pop(position, None)
+        row.retrying.discard(position)
+        if error is not None and each is not None:
+            row.parked[position] = replace(each, reason="failed", error=error, attempts=each.attempts + 1)
+            row.retrying -= {later for later in row.retrying if later > position and row.parked[later].key == key}
 
 
 def _restore(row: _Row, progress: Progress, delivered: int, redelivered: int) -> None:

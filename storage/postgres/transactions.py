@@ -12,7 +12,8 @@ from typing import Any
 
 import psycopg
 
-from headwater.storage.leases import Grant, Progress
+from headwater.storage.errors import UnexpectedAck
+from headwater.storage.leases import Grant, Progress, Retried
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints, partition_and_epoch, stale
 from headwater.storage.postgres.connect import Connection, Pool, connection_settings
@@ -36,17 +37,21 @@ class PostgresTransactions:
         self._lock = threading.Lock()
 
     @asynccontextmanager
-    async def open(self, grant: Grant, progress: Progress) -> AsyncIterator[Connection]:
+    async def open(self, grant: Grant, progress: Progress | Retried) -> AsyncIterator[Connection]:
         """Enter a transaction on a connection of the pool; leaving it without an error saves and commits."""
         async with self._pool.connection() as conn, conn.transaction():
             cursor = await conn.execute(self._sql.begin_fenced, partition_and_epoch(grant))
             if await cursor.fetchone() is None:
                 raise stale(grant)
             yield conn
-            await self._checkpoints.save(grant, progress, conn=conn)
+            if isinstance(progress, Retried):
+                cursor = await conn.execute(self._sql.retried_parked, _settled(grant, progress))
+                _check(grant, progress, await cursor.fetchone())
+            else:
+                await self._checkpoints.save(grant, progress, conn=conn)
 
     @contextmanager
-    def open_sync(self, grant: Grant, progress: Progress) -> Iterator[psycopg.Connection[Any]]:
+    def open_sync(self, grant: Grant, progress: Progress | Retried) -> Iterator[psycopg.Connection[Any]]:
         """Do the same for a handler that runs in a thread, on a synchronous connection."""
         conn = self._take()
         try:
@@ -54,7 +59,11 @@ class PostgresTransactions:
                 if conn.execute(self._sql.begin_fenced, partition_and_epoch(grant)).fetchone() is None:
                     raise stale(grant)
                 yield conn
-                self._checkpoints.save_blocking(grant, progress, conn)
+                if isinstance(progress, Retried):
+                    cursor = conn.execute(self._sql.retried_parked, _settled(grant, progress))
+                    _check(grant, progress, cursor.fetchone())
+                else:
+                    self._checkpoints.save_blocking(grant, progress, conn)
         finally:
             self._give_back(conn)
 
@@ -78,3 +87,20 @@ class PostgresTransactions:
             return
         with self._lock:
             self._idle.append(conn)
+
+
+def _settled(grant: Grant, retried: Retried) -> dict[str, Any]:
+    return partition_and_epoch(grant) | {
+        "position": retried.position,
+        "key": retried.key,
+        "status": "settled",
+        "error": None,
+    }
+
+
+def _check(grant: Grant, retried: Retried, row: Any) -> None:
+    if row is None:
+        raise stale(grant)
+    if row[0] == 0:
+        # Settled already, by a transaction that was believed dead: this one must not add its effects.
+        raise UnexpectedAck(grant.key.subscription, retried.position)

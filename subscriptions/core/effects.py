@@ -1,6 +1,6 @@
 """What the shell must do, as values.
 
-Holds no behaviour. Each effect, except Report and Refuse, is answered by exactly one input, however late.
+Holds no behaviour. Read, Deliver, Save, Reload and Park are each answered by exactly one input, however late.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from headwater.storage.leases import Progress
+from headwater.storage.leases import Progress, Retried
 from headwater.storage.model import RecordedEvent
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.ports import ParkedEvent
@@ -32,7 +32,7 @@ class Deliver:
     consumer: int
     events: Sequence[RecordedEvent]
     attempt: int
-    commit: Progress | None
+    commit: Progress | Retried | None
     """Exactly-once only: what the handler's own transaction must save."""
 
 
@@ -78,10 +78,19 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """Write down how the retry of a parked event went; ``error`` is None when it was handled."""
+
+    position: int
+    key: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Refuse:
     """Tell whoever acknowledged this delivery that it is not in flight (any more)."""
 
     delivery_id: int
 
 
-Effect: TypeAlias = Read | Deliver | Save | Reload | Park | Report | Skipped | Refuse
+Effect: TypeAlias = Read | Deliver | Save | Reload | Park | Report | Skipped | Retry | Refuse

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from headwater.storage.leases import Progress
 from headwater.storage.model import EventPage
+from headwater.subscriptions.core.retrying import ParkedRetry
 from headwater.subscriptions.options import OnFailure
 
 
@@ -153,10 +154,21 @@ class Rewind:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryParked:
+    """These parked events are to be handled again, in this order."""
+
+    retries: tuple[ParkedRetry, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeysFreed:
-    """Every parked event of these keys is settled: their later events need not wait any more."""
+    """Every parked event of these keys was settled when ``as_of`` events had been parked under this grant.
+
+    Their later events need not wait any more, unless others were parked behind them meanwhile.
+    """
 
     keys: frozenset[str]
+    as_of: int
 
 
 Input: TypeAlias = (
@@ -179,5 +191,6 @@ Input: TypeAlias = (
     | Resume
     | Drain
     | Rewind
+    | RetryParked
     | KeysFreed
 )

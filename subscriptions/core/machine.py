@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, Final
 
-from headwater.storage.leases import Progress
+from headwater.storage.leases import Progress, Retried
 from headwater.storage.model import ALL, RecordedEvent
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.batch import Batch
@@ -21,6 +21,7 @@ from headwater.subscriptions.core.failing import DIED, Failing
 from headwater.subscriptions.core.ledger import Ledger
 from headwater.subscriptions.core.phases import Cause, Phase, delivers
 from headwater.subscriptions.core.reading import Reading
+from headwater.subscriptions.core.retrying import Retrying
 from headwater.subscriptions.core.saving import Saving
 from headwater.subscriptions.core.sieve import Sieve
 from headwater.subscriptions.core.work import Work
@@ -65,6 +66,8 @@ class Machine:
         self._ids = count(1)
         self._idle = deque(consumers)
         self._resting: list[tuple[float, int]] = []
+        self._retrying = Retrying()
+        self._parked_before = 0
         self._waiting: Batch | None = None
         self._unknown: list[tuple[Batch, inputs.Failed]] = []
         self._reloading = False
@@ -112,12 +115,27 @@ class Machine:
     @property
     def in_flight(self) -> int:
         """How many events are delivered and undecided."""
-        return sum(len(batch) for batch, _ in self._work.in_flight.values())
+        return self._retrying.in_flight + sum(len(batch) for batch, _ in self._work.in_flight.values())
 
     @property
     def unsettled(self) -> int:
         """How many events are held in memory: read and not settled."""
         return self._work.window.unsettled
+
+    @property
+    def blocked_keys(self) -> frozenset[str]:
+        """The keys with parked events."""
+        return frozenset(self._work.blocked)
+
+    @property
+    def parked(self) -> int:
+        """How many events were set aside under this grant."""
+        return self._parked_before + self._work.parked
+
+    @property
+    def retrying(self) -> bool:
+        """Whether parked events are still to be handled again."""
+        return bool(self._retrying)
 
     @property
     def catching_up(self) -> bool:
@@ -164,6 +182,8 @@ class Machine:
             self.condition.trouble("read", f"reading failed: {fact.error}", now)
 
     def _on_handled(self, fact: inputs.Handled, now: float) -> None:
+        if self._retried(fact.delivery_id, None, now):
+            return
         if fact.numbers is not None and self._keeps_some(fact.delivery_id, fact.numbers, now):
             return
         batch = self._answered(fact.delivery_id)
@@ -175,7 +195,10 @@ class Machine:
         self._settle(batch, now)
 
     def _on_failed(self, fact: inputs.Failed, now: float) -> None:
-        batch = self._answered(fact.delivery_id, resting_until=now + REST if fact.lost else None)
+        resting_until = now + REST if fact.lost else None
+        if self._retried(fact.delivery_id, fact.error, now, resting_until=resting_until):
+            return
+        batch = self._answered(fact.delivery_id, resting_until=resting_until)
         if batch is None:
             return
         if batch.commit is not None:
@@ -191,6 +214,7 @@ class Machine:
         if fact.consumer in self._idle:
             self._idle.remove(fact.consumer)
         self._resting = [each for each in self._resting if each[1] != fact.consumer]
+        self._retrying.left(fact.consumer)
         left = [number for number, (_, holder) in self._work.in_flight.items() if holder == fact.consumer]
         for delivery_id in reversed(left):
             batch, _ = self._work.in_flight.pop(delivery_id)
@@ -253,8 +277,12 @@ class Machine:
     def _on_rewind(self, fact: inputs.Rewind, now: float) -> None:  # noqa: ARG002
         self._rewind = fact.to
 
+    def _on_retry_parked(self, fact: inputs.RetryParked, now: float) -> None:  # noqa: ARG002
+        self._retrying.add(fact.retries)
+
     def _on_keys_freed(self, fact: inputs.KeysFreed, now: float) -> None:  # noqa: ARG002
-        self._work.blocked -= fact.keys
+        if fact.as_of == self.parked:
+            self._work.blocked -= fact.keys
 
     # Helpers of the facts.
 
@@ -267,6 +295,23 @@ class Machine:
     def _skipped(self, event: RecordedEvent, error: str, attempts: int) -> None:
         self._out.append(effects.Skipped(event, error, attempts))
 
+    def _retried(self, delivery_id: int, error: str | None, now: float, *, resting_until: float | None = None) -> bool:
+        found = self._retrying.answered(delivery_id, handled=error is None)
+        if found is None:
+            return False
+        retry, consumer = found
+        self._free(consumer, resting_until)
+        if error is None:
+            self._failing.success(now)
+        self._out.append(effects.Retry(retry.event.position, retry.key, error))
+        return True
+
+    def _free(self, consumer: int, resting_until: float | None) -> None:
+        if resting_until is None:
+            self._idle.append(consumer)
+        else:
+            self._resting.append((resting_until, consumer))
+
     def _answered(self, delivery_id: int, *, resting_until: float | None = None) -> Batch | None:
         found = self._work.in_flight.pop(delivery_id, None)
         if found is None:
@@ -274,10 +319,7 @@ class Machine:
             return None
         batch, consumer = found
         batch.gather()
-        if resting_until is None:
-            self._idle.append(consumer)
-        else:
-            self._resting.append((resting_until, consumer))
+        self._free(consumer, resting_until)
         return batch
 
     def _keeps_some(self, delivery_id: int, numbers: frozenset[int], now: float) -> bool:
@@ -318,11 +360,12 @@ class Machine:
             self.wake_at = at
 
     def _plan_rewind(self) -> None:
-        busy = self._work or self._unknown or self._ledger.saving is not None
+        busy = self._work or self._unknown or self._retrying.in_flight or self._ledger.saving is not None
         if self._rewind is None or busy or self.condition.phase is Phase.DRAINING:
             return
         number, self._rewind, self._rewinding = self._rewind, None, True
         blocked = self._work.blocked
+        self._parked_before += self._work.parked
         self._start_at(number)
         self._work.blocked = blocked
         self._reading.restart()
@@ -339,6 +382,7 @@ class Machine:
         for rested in [each for each in self._resting if each[0] <= now]:
             self._resting.remove(rested)
             self._idle.append(rested[1])
+        self._plan_retry()
         while self._idle and self._may_deliver():
             batch = work.next(now)
             if batch is None:
@@ -358,6 +402,16 @@ class Machine:
             self._wake(at)
         if work.next_attempt_at is not None and self._idle and self._may_deliver() and self._waiting is None:
             self._wake(work.next_attempt_at)
+
+    def _plan_retry(self) -> None:
+        alone = self._work.exclusive and self._work.in_flight
+        retry = self._retrying.next()
+        if retry is None or not self._idle or alone or not self._may_deliver():
+            return
+        delivery_id, consumer = next(self._ids), self._idle.popleft()
+        self._retrying.begin(delivery_id, consumer)
+        commit = Retried(retry.event.position, retry.key) if self._transactional else None
+        self._out.append(effects.Deliver(delivery_id, consumer, [retry.event], retry.attempts + 1, commit))
 
     def _deliver(self, batch: Batch, now: float) -> None:
         delivery_id, consumer = next(self._ids), self._idle.popleft()
@@ -424,7 +478,7 @@ class Machine:
             self.condition.become(Cause.DRAINED, "what was in flight did not end in time", now)
             return
         self._wake(self._drain_by)
-        if self._work or self._unknown or self._ledger.saving is not None:
+        if self._work or self._unknown or self._retrying.in_flight or self._ledger.saving is not None:
             return
         durable = self._ledger.durable
         if durable.checkpoint < self.watermark or durable.in_flight_to > durable.checkpoint:
@@ -455,6 +509,7 @@ _METHODS: Final[dict[type[Any], str]] = {
     inputs.Resume: "_on_resume",
     inputs.Drain: "_on_drain",
     inputs.Rewind: "_on_rewind",
+    inputs.RetryParked: "_on_retry_parked",
     inputs.KeysFreed: "_on_keys_freed",
 }
 """What takes in which fact; an input that is not listed is a defect of the caller."""

@@ -37,6 +37,8 @@ class Work:
         """The keys with parked events: later ones wait behind them."""
         self.parking: dict[int, tuple[Places, Sequence[ParkedEvent]]] = {}
         """Events on their way to the parking place, by token: settled once they are durable there."""
+        self.parked = 0
+        """How many events were set aside under this grant."""
         self.to_park: deque[int] = deque()
         """Tokens of ``parking`` that nobody was asked to park yet."""
         self._sieve = sieve
@@ -216,6 +218,7 @@ class Work:
             self._park([place for place, _ in behind], parked)
 
     def _park(self, places: Places, parked: Sequence[ParkedEvent]) -> None:
+        self.parked += len(parked)
         token = next(self._numbers)
         self.parking[token] = (places, parked)
         self.to_park.append(token)

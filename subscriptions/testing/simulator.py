@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from headwater.storage.errors import StaleEpoch, UnexpectedAck
-from headwater.storage.leases import Grant
+from headwater.storage.leases import Grant, Progress
 from headwater.storage.memory.subscriptions import MemoryLeases
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.machine import Machine
@@ -388,7 +388,7 @@ class _Run:
         self._answer(answer)
 
     def _commit(self, effect: effects.Deliver) -> tuple[bool, inputs.Input]:
-        assert effect.commit is not None
+        assert isinstance(effect.commit, Progress)
         try:
             at_once(self._world.checkpoints.save(self.grant, effect.commit, conn=_Transaction()))
         except StaleEpoch as error:

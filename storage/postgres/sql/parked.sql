@@ -46,9 +46,27 @@ FROM "headwater"."subscriptions"
 WHERE "name" = %(name)s;
 
 -- name: parked_to_retry
+-- What an operator asked for, and what waits behind nothing any more: all that failed before it in its key is settled.
 SELECT "e"."position", "e"."partition_key", "e"."attempts"
 FROM "headwater"."parked_events" AS "e" JOIN "headwater"."partitions" AS "p" USING ("subscription_id", "partition")
-WHERE "p"."lock_id" = %(lock_id)s AND "p"."epoch" = %(epoch)s AND "e"."status" = 'retrying'
+WHERE "p"."lock_id" = %(lock_id)s
+    AND "p"."epoch" = %(epoch)s
+    AND (
+        "e"."status" = 'retrying'
+        OR (
+            "e"."status" = 'parked'
+            AND "e"."reason" = 'behind'
+            AND NOT EXISTS (
+                SELECT 1
+                FROM "headwater"."parked_events" AS "f"
+                WHERE "f"."subscription_id" = "e"."subscription_id"
+                    AND "f"."partition_key" = "e"."partition_key"
+                    AND "f"."reason" = 'failed'
+                    AND "f"."status" = 'parked'
+                    AND "f"."position" < "e"."position"
+            )
+        )
+    )
 ORDER BY "e"."position"
 LIMIT %(limit)s;
 
@@ -63,15 +81,23 @@ WITH "mine" AS (
     UPDATE "headwater"."parked_events" AS "e"
     SET
         "status" = %(status)s,
+        "reason" = CASE
+            WHEN %(status)s = 'parked' AND "e"."position" = %(position)s THEN 'failed' ELSE "e"."reason"
+        END,
         "attempts" = "e"."attempts" + CASE WHEN "e"."position" = %(position)s THEN 1 ELSE 0 END,
         "error" = CASE WHEN "e"."position" = %(position)s THEN %(error)s ELSE "e"."error" END,
         "updated_at" = clock_timestamp()
     FROM "mine"
     WHERE "e"."subscription_id" = "mine"."subscription_id"
-        AND "e"."status" = 'retrying'
         AND (
-            "e"."position" = %(position)s
-            OR (%(status)s = 'parked' AND "e"."position" > %(position)s AND "e"."partition_key" = %(key)s)
+            ("e"."position" = %(position)s AND "e"."status" IN ('retrying', 'parked'))
+            OR (
+                %(status)s = 'parked'
+                AND "e"."status" = 'retrying'
+                AND "e"."position" > %(position)s
+                AND "e"."partition_key" = %(key)s
+            )
         )
+    RETURNING 1
 )
-SELECT 1 FROM "mine";
+SELECT (SELECT count(*) FROM "tried") FROM "mine";

@@ -10,14 +10,15 @@ from typing import Protocol
 import psycopg
 
 from headwater.storage.leases import PartitionKey
-from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
+from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases, MemoryParking
 from headwater.storage.model import RecordedEvent
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints
+from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.leases import LeaseSession
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
-from headwater.subscriptions.ports import Checkpoints, Leases
+from headwater.subscriptions.ports import Checkpoints, Leases, Parking
 from tests.plugins.waiting import until
 
 
@@ -25,6 +26,11 @@ class World(Protocol):
     """One place."""
 
     checkpoints: Checkpoints
+    parking: Parking
+
+    async def retry_parked(self, key: PartitionKey) -> None:
+        """Ask for everything that is parked in a partition to be handled again."""
+        ...
 
     async def owner(self, name: str) -> Leases:
         """Open a session."""
@@ -49,7 +55,11 @@ class MemoryWorld:
     def __init__(self) -> None:
         self._coordination = MemoryCoordination()
         self.checkpoints: Checkpoints = MemoryCheckpoints(self._coordination)
+        self.parking: Parking = MemoryParking(self._coordination)
         self._made = 0
+
+    async def retry_parked(self, key: PartitionKey) -> None:
+        MemoryParking(self._coordination).retry_parked(key)
 
     async def owner(self, name: str) -> Leases:
         return MemoryLeases(self._coordination, name)
@@ -78,7 +88,12 @@ class PostgresWorld:
         self._stack = stack
         self._registry = Registry(store.pool, store.sql, store)
         self.checkpoints: Checkpoints = PostgresCheckpoints(store.pool, store.sql)
+        self._commands = Commands(store.pool, store.sql)
+        self.parking: Parking = self._commands
         self._made = 0
+
+    async def retry_parked(self, key: PartitionKey) -> None:
+        await self._commands.retry_parked(key.subscription, issued_by="a test")
 
     async def owner(self, name: str) -> Leases:
         session = LeaseSession(StoreOptions(url=self._store.options.url), host=name)

@@ -89,7 +89,7 @@ def test_keys_with_parked_events_stay_blocked_under_the_next_owner_until_they_ar
     it = Steering(streams("a", "b"), parked_keys=["a"])
     assert it.delivered == [[2]]
     assert parked(it)[0][:2] == (1, "behind")
-    it.tell(inputs.KeysFreed(frozenset("a")))
+    it.tell(inputs.KeysFreed(frozenset("a"), it.machine.parked))
     it.append(recorded(3, "a"))
     it.handle_all()
     assert it.delivered[-1] == [3]

@@ -1,0 +1,117 @@
+"""The owner's look at what was parked: which events to handle again, and which keys are free.
+
+Decides nothing: it reads, tells the machine, and writes down what came of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from headwater.storage.errors import StaleEpoch
+from headwater.storage.leases import Grant
+from headwater.storage.model import ALL, RecordedEvent
+from headwater.subscriptions.core import effects, inputs
+from headwater.subscriptions.core.machine import Machine
+from headwater.subscriptions.core.phases import delivers
+from headwater.subscriptions.core.retrying import ParkedRetry
+from headwater.subscriptions.observer import Observer
+from headwater.subscriptions.ports import Checkpoints, EventReader, Parking
+
+SELDOM: Final = 10
+"""While no parked events are known, it is looked this many times less often."""
+
+
+class ParkedRetries:
+    """Looks for parked events to handle again, every so often and when it is asked to."""
+
+    def __init__(
+        self,
+        grant: Grant,
+        machine: Machine,
+        tell: Callable[[inputs.Input], None],
+        *,
+        parking: Parking,
+        checkpoints: Checkpoints,
+        reader: EventReader,
+        observer: Observer,
+        interval: float,
+    ) -> None:
+        self._grant = grant
+        self._machine = machine
+        self._tell = tell
+        self._parking = parking
+        self._checkpoints = checkpoints
+        self._reader = reader
+        self._observer = observer
+        self._interval = interval
+        self._asked = asyncio.Event()
+        self._unwritten = 0
+
+    def ask(self) -> None:
+        """Look now."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Look until cancelled, or until the lease is lost."""
+        while True:
+            try:
+                if delivers(self._machine.condition.phase):
+                    await self._look()
+            except StaleEpoch as error:
+                self._tell(inputs.LeaseLost(str(error)))
+                return
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is looked again, and the reason is shown
+                self._observer.trouble(self._grant.key, "look at parked events", error)
+            await self._pause()
+
+    def write(self, effect: effects.Retry) -> Coroutine[Any, Any, None]:
+        """Write down how the retry of an event went; until that is done, nothing new is looked for."""
+        self._unwritten += 1
+        return self._write(effect)
+
+    async def _write(self, effect: effects.Retry) -> None:
+        try:
+            await self._parking.retried(self._grant, effect.position, effect.key, effect.error)
+        except StaleEpoch as error:
+            self._tell(inputs.LeaseLost(str(error)))
+        except Exception as error:  # noqa: BLE001  # the event stays parked, and comes again
+            self._observer.trouble(self._grant.key, "settle a parked event", error)
+        finally:
+            self._unwritten -= 1
+            self._asked.set()
+
+    async def _pause(self) -> None:
+        known = self._machine.blocked_keys or self._machine.parked
+        self._asked.clear()
+        try:
+            async with asyncio.timeout(self._interval if known else self._interval * SELDOM):
+                await self._asked.wait()
+        except TimeoutError:
+            return
+
+    async def _look(self) -> None:
+        if self._machine.retrying or self._unwritten:
+            return
+        retries = [
+            ParkedRetry(found, key, attempts)
+            for position, key, attempts in await self._parking.to_retry(self._grant)
+            if (found := await self._event(position, key)) is not None
+        ]
+        if retries:
+            self._tell(inputs.RetryParked(tuple(retries)))
+            return
+        blocked, parked = self._machine.blocked_keys, self._machine.parked
+        if blocked:
+            freed = blocked - await self._checkpoints.parked_keys(self._grant)
+            if freed:
+                self._tell(inputs.KeysFreed(frozenset(freed), parked))
+
+    async def _event(self, position: int, key: str | None) -> RecordedEvent | None:
+        page = await self._reader.read_page(ALL, position - 1, 1)
+        if page.events and page.events[0].position == position:
+            return page.events[0]
+        # Deleted for good since: there is nothing left to handle.
+        await self._parking.retried(self._grant, position, key)
+        return None

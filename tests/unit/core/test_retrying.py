@@ -1,0 +1,94 @@
+"""Parked events that are handled again, beside the stream."""
+
+from __future__ import annotations
+
+import pytest
+
+from headwater.storage.leases import Retried
+from headwater.storage.model import RecordedEvent
+from headwater.subscriptions.core import effects, inputs
+from headwater.subscriptions.core.retrying import ParkedRetry
+from headwater.subscriptions.options import Delivery
+from headwater.subscriptions.testing.builders import recorded
+
+from .steering import Steering, streams
+
+
+def retry(*events: RecordedEvent) -> inputs.RetryParked:
+    return inputs.RetryParked(tuple(ParkedRetry(event, event.stream, 5) for event in events))
+
+
+def outcomes(it: Steering) -> list[tuple[int, str | None]]:
+    return [(each.position, each.error) for each in it.all(effects.Retry)]
+
+
+@pytest.mark.parity("L29")
+def test_parked_events_are_handled_again_one_at_a_time_in_order() -> None:
+    it = Steering(0, parked_keys=["a"])
+    it.tell(retry(recorded(1, "a"), recorded(2, "a"), recorded(3, "b")))
+    assert it.delivered == [[1]]
+    assert it.last(effects.Deliver).attempt == 6
+    it.handle_all()
+    assert it.delivered == [[1], [2], [3]]
+    assert outcomes(it) == [(1, None), (2, None), (3, None)]
+
+
+def test_after_a_failure_later_ones_of_the_same_key_wait_again() -> None:
+    it = Steering(0, parked_keys=["a"])
+    it.tell(retry(recorded(1, "a"), recorded(2, "a"), recorded(3, "b")))
+    it.fail(error="still broken")
+    it.handle_all()
+    assert it.delivered == [[1], [3]]
+    assert outcomes(it) == [(1, "still broken"), (3, None)]
+
+
+def test_a_retry_waits_until_the_only_consumer_is_free_and_the_stream_goes_on_after_it() -> None:
+    it = Steering(streams("b", "b"))
+    it.tell(retry(recorded(1, "a")))
+    assert len(it.delivered) == 1
+    it.handle()
+    assert it.last(effects.Deliver).events[0].stream == "a"
+    it.handle_all()
+    assert it.machine.watermark == 2
+
+
+def test_the_checkpoint_does_not_depend_on_retries() -> None:
+    it = Steering(3, parked_keys=["x"])
+    it.handle_all()
+    it.tell(retry(recorded(1, "x")))
+    it.later(5)
+    assert it.machine.checkpoint == 3
+
+
+def test_an_exactly_once_retry_is_settled_in_the_handlers_own_transaction() -> None:
+    it = Steering(0, parked_keys=["a"], delivery=Delivery.EXACTLY_ONCE)
+    it.tell(retry(recorded(1, "a")))
+    assert it.last(effects.Deliver).commit == Retried(1, "a")
+
+
+def test_a_drain_waits_for_a_retry_that_is_in_flight_and_leaves_the_others() -> None:
+    it = Steering(0, parked_keys=["a"])
+    it.tell(retry(recorded(1, "a"), recorded(2, "a")))
+    it.tell(inputs.Drain())
+    assert it.phase == "draining"
+    it.handle()
+    assert it.phase == "finished"
+    assert outcomes(it) == [(1, None)]
+
+
+def test_a_key_stays_blocked_when_something_was_parked_while_it_was_found_free() -> None:
+    it = Steering(0, parked_keys=["a"])
+    before = it.machine.parked
+    it.append(recorded(1, "a"))
+    it.tell(inputs.KeysFreed(frozenset("a"), before))
+    assert it.machine.blocked_keys == {"a"}
+    it.tell(inputs.KeysFreed(frozenset("a"), it.machine.parked))
+    assert it.machine.blocked_keys == frozenset()
+
+
+def test_what_a_consumer_had_that_left_is_tried_again_by_another() -> None:
+    it = Steering(0, consumers=2, parked_keys=["a"])
+    it.tell(retry(recorded(1, "a")))
+    it.open.clear()
+    it.tell(inputs.Left(0))
+    assert it.in_hand == {1: [1]}

@@ -1,0 +1,59 @@
+"""The owner handles parked events again, in the order of their key, and then lets the key go on."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from headwater.storage.memory.subscriptions import MemoryParking
+from headwater.subscriptions.options import RetryPolicy
+from headwater.subscriptions.ports import Delivered
+from headwater.subscriptions.testing.builders import recorded
+from tests.plugins.waiting import until
+
+from .outside import KEY, Calling, ListReader, Outside
+
+ONCE = RetryPolicy(attempts=1)
+OFTEN = timedelta(milliseconds=10)
+
+
+@pytest.mark.parity("L29")
+@pytest.mark.parametrize("consumers", [0, 2])
+async def test_a_mended_handler_gets_the_parked_events_of_a_key_in_order_and_then_the_new_ones(consumers: int) -> None:
+    broken = True
+    handled: list[int] = []
+
+    async def handle(delivery: Delivered) -> None:
+        (event,) = delivery.events
+        if broken and event.stream == "a":
+            raise ValueError("not yet")
+        handled.append(event.position)
+
+    reader = ListReader([recorded(1, "a"), recorded(2, "b"), recorded(3, "a"), recorded(4, "a"), recorded(5, "b")])
+    outside = Outside(reader)
+    parking = MemoryParking(outside.coordination)
+    calling = [Calling(handle) for _ in range(max(1, consumers))]
+    runner = await outside.runner(*calling, consumers=consumers, parking=parking, retry=ONCE, poll_interval=OFTEN)
+    running = asyncio.create_task(runner.run())
+    row = outside.coordination.row(KEY)
+    await until(lambda: runner.status.watermark == 5)
+    assert sorted(handled) == [2, 5]
+    assert {position: each.reason for position, each in row.parked.items()} == {1: "failed", 3: "behind", 4: "behind"}
+
+    parking.retry_parked(KEY)
+    runner.retry_parked()
+    await until(lambda: row.parked[1].attempts == 2)
+    assert sorted(row.parked) == [1, 3, 4]
+
+    broken = False
+    parking.retry_parked(KEY)
+    runner.retry_parked()
+    await until(lambda: not row.parked)
+    reader.events.append(recorded(6, "a"))
+    await until(lambda: 6 in handled)
+    assert [position for position in handled if position not in (2, 5)] == [1, 3, 4, 6]
+    assert not row.parked
+    runner.stop()
+    await running
