@@ -59,7 +59,8 @@ def run(options: Options) -> Report:
     view = choose_view(out=sys.stderr if options.json else sys.stdout)
     stopwatch = Stopwatch()
     with stopwatch.time("total"):
-        view.say("Starting PostgreSQL and Valkey ...")
+        if not (options.database_url and options.redis_url):
+            view.say("Starting PostgreSQL and Valkey ...")
         with servers(options) as up:
             tell_nodes(up)
             report = asyncio.run(Demo(options, up, view, stopwatch).run())

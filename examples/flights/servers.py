@@ -17,6 +17,7 @@ from examples.flights.options import Options
 from examples.flights.statements import SQL, TABLES
 from headwater import ConfigurationError
 from headwater.storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from headwater.storage.options import StoreOptions
 
 CONNECT_SECONDS = 5
 
@@ -39,7 +40,9 @@ def servers(options: Options) -> Iterator[Servers]:
     with contextlib.ExitStack() as stack:
         database_url, redis_url = options.database_url, options.redis_url
         folder = options.out / "data" if options.keep and database_url is None else None
-        if database_url is None:
+        if database_url is not None:
+            StoreOptions(url=database_url)  # says what is wrong with a URL that can never work
+        else:
             database_url = stack.enter_context(EmbeddedPostgres(folder)).url
         if redis_url is None:
             redis_url = stack.enter_context(EmbeddedRedis()).url
