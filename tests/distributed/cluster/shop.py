@@ -1,0 +1,44 @@
+"""The app that the nodes of these tests run: what each handler did stands in the table ``handled``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import psycopg
+
+from headwater import App, Context, Delivery, RecordedEvent
+from tests.plugins.waiting import wait_until
+
+app = App("shop")
+
+INSERT = 'INSERT INTO "handled" ("subscription", "position", "process") SELECT %s, unnest(%s::bigint[]), %s'
+
+
+@app.subscription("exact", delivery=Delivery.EXACTLY_ONCE, batch_size=50)
+async def exact(events: list[RecordedEvent], context: Context) -> None:
+    await context.transaction.execute(INSERT, ["exact", [event.position for event in events], os.getpid()])
+
+
+@app.subscription("second", delivery=Delivery.EXACTLY_ONCE, batch_size=50)
+def second(events: list[RecordedEvent], context: Context) -> None:
+    context.transaction.execute(INSERT, ["second", [event.position for event in events], os.getpid()])
+
+
+@app.subscription("pool", consumers=2)
+class Pool:
+    """Handled by actors; a ``Bomb`` ends the one that gets it, the first time; who gets a ``Meet`` waits for another."""
+
+    def start(self) -> None:
+        self.conn: psycopg.Connection[Any] = psycopg.connect(os.environ["SHOP_DATABASE_URL"], autocommit=True)
+
+    def handle(self, event: RecordedEvent, context: Context) -> None:
+        if event.type == "Bomb" and context.attempt == 1:
+            os._exit(3)
+        self.conn.execute(INSERT, ["pool", [event.position], os.getpid()])
+        if event.type == "Meet":
+            wait_until(self._somebody_else_is_here, what="waiting for another consumer")
+
+    def _somebody_else_is_here(self) -> bool:
+        query = 'SELECT count(DISTINCT "process") > 1 FROM "handled" WHERE "subscription" = %s'
+        return bool(self.conn.execute(query, ["pool"]).fetchone()[0])  # type: ignore[index]
