@@ -12,6 +12,7 @@ import pytest
 from headwater.storage.errors import StaleEpoch, UnexpectedAck
 from headwater.storage.leases import Grant, Progress
 from tests.integration.registry.conftest import Office
+from tests.plugins.waiting import until
 
 Work = Callable[[Office, Grant, Progress, str], Awaitable[None]]
 
@@ -91,3 +92,25 @@ async def test_the_next_owner_ends_a_transaction_that_an_older_one_left_open(off
         await overtaken()
     await work(office, granted[0], Progress(3), "INSERT INTO effects VALUES (3)")
     assert await effects(office) == [3]
+
+
+async def test_a_transaction_that_has_saved_and_never_commits_gives_the_partition_up(
+    office: Office, work: Work
+) -> None:
+    (stale,) = await office.granted()
+    granted: list[Grant] = []
+
+    async def overtaken() -> bool:
+        granted.extend(await office.leases.claim([stale.key]))
+        return bool(granted)
+
+    async def stuck() -> None:
+        async with office.transactions.open(stale, Progress(4)) as conn:
+            await conn.execute("INSERT INTO effects VALUES (1)")
+            await office.checkpoints.save(stale, Progress(3), conn=conn)
+            await until(overtaken)
+
+    with pytest.raises(psycopg.OperationalError):
+        await stuck()
+    assert granted[0].progress == Progress(0)
+    assert await effects(office) == []
