@@ -93,7 +93,7 @@ async def test_events_that_cannot_be_stored_are_refused(store: PostgresEventStor
     assert await store.head() == 0
 
 
-@pytest.mark.parametrize("data", [object(), {1, 2}, SURROGATE, {"k": SURROGATE}, 2**70, {7: "int key"}], ids=repr)
+@pytest.mark.parametrize("data", [..., {1, 2}, SURROGATE, {"k": SURROGATE}, 2**70, {7: "int key"}], ids=repr)
 async def test_a_payload_that_is_no_json_is_refused(store: PostgresEventStore, data: Any) -> None:
     with pytest.raises(EncodingFailed) as caught:
         await store.append("s", [NewEvent("Odd", data)])
