@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from headwater.storage.errors import EncodingFailed
+from headwater.storage.model import DecodedEvent, RecordedEvent
 
 
 class Codec(Protocol):
@@ -43,3 +44,18 @@ class JsonCodec:
 
 
 JSON: Final = JsonCodec()
+
+
+def decode_all(codec: Codec, events: list[RecordedEvent]) -> list[RecordedEvent]:
+    """Return events whose payloads the codec has decoded; plain JSON is left alone until somebody looks at it."""
+    if type(codec) is JsonCodec:
+        return events
+    return [
+        DecodedEvent(
+            *event[:6],
+            codec.decode(event.type, event.raw_data),
+            None if event.raw_metadata is None else codec.decode(event.type, event.raw_metadata),
+            *event[8:],
+        )
+        for event in events
+    ]

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 from headwater.storage.checks import check_filter, check_name, check_number, check_range, check_time
-from headwater.storage.codec import JSON, Codec
+from headwater.storage.codec import JSON, Codec, decode_all
 from headwater.storage.errors import StoreClosed
 from headwater.storage.model import (
     ANY,
@@ -31,7 +32,7 @@ from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import appending, importing, reading, schema
 from headwater.storage.postgres.announce import Announcer
 from headwater.storage.postgres.calls import StreamCalls
-from headwater.storage.postgres.connect import Connection, Pool, connect, make_pool
+from headwater.storage.postgres.connect import Connection, Pool, connect, make_pool, row_cursor
 from headwater.storage.postgres.encoding import Encoder, Unit
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.group import GroupCommit
@@ -160,6 +161,24 @@ class PostgresEventStore(StreamCalls):
             return outcome
         raise outcome
 
+    async def append_at_commit(
+        self,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected_version: Expected = ANY,
+        *,
+        conn: Connection,
+        created_at: datetime | None = None,
+    ) -> None:
+        """Append when the caller's transaction commits, as its last act: other appends do not wait for it meanwhile.
+
+        Nothing is checked before. When the append is refused, the caller's COMMIT fails and with it the transaction:
+        SQLSTATE HW409 for a wrong version, HW410 for a deleted stream, 23505 for an event that is stored already.
+        """
+        unit = self._encoder.unit([StreamAppend(stream, events, expected_version)], created_at)
+        async with self.connection(conn) as conn:
+            await row_cursor(conn).execute(self.sql.append_at_commit, self._encoder.parameters([unit]), binary=True)
+
     async def _send(self, units: Sequence[Unit]) -> list[appending.Outcome]:
         async with self._pool.connection() as conn, asyncio.timeout(self.options.timeout):
             outcomes = await appending.write(conn, self.sql, self._encoder, units)
@@ -203,7 +222,8 @@ class PostgresEventStore(StreamCalls):
         check_name("stream", stream)
         check_range(start, limit)
         async with self.connection(conn) as conn:
-            return await reading.read(conn, self.sql, stream, start, limit, backward)
+            events = await reading.read(conn, self.sql, stream, start, limit, backward)
+        return decode_all(self._codec, events)
 
     async def read_all(
         self,
@@ -217,7 +237,8 @@ class PostgresEventStore(StreamCalls):
         check_filter(where)
         check_range(start, limit)
         async with self.connection(conn) as conn:
-            return await reading.read_all(conn, self.sql, start, limit, backward, where)
+            events = await reading.read_all(conn, self.sql, start, limit, backward, where)
+        return decode_all(self._codec, events)
 
     async def stream(
         self, stream: str, *, start: int | None = None, backward: bool = False, page_size: int = 1000
@@ -256,7 +277,8 @@ class PostgresEventStore(StreamCalls):
         check_number("limit", limit, 1)
         check_filter(where)
         async with self.connection(conn) as conn:
-            return await reading.read_page(conn, self.sql, source, after, limit, where)
+            page = await reading.read_page(conn, self.sql, source, after, limit, where)
+        return page if self._codec is JSON else replace(page, events=decode_all(self._codec, list(page.events)))
 
     async def head(self) -> int:
         async with self.connection() as conn:

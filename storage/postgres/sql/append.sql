@@ -12,3 +12,10 @@ SELECT "event_id", "stream", "version", "position" FROM "headwater"."events" WHE
 -- name: append_if
 SELECT "versions_before", "positions_before", "outcomes", "conflict" FROM "headwater"."append_if_v1"(
     %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: append_at_commit
+-- Notes an append that the caller's COMMIT will write.
+INSERT INTO "headwater"."appends_at_commit" (
+    "streams", "stream_of", "expected", "counts", "units", "append_of", "ids", "types", "data", "metadata",
+    "causations", "correlations", "tags", "schema_versions", "times"
+) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
