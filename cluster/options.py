@@ -40,7 +40,10 @@ class ClusterOptions:
     max_moves: int = 25
     """How many partitions may be on the move at a time, for balance."""
     pool_size: int = 4
-    """How many connections each host reads and writes with, beside the one that holds its leases."""
+    """How many connections each host reads and saves with."""
+    transactions: int = 4
+    """How many exactly-once deliveries of async handlers a host makes at a time, and as many of sync ones: each has a
+    connection of its own."""
     import_from: tuple[str, ...] = ()
     """Folders that handlers are imported from, beside what is installed."""
 
@@ -59,6 +62,19 @@ class ClusterOptions:
     def host_store(self) -> StoreOptions:
         """How a host opens the store."""
         return replace(self.store, pool_size=self.pool_size, application_name="headwater host")
+
+    @property
+    def handlers_store(self) -> StoreOptions:
+        """How a host opens connections for exactly-once handlers."""
+        return replace(self.store, pool_size=self.transactions, application_name="headwater handlers")
+
+    @property
+    def connections_per_host(self) -> int:
+        """The most connections that a host has open: one that holds its leases, its pool, its handlers' transactions.
+
+        While it starts there is one more, which looks for a pooler. A supervisor has two, a client two at the most.
+        """
+        return 1 + self.pool_size + 2 * self.transactions
 
     @property
     def client_store(self) -> StoreOptions:

@@ -18,6 +18,7 @@ from headwater.storage.leases import Grant
 from headwater.storage.opening import hints_of
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.commands import Commands
+from headwater.storage.postgres.connect import handlers_pool
 from headwater.storage.postgres.leases import LeaseSession, Presence
 from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.store import PostgresEventStore
@@ -64,8 +65,9 @@ async def open_host(
         if hints is not None:
             await stack.enter_async_context(hints)
         checkpoints = PostgresCheckpoints(store.pool, store.sql)
+        pool = await stack.enter_async_context(handlers_pool(options.handlers_store))
         transactions = stack.enter_context(
-            closing(PostgresTransactions(store.pool, store.sql, checkpoints, options.host_store))
+            closing(PostgresTransactions(pool, store.sql, checkpoints, options.handlers_store))
         )
         heads = Heads(store, hints, poll_interval=options.poll_interval.total_seconds())
         reader = SharedReader(store, heads)

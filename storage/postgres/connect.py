@@ -106,6 +106,19 @@ def make_pool(options: StoreOptions) -> Pool:
     )
 
 
+def handlers_pool(options: StoreOptions) -> Pool:
+    """Return a pool, not yet open, for the transactions of users' handlers: without the store's ways of reading JSON."""
+    return AsyncConnectionPool(
+        options.url,
+        min_size=0,
+        max_size=options.pool_size,
+        timeout=options.timeout,
+        open=False,
+        kwargs=connection_settings(options),
+        name=f"headwater-handlers-{options.schema}",
+    )
+
+
 async def connect(options: StoreOptions, *, session: bool = False) -> Connection:
     """Open one connection of its own; ``session=True`` for locks and LISTEN, never through a pooler."""
     settings = connection_settings(options)

@@ -26,15 +26,19 @@ class PostgresTransactions:
 
     1. A transaction under a stale epoch raises StaleEpoch and writes nothing, at its beginning or at its end.
     2. The handler's own errors pass through; then nothing was written either.
+    3. No more than the pool's size are open for async handlers at a time, nor than ``options.pool_size`` for sync
+       ones; the others wait for their turn.
     """
 
     def __init__(self, pool: Pool, sql: Statements, checkpoints: PostgresCheckpoints, options: StoreOptions) -> None:
+        """``pool`` is for handlers alone, made by ``handlers_pool``."""
         self._pool = pool
         self._sql = sql
         self._checkpoints = checkpoints
         self._options = options
         self._idle: list[psycopg.Connection[Any]] = []
         self._lock = threading.Lock()
+        self._turns = threading.BoundedSemaphore(options.pool_size)
 
     @asynccontextmanager
     async def open(self, grant: Grant, progress: Progress | Retried) -> AsyncIterator[Connection]:
@@ -53,19 +57,15 @@ class PostgresTransactions:
     @contextmanager
     def open_sync(self, grant: Grant, progress: Progress | Retried) -> Iterator[psycopg.Connection[Any]]:
         """Do the same for a handler that runs in a thread, on a synchronous connection."""
-        conn = self._take()
-        try:
-            with conn.transaction():
-                if conn.execute(self._sql.begin_fenced, partition_and_epoch(grant)).fetchone() is None:
-                    raise stale(grant)
-                yield conn
-                if isinstance(progress, Retried):
-                    cursor = conn.execute(self._sql.retried_parked, _settled(grant, progress))
-                    _check(grant, progress, cursor.fetchone())
-                else:
-                    self._checkpoints.save_blocking(grant, progress, conn)
-        finally:
-            self._give_back(conn)
+        with self._turns, self._lent() as conn, conn.transaction():
+            if conn.execute(self._sql.begin_fenced, partition_and_epoch(grant)).fetchone() is None:
+                raise stale(grant)
+            yield conn
+            if isinstance(progress, Retried):
+                cursor = conn.execute(self._sql.retried_parked, _settled(grant, progress))
+                _check(grant, progress, cursor.fetchone())
+            else:
+                self._checkpoints.save_blocking(grant, progress, conn)
 
     def close(self) -> None:
         """Close the synchronous connections that are idle; those in use close when they are given back."""
@@ -73,6 +73,14 @@ class PostgresTransactions:
             idle, self._idle = self._idle, []
         for conn in idle:
             conn.close()
+
+    @contextmanager
+    def _lent(self) -> Iterator[psycopg.Connection[Any]]:
+        conn = self._take()
+        try:
+            yield conn
+        finally:
+            self._give_back(conn)
 
     def _take(self) -> psycopg.Connection[Any]:
         with self._lock:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import psycopg
@@ -32,13 +32,13 @@ class Processes:
         self._folder = folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, *nodes: str) -> None:
+    def start(self, *nodes: str, app: str = "shop:app", environment: Mapping[str, str] | None = None) -> None:
         for node in nodes:
             with (self._folder / f"{node}.log").open("ab") as log:
                 self._running[node] = subprocess.Popen(
-                    [sys.executable, "-m", "headwater", "run", "shop:app", "--node", node],
+                    [sys.executable, "-m", "headwater", "run", app, "--node", node],
                     cwd=HERE,
-                    env=self._environment,
+                    env={**self._environment, **(environment or {})},
                     stdout=log,
                     stderr=log,
                 )
@@ -92,8 +92,9 @@ class Shop:
         await until(shared_out, what=f"waiting until {', '.join(nodes)} share the partitions")
         return await self.owners()
 
-    async def caught_up(self) -> list[PartitionStatus]:
+    async def caught_up(self, meanwhile: Callable[[], None] = lambda: None) -> list[PartitionStatus]:
         async def at_the_head() -> bool:
+            meanwhile()
             head = await self.store.head()
             return all(p.checkpoint >= head for p in await self.client.partitions())
 
