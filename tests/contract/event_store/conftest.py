@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
 import psycopg
@@ -58,3 +58,16 @@ def transaction(store: EventStore, store_url: str | None) -> Transaction:
             yield conn
 
     return begin
+
+
+class Undone(Exception):
+    """Raised by a test to make its transaction roll back."""
+
+
+@asynccontextmanager
+async def undone(transaction: Transaction) -> AsyncIterator[Any]:
+    """Enter a transaction that rolls back in the end."""
+    with suppress(Undone):
+        async with transaction() as conn:
+            yield conn
+            raise Undone

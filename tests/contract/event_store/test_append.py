@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -29,62 +30,58 @@ from headwater.storage.model import (
     StreamAppend,
 )
 from headwater.storage.store import EventStore
-from tests.contract.event_store.conftest import Transaction
+from tests.contract.event_store.conftest import Transaction, undone
 from tests.plugins.events import events
 
-REFUSED = (StreamDeleted, WrongExpectedVersion, DuplicateEvent, StreamNotFound)
+EXPECTATIONS: list[tuple[int, Expected, type[WrongExpectedVersion] | None]] = [
+    (0, 0, None),
+    (0, 1, WrongExpectedVersion),
+    (0, ANY, None),
+    (0, NO_STREAM, None),
+    (0, STREAM_EXISTS, StreamMissing),
+    (3, 0, WrongExpectedVersion),
+    (3, 1, WrongExpectedVersion),
+    (3, 2, WrongExpectedVersion),
+    (3, 3, None),
+    (3, 4, WrongExpectedVersion),
+    (3, ANY, None),
+    (3, NO_STREAM, StreamExists),
+    (3, STREAM_EXISTS, None),
+]
+"""How many events there are, what is expected, and how the append is refused."""
 
 
 @pytest.mark.parity("T007", "T009", "T011", "T014", "T015", "T040", "T041", "E1", "E2")
 @pytest.mark.parity("T012", "T013", "T016", "T136", "T138", "T234")
-@pytest.mark.parametrize(
-    ("stored", "expected", "outcome"),
-    [
-        (0, 0, None),
-        (0, 1, WrongExpectedVersion),
-        (0, ANY, None),
-        (0, NO_STREAM, None),
-        (0, STREAM_EXISTS, StreamMissing),
-        (3, 0, WrongExpectedVersion),
-        (3, 1, WrongExpectedVersion),
-        (3, 2, WrongExpectedVersion),
-        (3, 3, None),
-        (3, 4, WrongExpectedVersion),
-        (3, ANY, None),
-        (3, NO_STREAM, StreamExists),
-        (3, STREAM_EXISTS, None),
-    ],
-)
-async def test_an_expected_version_decides(
-    store: EventStore, stored: int, expected: Expected, outcome: type[Exception] | None
-) -> None:
-    if stored:
-        await store.append("s", events(stored))
-    if outcome is None:
-        result = await store.append("s", events(2), expected)
-        assert result == AppendResult("s", stored + 1, stored + 2, stored + 1, stored + 2)
-    else:
-        with pytest.raises(outcome) as caught:
-            await store.append("s", events(2), expected)
-        assert type(caught.value) is outcome
-        assert await store.head() == stored
+async def test_an_expected_version_decides(store: EventStore) -> None:
+    for stored, expected, outcome in EXPECTATIONS:
+        stream, head = f"after-{stored}-{expected}", await store.head() + stored
+        if stored:
+            await store.append(stream, events(stored))
+        if outcome is None:
+            result = await store.append(stream, events(2), expected)
+            assert result == AppendResult(stream, stored + 1, stored + 2, head + 1, head + 2)
+        else:
+            with pytest.raises(WrongExpectedVersion) as refused:
+                await store.append(stream, events(2), expected)
+            assert (type(refused.value), refused.value.expected) == (outcome, expected)
+            assert refused.value.actual == (stored or None)
+            assert await store.head() == head
 
 
-@pytest.mark.parametrize("expected", [-1, "any", None, 1.0, True, 2**63])
 @pytest.mark.parity("E1")
-async def test_what_is_no_expected_version_is_refused(store: EventStore, expected: object) -> None:
-    with pytest.raises(InvalidArgument):
-        await store.append("s", events(1), expected)  # type: ignore[arg-type]
+async def test_what_is_no_expected_version_is_refused(store: EventStore) -> None:
+    for expected in (-1, "any", None, 1.0, True, 2**63):
+        with pytest.raises(InvalidArgument):
+            await store.append("s", events(1), expected)  # type: ignore[arg-type]
 
 
 @pytest.mark.parity("T008", "T010", "E6")
-@pytest.mark.parametrize("stored", [0, 3])
-async def test_concurrent_appends_to_any_version_all_succeed(store: EventStore, stored: int) -> None:
-    if stored:
-        await store.append("s", events(stored))
-    results = await asyncio.gather(*(store.append("s", events(1)) for _ in range(16)))
-    assert sorted(result.last_version for result in results) == list(range(stored + 1, stored + 17))
-    assert [event.version for event in await store.read("s")] == list(range(1, stored + 17))
+async def test_concurrent_appends_to_any_version_all_succeed(store: EventStore) -> None:
+    for stored in (0, 16):
+        results = await asyncio.gather(*(store.append("s", events(1)) for _ in range(16)))
+        assert sorted(result.last_version for result in results) == list(range(stored + 1, stored + 17))
+        assert [event.version for event in await store.read("s")] == list(range(1, stored + 17))
 
 
 @pytest.mark.parity("T017", "T139", "E3")
@@ -117,17 +114,14 @@ async def test_the_store_wide_order_is_not_a_stream_to_append_to(store: EventSto
 
 
 @pytest.mark.parity("T043")
-async def test_an_append_in_a_transaction_that_rolls_back_never_was(store: EventStore, transaction: Transaction) -> None:
-    class Undone(Exception):
-        pass
-
-    with pytest.raises(Undone):
-        async with transaction() as conn:
-            result = await store.append("s", events(3), conn=conn)
-            assert result.last_position == 3
-            assert len(await store.read("s", conn=conn)) == 3
-            assert await store.read_all() == []
-            raise Undone
+async def test_an_append_in_a_transaction_that_rolls_back_never_was(
+    store: EventStore, transaction: Transaction
+) -> None:
+    async with undone(transaction) as conn:
+        result = await store.append("s", events(3), conn=conn)
+        assert result.last_position == 3
+        assert len(await store.read("s", conn=conn)) == 3
+        assert await store.read_all() == []
     with pytest.raises(StreamNotFound):
         await store.read("s")
     assert (await store.append("t", events(1))).first_position == 1
@@ -150,7 +144,7 @@ async def test_what_is_written_is_what_is_read(store: EventStore) -> None:
         metadata={"user": "å"},
         causation_id=uuid.uuid4(),
         correlation_id=uuid.uuid4(),
-        tags=("city:1", "comma,quote\"back\\slash", "city:1"),
+        tags=("city:1", 'comma,quote"back\\slash', "city:1"),
         schema_version=7,
     )
     bare = NewEvent("Bare")
@@ -174,15 +168,15 @@ async def test_versions_count_in_the_stream_and_positions_in_the_store(store: Ev
 
 
 @pytest.mark.parity("L34")
-@pytest.mark.parametrize("expected", [0, ANY, NO_STREAM])
-async def test_the_same_append_again_returns_the_first_result(store: EventStore, expected: Expected) -> None:
-    batch = events(3)
-    first = await store.append("s", batch, expected)
-    await store.append("s", events(2))
-    again = await store.append("s", batch, expected)
-    assert again == AppendResult("s", 1, 3, 1, 3, repeated=True)
-    assert (first.first_position, first.last_position) == (again.first_position, again.last_position)
-    assert await store.head() == 5
+async def test_the_same_append_again_returns_the_first_result(store: EventStore) -> None:
+    for expected in (0, ANY, NO_STREAM):
+        stream, batch = f"expecting-{expected}", events(3)
+        first = await store.append(stream, batch, expected)
+        await store.append(stream, events(2))
+        head = await store.head()
+        again = await store.append(stream, batch, expected)
+        assert (first.repeated, again) == (False, replace(first, repeated=True))
+        assert await store.head() == head
 
 
 @pytest.mark.parity("T140", "T141", "T142", "T152")
@@ -229,9 +223,7 @@ async def test_an_append_to_several_streams_can_be_sent_again(store: EventStore)
 async def test_appends_to_the_same_streams_in_any_order_never_deadlock(store: EventStore) -> None:
     names = ["a", "b", "c", "d"]
     orders = [names[turn:] + names[:turn] for turn in range(4)] * 5
-    await asyncio.gather(
-        *(store.append_to_many([StreamAppend(name, events(1)) for name in order]) for order in orders)
-    )
+    await asyncio.gather(*(store.append_to_many([StreamAppend(name, events(1)) for name in order]) for order in orders))
     for name in names:
         assert [event.version for event in await store.read(name)] == list(range(1, 21))
 
@@ -254,18 +246,18 @@ async def test_an_append_of_nothing_is_refused(store: EventStore) -> None:
 
 
 @pytest.mark.parity("T055", "T056", "T057", "T058")
-@pytest.mark.parametrize("expected", [None, ANY])
-async def test_an_import_brings_its_own_time(store: EventStore, expected: Expected | None) -> None:
+async def test_an_import_brings_its_own_time(store: EventStore) -> None:
     then = datetime(2013, 7, 1, 12, 30, 15, 123456, tzinfo=UTC)
-    await store.append("new", events(2), 0 if expected is None else expected, created_at=then)
-    assert [event.created_at for event in await store.read("new")] == [then, then]
-    assert (await store.stream_info("new")).created_at == then
+    for new, old, expecting in (("new", "old", (0, 1)), ("new-any", "old-any", (ANY, ANY))):
+        await store.append(new, events(2), expecting[0], created_at=then)
+        assert [event.created_at for event in await store.read(new)] == [then, then]
+        assert (await store.stream_info(new)).created_at == then
 
-    await store.append("old", events(1))
-    made = (await store.stream_info("old")).created_at
-    await store.append("old", events(1), 1 if expected is None else expected, created_at=then)
-    assert (await store.read("old"))[1].created_at == then
-    assert (await store.stream_info("old")).created_at == made
+        await store.append(old, events(1))
+        made = (await store.stream_info(old)).created_at
+        await store.append(old, events(1), expecting[1], created_at=then)
+        assert (await store.read(old))[1].created_at == then
+        assert (await store.stream_info(old)).created_at == made
 
 
 @pytest.mark.parity("L43", "T233")
@@ -275,10 +267,10 @@ async def test_times_never_fall_as_positions_rise(store: EventStore) -> None:
     assert times == sorted(times)
 
 
-@pytest.mark.parametrize("when", [datetime(2020, 1, 1), datetime.min.replace(tzinfo=UTC), "2020-01-01"])  # noqa: DTZ001
-async def test_a_time_that_cannot_be_stored_is_refused(store: EventStore, when: object) -> None:
-    with pytest.raises(InvalidArgument):
-        await store.append("s", events(1), created_at=when)  # type: ignore[arg-type]
+async def test_a_time_that_cannot_be_stored_is_refused(store: EventStore) -> None:
+    for when in (datetime(2020, 1, 1), datetime.min.replace(tzinfo=UTC), "2020-01-01"):  # noqa: DTZ001
+        with pytest.raises(InvalidArgument):
+            await store.append("s", events(1), created_at=when)  # type: ignore[arg-type]
 
 
 @pytest.mark.parity("E4", "T018")
