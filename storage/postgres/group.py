@@ -36,6 +36,7 @@ class GroupCommit:
         self._send = send
         self._lanes = lanes
         self._under_way = 0
+        self._idle = asyncio.Event()
         self._queue: deque[tuple[Unit, asyncio.Future[Outcome]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -49,6 +50,7 @@ class GroupCommit:
             raise StoreClosed
         if self._under_way < self._lanes and not self._queue:
             self._under_way += 1
+            self._idle.clear()
             try:
                 [outcome] = await until_known(lambda: self._send([unit]))
             finally:
@@ -68,7 +70,8 @@ class GroupCommit:
             _, future = self._queue.popleft()
             if not future.done():
                 future.set_exception(StoreClosed())
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._under_way:
+            await self._idle.wait()
 
     def _leave_lane(self) -> None:
         """Hand the lane to a task when others have queued meanwhile, else give it up."""
@@ -78,6 +81,8 @@ class GroupCommit:
             task.add_done_callback(self._tasks.discard)
         else:
             self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
 
     async def _drain(self) -> None:
         try:

@@ -45,12 +45,20 @@ class PostgresEventStore(StreamCalls):
     """An :class:`~headwater.storage.store.EventStore` on PostgreSQL. Make it with :meth:`open`."""
 
     def __init__(
-        self, options: StoreOptions, pool: Pool, sql: Statements, codec: Codec, announcer: Announcer | None
+        self,
+        options: StoreOptions,
+        pool: Pool,
+        sql: Statements,
+        codec: Codec,
+        announcer: Announcer | None,
+        *,
+        own_pool: bool = True,
     ) -> None:
         self.options = options
         self.sql = sql
         self.wakeups = Wakeups()
         self._pool = pool
+        self._own_pool = own_pool
         self._codec = codec
         self._encoder = Encoder(sql.payload, codec)
         self._announcer = announcer
@@ -69,29 +77,35 @@ class PostgresEventStore(StreamCalls):
         codec: Codec = JSON,
         announce: Callable[[int], Awaitable[None]] | None = None,
         migrate: bool = False,
+        pool: Pool | None = None,
         **settings: Any,
     ) -> Self:
         """Connect and check the schema; ``settings`` are the fields of StoreOptions.
 
         ``announce`` is told the new head after appends, for hints. ``migrate=True`` applies pending migrations first.
+        ``pool`` is another store's (``store.pool``) on the same database: its connections are shared, and stay open
+        when this store is closed.
         Raises ConfigurationError, SchemaMissing, SchemaOutdated, StoreUnavailable.
         """
         options = options or StoreOptions.read(url, **settings)
         if migrate:
             await schema.migrate(options)
-        pool = make_pool(options)
+        own_pool = pool is None
+        pool = make_pool(options) if pool is None else pool
         try:
             with translated():
                 async with asyncio.timeout(options.timeout):
                     # One connection of its own first: it says at once why there is none, which the pool never does.
                     async with await connect(options) as conn:
                         payload = await schema.check(conn, Statements(options.schema))
-                    await pool.open()
+                    if own_pool:
+                        await pool.open()
         except BaseException:
-            await pool.close()
+            if own_pool:
+                await pool.close()
             raise
         announcer = None if announce is None else Announcer(announce)
-        return cls(options, pool, Statements(options.schema, payload), codec, announcer)
+        return cls(options, pool, Statements(options.schema, payload), codec, announcer, own_pool=own_pool)
 
     async def close(self) -> None:
         """Finish the appends under way, then close every connection. Safe to repeat."""
@@ -100,7 +114,8 @@ class PostgresEventStore(StreamCalls):
             await self._group.close()
             if self._announcer is not None:
                 await self._announcer.close()
-            await self._pool.close()
+            if self._own_pool:
+                await self._pool.close()
 
     async def __aenter__(self) -> Self:
         return self
