@@ -12,7 +12,8 @@ from bisect import bisect_right
 from operator import attrgetter
 from typing import Final
 
-from headwater.storage.model import ALL, EVERYTHING, EventPage, Filter, RecordedEvent, category_of
+from headwater.storage.filters import matches
+from headwater.storage.model import ALL, EVERYTHING, EventPage, Filter, RecordedEvent
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.ports import Clock, EventReader
 
@@ -125,19 +126,6 @@ class SharedReader:
         for event in self._events[first:]:
             if len(found) == limit:
                 return EventPage(found, found[-1].position, head)
-            if matches(event, where):
+            if matches(where, event):
                 found.append(event)
         return EventPage(found, max(after, self._end), head)
-
-
-def matches(event: RecordedEvent, where: Filter) -> bool:
-    """Whether a filter lets an event through; the same answer as the database gives."""
-    return (
-        (not where.types or event.type in where.types)
-        and (not where.categories or category_of(event.stream) in where.categories)
-        and (where.stream_prefix is None or event.stream.startswith(where.stream_prefix))
-        and (not where.streams or event.stream in where.streams)
-        and (not where.tags or set(where.tags) <= set(event.tags))
-        and (where.since is None or event.created_at >= where.since)
-        and (where.until is None or event.created_at < where.until)
-    )

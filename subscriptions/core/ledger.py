@@ -19,6 +19,8 @@ class Ledger:
 
     def __init__(self, durable: Progress, *, every: int, interval: float) -> None:
         self.durable = replace(durable, delivered=0, redelivered=0)
+        self.stream_id = durable.stream_id
+        """The incarnation of the stream that the numbers count in, as the last read said."""
         self.saving: Progress | None = None
         self._doubtful: list[Progress] = []
         self._every = every
@@ -67,12 +69,12 @@ class Ledger:
         return self._not_before
 
     def stamped(self, progress: Progress) -> Progress:
-        """Add to a progress that is about to be saved the totals since the last one."""
+        """Add to a progress that is about to be saved the incarnation, and the totals since the last one."""
         return replace(
             progress,
             delivered=self._delivered,
             redelivered=self._redelivered,
-            stream_id=self.durable.stream_id if progress.stream_id is None else progress.stream_id,
+            stream_id=self.stream_id,
         )
 
     def begin(self, progress: Progress) -> Progress:

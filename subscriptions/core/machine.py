@@ -161,9 +161,9 @@ class Machine:
             return
         self.condition.relieve("read", now)
         page, window = fact.page, self._work.window
-        known = self._ledger.durable.stream_id
+        known = self._ledger.stream_id
         if page.stream_id is not None and page.stream_id != known:
-            self._ledger.durable = replace(self._ledger.durable, stream_id=page.stream_id)
+            self._ledger.stream_id = page.stream_id
             if known is not None:
                 # The stream was deleted for good and created again: its numbers begin anew.
                 self._rewind = 0

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from headwater.storage.errors import StoreUnavailable
+from headwater.storage.filters import matches
 from headwater.storage.leases import PartitionKey
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
 from headwater.storage.model import ALL, EVERYTHING, EventPage, Filter, RecordedEvent
-from headwater.subscriptions.fanout import matches
 from headwater.subscriptions.observer import Observer, Status
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.ports import Delivered
@@ -38,7 +38,7 @@ class ListReader:
         self.reads += 1
         if self.broken:
             raise StoreUnavailable("the database is away")
-        fitting = [e for e in self.events[after:] if source in (ALL, e.stream) and matches(e, where)]
+        fitting = [e for e in self.events[after:] if source in (ALL, e.stream) and matches(where, e)]
         head = len(self.events)
         if self.gate is not None:
             await self.gate.wait()
