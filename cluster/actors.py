@@ -45,7 +45,7 @@ def connect(address: str) -> None:
 
 def disconnect() -> None:
     """Leave the Ray cluster; detached actors stay."""
-    ray.shutdown()  # type: ignore[no-untyped-call]
+    ray.shutdown()
 
 
 # The actors
@@ -322,4 +322,4 @@ class LocalRay:
         for node in self._nodes.values():
             self._cluster.remove_node(node, allow_graceful=False)
         self._nodes.clear()
-        self._cluster.shutdown()
+        self._cluster.shutdown()  # type: ignore[no-untyped-call]

@@ -107,7 +107,7 @@ def make_pool(options: StoreOptions) -> Pool:
 
 
 def handlers_pool(options: StoreOptions) -> Pool:
-    """Return a pool, not yet open, for the transactions of users' handlers: without the store's ways of reading JSON."""
+    """Return a pool, not yet open, for handlers' transactions: with the driver's own ways of reading JSON."""
     return AsyncConnectionPool(
         options.url,
         min_size=0,

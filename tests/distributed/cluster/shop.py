@@ -27,7 +27,7 @@ def second(events: list[RecordedEvent], context: Context) -> None:
 
 @app.subscription("pool", consumers=2)
 class Pool:
-    """Handled by actors; a ``Bomb`` ends the one that gets it, the first time; who gets a ``Meet`` waits for another."""
+    """Handled by actors: a ``Bomb`` ends the one that gets it first; who gets a ``Meet`` waits for another."""
 
     def start(self) -> None:
         self.conn: psycopg.Connection[Any] = psycopg.connect(os.environ["SHOP_DATABASE_URL"], autocommit=True)

@@ -1,4 +1,4 @@
-"""Subscriptions on real Ray nodes of this machine: shared out, taken over, moved, drained; one cluster for all tests."""
+"""Subscriptions on real Ray nodes of this machine: shared out, taken over, moved, drained."""
 
 from __future__ import annotations
 

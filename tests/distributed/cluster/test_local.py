@@ -30,13 +30,13 @@ asyncio.run(main())
 
 async def test_leaving_a_cluster_leaves_nothing() -> None:
     before = set(descendants(os.getpid()))
-    folders = set(Path("/tmp").glob("hw-*"))
+    folders = _folders()
     async with LocalCluster(1) as cluster:
         assert cluster.nodes == ("node-1",)
         with pytest.raises(InvalidArgument, match="there is no node 'node-9'"):
             await cluster.kill_node("node-9")
     assert set(descendants(os.getpid())) <= before
-    assert set(Path("/tmp").glob("hw-*")) <= folders
+    assert _folders() <= folders
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -51,6 +51,10 @@ def test_a_program_that_ends_in_whatever_way_leaves_no_process(number: signal.Si
         program.send_signal(number)
         program.wait(timeout=10)
     wait_until(lambda: not started & _everything(), deadline=10, what="waiting until Ray has gone")
+
+
+def _folders() -> set[Path]:
+    return set(Path("/tmp").glob("hw-*"))
 
 
 def _everything() -> set[int]:
