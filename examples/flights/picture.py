@@ -15,7 +15,9 @@ from matplotlib.ticker import FuncFormatter
 from examples.flights.timeline import Sample, Timeline
 
 SMOOTHED: Final = 1.5
-"""Seconds over which a rate is taken."""
+"""Seconds over which a rate is taken, at the least; in a long run more, ..."""
+STEPS: Final = 60
+"""... so that its length is so many times this."""
 COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Told apart by colour-blind eyes too (Okabe and Ito)."""
 INK, PALE, ALARM = "#222222", "#8a8a8a", "#b00020"
@@ -50,10 +52,11 @@ def draw(timeline: Timeline, title: str, path: Path) -> None:
 
 
 def _rates(samples: list[Sample], count: Callable[[Sample], int]) -> list[float]:
-    """Return the rate at each sample, over the last SMOOTHED seconds."""
+    """Return the rate at each sample, over the seconds before it."""
     rates, first = [], 0
+    smoothed = max(SMOOTHED, samples[-1].at / STEPS)
     for sample in samples:
-        while sample.at - samples[first].at > SMOOTHED:
+        while sample.at - samples[first].at > smoothed:
             first += 1
         seconds = sample.at - samples[first].at
         rates.append((count(sample) - count(samples[first])) / seconds if seconds > 0 else 0.0)

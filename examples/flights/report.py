@@ -144,7 +144,7 @@ class Report:
         table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
         for title in ("subscription", "delivery"):
             table.add_column(title)
-        for title in ("delivered", "of these again", "compared", "lost", "repeated"):
+        for title in ("delivered", "again", "compared", "lost", "repeated"):
             table.add_column(title, justify="right")
         last = self.timeline.last
         for comparison in self.comparisons:
