@@ -73,6 +73,7 @@ class SubscriptionRunner:
         consumers: Sequence[Consumer],
         present: Iterable[int] | None = None,
         parking: Parking | None = None,
+        replaying_to: Callable[[], int] | None = None,
         heads: Heads | None = None,
         sieve: Sieve | None = None,
         observer: Observer | None = None,
@@ -86,6 +87,7 @@ class SubscriptionRunner:
         self._checkpoints = checkpoints
         self._consumers = list(consumers)
         self._present = tuple(range(len(consumers)) if present is None else present)
+        self._replaying_to = replaying_to
         self._parking = parking
         self._retries: ParkedRetries | None = None
         self._heads = heads
@@ -311,7 +313,8 @@ class SubscriptionRunner:
             self._tell(inputs.LeaseLost("the lease may have passed on"))
             return
         key, observer, begun = self._grant.key, self._observer, self._clock.monotonic()
-        delivery = Delivered(effect.delivery_id, effect.events, effect.attempt, self._grant, effect.commit)
+        replaying = self._replaying_to is not None and effect.events[-1].number <= self._replaying_to()
+        delivery = Delivered(effect.delivery_id, effect.events, effect.attempt, self._grant, effect.commit, replaying)
         observer.delivered(key, delivery)
         try:
             await self._handle(self._consumers[effect.consumer], delivery)
