@@ -1,0 +1,41 @@
+"""Pull subscriptions that leave nothing behind: no row, no lease, no checkpoint.
+
+Never touches what a durable subscription of the same name has saved.
+"""
+
+from __future__ import annotations
+
+from headwater.storage.leases import PartitionKey
+from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
+from headwater.subscriptions.heads import Heads
+from headwater.subscriptions.observer import Observer
+from headwater.subscriptions.options import SubscriptionOptions
+from headwater.subscriptions.ports import EventReader
+from headwater.subscriptions.pull import PullSubscription
+
+
+def transient(
+    name: str,
+    options: SubscriptionOptions,
+    reader: EventReader,
+    *,
+    after: int = 0,
+    heads: Heads | None = None,
+    observer: Observer | None = None,
+) -> PullSubscription:
+    """Make a subscription that begins after a number each time, and forgets at its end how far it came.
+
+    Everything else is as in pull mode: order, several subscribers, acknowledgements, retries, back-pressure.
+    """
+    coordination = MemoryCoordination()
+    key = PartitionKey(name, 0, 0)
+    coordination.start_at(key, after)
+    return PullSubscription(
+        key,
+        options,
+        reader=reader,
+        leases=MemoryLeases(coordination, "transient"),
+        checkpoints=MemoryCheckpoints(coordination),
+        heads=heads,
+        observer=observer,
+    )
