@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar, overload
 
 Value = TypeVar("Value")
 
@@ -18,9 +18,17 @@ DEADLINE: Final = 20.0
 POLL: Final = 0.01
 
 
+@overload
 async def until(
-    condition: Callable[[], Value | Awaitable[Value]], deadline: float = DEADLINE, *, what: str = ""
-) -> Value:
+    condition: Callable[[], Coroutine[Any, Any, Value]], deadline: float = DEADLINE, *, what: str = ""
+) -> Value: ...
+
+
+@overload
+async def until(condition: Callable[[], Value], deadline: float = DEADLINE, *, what: str = "") -> Value: ...
+
+
+async def until(condition: Callable[[], Any], deadline: float = DEADLINE, *, what: str = "") -> Any:
     """Wait until ``condition()`` (plain or asynchronous) is truthy and return what it gave. Raises AssertionError."""
     end = time.monotonic() + deadline
     while True:

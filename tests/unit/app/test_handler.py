@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from headwater import ConfigurationError, Context, RecordedEvent, SubscriptionOptions
-from headwater.storage.leases import Grant, PartitionKey, Progress
+from headwater.storage.leases import Grant, PartitionKey, Progress, Retried
 from headwater.subscriptions.consumers import LocalConsumer
 from headwater.subscriptions.handler import Handler
 from headwater.subscriptions.ports import Delivered
@@ -37,15 +37,15 @@ class Ledger:
     """Transactions that only remember how they ended."""
 
     def __init__(self) -> None:
-        self.committed: list[Progress] = []
+        self.committed: list[Progress | Retried] = []
 
     @contextlib.asynccontextmanager
-    async def open(self, grant: Grant, progress: Progress) -> AsyncIterator[str]:
+    async def open(self, grant: Grant, progress: Progress | Retried) -> AsyncIterator[str]:
         yield "async"
         self.committed.append(progress)
 
     @contextlib.contextmanager
-    def open_sync(self, grant: Grant, progress: Progress) -> Iterator[str]:
+    def open_sync(self, grant: Grant, progress: Progress | Retried) -> Iterator[str]:
         yield "sync"
         self.committed.append(progress)
 
