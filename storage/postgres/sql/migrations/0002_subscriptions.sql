@@ -84,6 +84,9 @@ CREATE TABLE "headwater"."parked_events" (
     "updated_at" timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE ("subscription_id", "position")
 );
+-- What holds up a key.
+CREATE INDEX "parked_events_open" ON "headwater"."parked_events" ("subscription_id", "partition_key", "position")
+    WHERE "status" IN ('parked', 'retrying');
 
 -- What operators asked for; obeyed by whoever owns the partition, once, and kept as the audit.
 CREATE TABLE "headwater"."commands" (
