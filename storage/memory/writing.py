@@ -44,12 +44,13 @@ def append(
     codec: Codec,
 ) -> list[AppendResult]:
     """Append to several streams, all or none; a repeat gives the first results."""
-    refusal = _refusal(state, appends, condition)
     stored = next(((a.stream, e.id) for a in appends for e in a.events if e.id in state.by_id), None)
-    if stored and (repeated := _repeated(state, appends)):
-        return repeated
-    if refusal or stored:
-        raise refusal or DuplicateEvent(*(stored or ()))
+    if stored is not None:
+        if repeated := _repeated(state, appends):
+            return repeated
+        raise DuplicateEvent(*stored)
+    if refusal := _refusal(state, appends, condition):
+        raise refusal
 
     now = max(state.head_time, datetime.now(UTC))
     time = now if created_at is None else created_at

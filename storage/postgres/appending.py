@@ -104,11 +104,9 @@ async def _call(
             refused.append((number, unit))
         place = last
     if refused:
-        # The same events, sent before and written before, are refused by their version: that is a success, too.
-        stored = await _places(conn, sql, refused)
-        for number, unit in refused:
-            if results := _repeated(unit, stored):
-                outcomes[number] = results
+        # The same events, sent before and written before, are refused by their version: that is a success, too. And an
+        # id that is stored elsewhere can never be written, whatever version is expected: that is what the caller is told.
+        await _settle_stored(conn, sql, refused, outcomes)
 
 
 def _result(append: EncodedAppend, version: int, position: int, *, repeated: bool = False) -> AppendResult:
