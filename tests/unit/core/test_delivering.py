@@ -140,6 +140,7 @@ def test_no_more_is_read_than_may_be_in_flight() -> None:
     assert not it.machine.at_capacity
 
 
+@pytest.mark.parity("L23")
 def test_the_next_page_is_read_while_this_one_is_handled() -> None:
     it = Steering(20, batch_size=5, read_size=5, max_in_flight=10)
     assert it.delivered == [[1, 2, 3, 4, 5]]

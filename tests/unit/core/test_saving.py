@@ -22,6 +22,7 @@ def test_nothing_is_delivered_before_the_durable_progress_says_that_it_may_be() 
     assert it.delivered == [[1, 2, 3]]
 
 
+@pytest.mark.parity("L25")
 def test_in_steady_state_no_delivery_waits_for_a_save() -> None:
     it = Steering(5000, batch_size=100, read_size=500, max_in_flight=1000, checkpoint_events=100)
     it.hold = (effects.Save,)

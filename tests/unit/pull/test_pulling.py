@@ -258,3 +258,72 @@ async def test_exactly_once_is_refused_because_there_is_no_transaction_to_join()
     with pytest.raises(InvalidArgument, match="exactly-once"):
         async with Pulling(0).subscription(delivery=Delivery.EXACTLY_ONCE):
             pass
+
+
+@pytest.mark.parity("T291")
+async def test_each_acknowledgement_brings_the_next_batch() -> None:
+    async with Pulling(6).subscription(batch_size=2) as subscription:
+        subscriber = subscription.subscriber("a")
+        for expected in ([1, 2], [3, 4], [5, 6]):
+            batch = await take(subscriber)
+            assert numbers(batch) == expected
+            await batch.ack()
+
+
+@pytest.mark.parity("T298", "T299", "T300", "E24")
+async def test_with_several_keys_each_subscriber_gets_batches_of_one_key_in_order() -> None:
+    outside = Pulling(0)
+    for _ in range(2):
+        outside.reader.append(5, "a")
+        outside.reader.append(5, "b")
+    async with outside.subscription(consumers=2, batch_size=5, max_in_flight=10) as subscription:
+        takers = {name: subscription.subscriber(name) for name in ("first", "second")}
+        seen: dict[str, list[int]] = {"a": [], "b": []}
+        for _ in range(2):
+            batches = [await take(taker) for taker in takers.values()]
+            assert {batch.events[0].stream for batch in batches} == {"a", "b"}
+            for batch in batches:
+                (stream,) = {event.stream for event in batch.events}
+                seen[stream] += numbers(batch)
+                await batch.ack()
+    assert seen == {"a": [1, 2, 3, 4, 5, 11, 12, 13, 14, 15], "b": [6, 7, 8, 9, 10, 16, 17, 18, 19, 20]}
+
+
+@pytest.mark.parity("T296")
+async def test_over_capacity_a_key_moves_to_whoever_is_free_once_it_is_released() -> None:
+    outside = Pulling(6)
+    async with outside.subscription(consumers=2, max_in_flight=2) as subscription:
+        first, second = subscription.subscriber("a"), subscription.subscriber("b")
+        for expected in range(1, 7):
+            batch = await take(first if expected % 2 else second)
+            assert numbers(batch) == [expected]
+            await batch.ack()
+
+
+@pytest.mark.parity("T302", "T303", "T306", "E9", "E10")
+async def test_the_end_of_one_subscription_leaves_another_alone_and_can_be_repeated() -> None:
+    one, other = Pulling(2), Pulling(2)
+    async with one.subscription() as ending, other.subscription() as staying:
+        leaving = ending.subscriber("a")
+        await take(leaving)
+        await leaving.leave()
+        await leaving.leave()
+        await ending.close()
+        batch = await take(staying.subscriber("a"))
+        assert numbers(batch) == [1]
+
+
+@pytest.mark.parity("E28")
+async def test_what_comes_again_comes_before_what_is_new_and_in_order() -> None:
+    async with Pulling(6).subscription(consumers=2, batch_size=2, partition_by="none") as subscription:
+        a, b = subscription.subscriber("a"), subscription.subscriber("b")
+        await take(a)
+        other = await take(b)
+        await a.leave()
+        await other.ack()
+        seen = []
+        for _ in range(2):
+            batch = await take(b)
+            seen += numbers(batch)
+            await batch.ack()
+    assert seen == [1, 2, 5, 6]

@@ -1,0 +1,208 @@
+"""Subscriptions from outside: filters, mappers, deleted streams, slow handlers, doubled hints, what can be watched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from headwater import Filter, NewEvent, RecordedEvent
+from headwater.storage.leases import PartitionKey, Progress
+from headwater.storage.model import EventPage
+from headwater.subscriptions.core import inputs
+from headwater.subscriptions.observer import Observer, Status
+from headwater.subscriptions.options import RetryPolicy, SubscriptionOptions
+from headwater.subscriptions.ports import Delivered
+from headwater.subscriptions.testing.runtime import MemoryRuntime
+from tests.plugins.waiting import until
+from tests.unit.core.steering import Steering
+
+HERE = "tests.unit.kit.test_as_users_see_it"
+
+
+def even(event: RecordedEvent) -> bool:
+    return event.position % 2 == 0
+
+
+def position(event: RecordedEvent) -> int:
+    return event.position
+
+
+def happened(count: int) -> list[NewEvent]:
+    return [NewEvent("Happened", {"n": n}) for n in range(count)]
+
+
+class Batches:
+    """A handler that keeps what it was given."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.batches: list[list[Any]] = []
+        self._seconds = seconds
+
+    async def __call__(self, items: Sequence[Any]) -> None:
+        self.batches.append(list(items))
+        await asyncio.sleep(self._seconds)
+
+    @property
+    def items(self) -> list[Any]:
+        return [item for batch in self.batches for item in batch]
+
+
+@pytest.mark.parity("T312", "T314", "T315", "T316", "T366", "T367", "T368")
+async def test_a_selector_and_a_mapper_are_found_by_their_paths_and_hold_for_old_and_new_events() -> None:
+    handler = Batches()
+    options = SubscriptionOptions(batch_size=2, selector=f"{HERE}:even", mapper=f"{HERE}:position")
+    async with MemoryRuntime() as runtime:
+        await runtime.append("a", *happened(3))
+        await runtime.run("even", handler, options)
+        await runtime.caught_up()
+        assert handler.items == [2]
+        await runtime.append("a", *happened(3))
+        await runtime.caught_up()
+        assert handler.items == [2, 4, 6]
+
+
+async def test_a_filter_is_applied_by_the_store_and_the_watermark_passes_the_rest() -> None:
+    handler = Batches()
+    options = SubscriptionOptions(batch_size=5, where=Filter(categories=("order",)))
+    async with MemoryRuntime() as runtime:
+        await runtime.run("orders", handler, options)
+        await runtime.append("order-1", *happened(1))
+        await runtime.append("other-1", *happened(9))
+        await runtime.caught_up()
+        assert [event.stream for event in handler.items] == ["order-1"]
+        assert runtime.status("orders").watermark == 10
+
+
+@pytest.mark.parity("T326", "T327")
+async def test_every_subscription_gets_every_event() -> None:
+    handlers = [Batches() for _ in range(4)]
+    async with MemoryRuntime() as runtime:
+        for number, handler in enumerate(handlers):
+            await runtime.run(f"all-{number}", handler, SubscriptionOptions(batch_size=10))
+        await runtime.append("a", *happened(3))
+        await runtime.append("b", *happened(3))
+        await runtime.caught_up()
+    assert [[event.position for event in handler.items] for handler in handlers] == [[1, 2, 3, 4, 5, 6]] * 4
+
+
+@pytest.mark.parity("T344", "T345", "T346")
+@pytest.mark.parametrize(("hard", "expected"), [(False, [1, 2, 3, 4, 5, 6]), (True, [1, 2, 5, 6])])
+async def test_events_of_deleted_streams_are_delivered_unless_they_are_gone(hard: bool, expected: list[int]) -> None:
+    handler = Batches()
+    async with MemoryRuntime() as runtime:
+        await runtime.append("a", *happened(2))
+        await runtime.append("b", *happened(2))
+        await runtime.append("c", *happened(2))
+        await runtime.store.delete_stream("b", hard=hard)
+        await runtime.run("all", handler, SubscriptionOptions(batch_size=2))
+        await runtime.caught_up()
+        assert [event.position for event in handler.items] == expected
+        assert runtime.status("all").watermark == 6
+
+
+@pytest.mark.parity("L16")
+async def test_a_soft_deleted_stream_is_waited_for_and_goes_on_when_it_is_undeleted() -> None:
+    handler = Batches()
+    async with MemoryRuntime() as runtime:
+        await runtime.append("a", *happened(2))
+        await runtime.run("a", handler, SubscriptionOptions(batch_size=5, source="a"))
+        await runtime.caught_up()
+        await runtime.store.delete_stream("a")
+        await runtime.append("b", *happened(1))
+        assert runtime.status("a").phase.value == "running"
+        await runtime.store.undelete_stream("a")
+        await runtime.append("a", *happened(1))
+        await until(lambda: len(handler.items) == 3)
+        assert [event.version for event in handler.items] == [1, 2, 3]
+
+
+@pytest.mark.parity("T361", "T362", "T363")
+async def test_a_slow_handler_gets_everything_in_order_while_others_append() -> None:
+    handler = Batches(seconds=0.001)
+    async with MemoryRuntime() as runtime:
+        await runtime.append("a", *happened(10))
+        options = SubscriptionOptions(batch_size=2, selector=f"{HERE}:even", read_size=4, max_in_flight=4)
+        await runtime.run("slow", handler, options)
+        for _ in range(10):
+            await runtime.append("a", *happened(2))
+        await runtime.caught_up()
+        assert [event.position for event in handler.items] == list(range(2, 31, 2))
+
+
+@pytest.mark.parity("T373", "E16", "L17")
+def test_doubled_hints_lead_to_one_delivery_and_to_no_more_timers() -> None:
+    it = Steering(0)
+    it.append(*Steering(1).events)
+    wake_at = it.machine.wake_at
+    for _ in range(20):
+        it.tell(inputs.HeadSeen(1))
+    assert it.delivered == [[1]]
+    assert it.machine.wake_at == wake_at
+
+
+@pytest.mark.parity("L24")
+def test_what_one_more_event_costs_does_not_grow_with_what_is_in_flight() -> None:
+    def facts(events: int) -> int:
+        it = Steering(events, batch_size=100, max_in_flight=events, read_size=1000)
+        it.handle_all()
+        return len(it.seen)
+
+    small, large = facts(1000), facts(8000)
+    assert large <= 8 * small + 8, "effects are counted by batches"
+
+
+class Watching(Observer):
+    """Counts everything that can be watched."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.statuses: list[Status] = []
+
+    def _count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def status_changed(self, key: PartitionKey, status: Status) -> None:
+        self.statuses.append(status)
+
+    def page_read(self, key: PartitionKey, page: EventPage, seconds: float) -> None:
+        self._count("page read")
+
+    def delivered(self, key: PartitionKey, delivery: Delivered) -> None:
+        self._count("delivered")
+
+    def handled(self, key: PartitionKey, delivery: Delivered, seconds: float) -> None:
+        self._count("handled")
+
+    def failed(self, key: PartitionKey, delivery: Delivered, error: BaseException, seconds: float) -> None:
+        self._count("failed")
+
+    def parked(self, key: PartitionKey, parked: Sequence[Any]) -> None:
+        self._count("parked")
+
+    def checkpointed(self, key: PartitionKey, progress: Progress) -> None:
+        self._count("checkpointed")
+
+
+@pytest.mark.parity("L15", "L30")
+async def test_everything_that_happens_can_be_watched() -> None:
+    async def fail_on_second(event: RecordedEvent) -> None:
+        if event.position == 2:
+            raise ValueError("second")
+
+    watching = Watching()
+    async with MemoryRuntime(observer=watching) as runtime:
+        await runtime.run("watched", fail_on_second, SubscriptionOptions(retry=RetryPolicy(attempts=2)))
+        for stream in ("a", "b", "c"):
+            await runtime.append(stream, *happened(1))
+        await runtime.caught_up()
+        await until(lambda: "checkpointed" in watching.counts)
+    assert watching.counts["delivered"] == 4
+    assert watching.counts["handled"] == 2
+    assert watching.counts["failed"] == 2
+    assert watching.counts["parked"] == 1
+    assert watching.statuses[0].phase.value == "running"
+    assert any("second" in (status.reason or "") for status in watching.statuses)
+    assert watching.statuses[-1].phase.value == "finished"
