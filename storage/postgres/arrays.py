@@ -116,4 +116,4 @@ def time_part(value: datetime) -> bytes:
 
 def uuid_part(value: uuid.UUID) -> bytes:
     """Return a uuid element with its length before it."""
-    return _UUID_LENGTH + value.bytes
+    return _UUID_LENGTH + value.int.to_bytes(16)

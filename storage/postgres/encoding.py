@@ -10,7 +10,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from headwater.storage.checks import (
     check_created_at,
@@ -41,6 +42,8 @@ from headwater.storage.postgres.arrays import (
     uuid_part,
 )
 from headwater.storage.postgres.statements import PayloadType
+
+Value = TypeVar("Value")
 
 MAX_PAYLOAD_BYTES: Final = 200 * 1024 * 1024
 """What still fits into one protocol message together with its copies; Postgres' own limit is 1 GB."""
@@ -120,32 +123,37 @@ class Encoder:
         self, stream: str, events: Sequence[NewEvent], times: bytes | None
     ) -> tuple[Sequence[uuid.UUID], Sequence[bytes | None]]:
         """Return the ids of events, and the joined elements of each column."""
-        for event in events:
-            if type(event) is not NewEvent:
-                raise InvalidArgument("events", f"must be a list of NewEvent, it holds a {type(event).__name__}")
-        ids = [check_uuid("event.id", event.id) for event in events]
-        if len(ids) > 1:
+        if set(map(type, events)) != {NewEvent}:
+            odd = next(event for event in events if type(event) is not NewEvent)
+            raise InvalidArgument("events", f"must be a list of NewEvent, it holds a {type(odd).__name__}")
+        ids = [event.id for event in events]
+        id_parts = _id_parts("event.id", ids)
+        if len(ids) > 1 and len(set(id_parts)) != len(ids):
             _check_distinct(stream, ids)
+        types = [event.type for event in events]
         return ids, (
-            b"".join([uuid_part(id) for id in ids]),
-            b"".join([_type_part(event.type) for event in events]),
-            b"".join([self._payload(event.type, event.data) for event in events]),
-            _nullable(self._metadata, [(event.type, event.metadata) for event in events]),
-            _nullable_ids("event.causation_id", [event.causation_id for event in events]),
-            _nullable_ids("event.correlation_id", [event.correlation_id for event in events]),
-            _tags_column(events),
-            _versions_column(events),
+            b"".join(id_parts),
+            b"".join([_type_part(name) for name in types]),
+            b"".join(self._payload_parts(types, [event.data for event in events])),
+            self._metadata(types, [event.metadata for event in events]),
+            _nullable([event.causation_id for event in events], partial(_id_parts, "event.causation_id")),
+            _nullable([event.correlation_id for event in events], partial(_id_parts, "event.correlation_id")),
+            _nullable([event.tags or None for event in events], _tags_parts),
+            _versions_column([event.schema_version for event in events]),
             times,
         )
 
-    def _payload(self, event_type: str, value: Any) -> bytes:
-        raw = self._codec.encode(event_type, value)
-        if len(raw) > MAX_PAYLOAD_BYTES:
-            raise EncodingFailed(event_type, f"{len(raw)} bytes, the limit is {MAX_PAYLOAD_BYTES}")
-        return bytes_part(self._payload_prefix + raw)
+    def _payload_parts(self, types: Sequence[str], values: Sequence[Any]) -> list[bytes]:
+        encode, prefix = self._codec.encode, self._payload_prefix
+        encoded = [encode(name, value) for name, value in zip(types, values, strict=True)]
+        if (longest := max(map(len, encoded))) > MAX_PAYLOAD_BYTES:
+            name = next(name for name, raw in zip(types, encoded, strict=True) if len(raw) == longest)
+            raise EncodingFailed(name, f"{longest} bytes, the limit is {MAX_PAYLOAD_BYTES}")
+        return [bytes_part(prefix + raw if prefix else raw) for raw in encoded]
 
-    def _metadata(self, typed: tuple[str, Any]) -> bytes | None:
-        return None if typed[1] is None else self._payload(*typed)
+    def _metadata(self, types: Sequence[str], values: Sequence[Any]) -> bytes | None:
+        typed = [None if value is None else (name, value) for name, value in zip(types, values, strict=True)]
+        return _nullable(typed, lambda given: self._payload_parts(*zip(*given, strict=True)))
 
     def parameters(self, units: Sequence[Unit]) -> list[object]:
         """Return the parameters of one call for many units."""
@@ -243,24 +251,27 @@ def _known_type_part(name: str) -> bytes:
     return text_part(check_name("event.type", name))
 
 
-def _nullable(encode: Callable[[Any], bytes | None], values: Sequence[Any]) -> bytes | None:
-    parts = [encode(value) for value in values]
-    if not any(parts):
+def _nullable(values: Sequence[Value | None], encode: Callable[[Sequence[Value]], Sequence[bytes]]) -> bytes | None:
+    """Return the joined elements of a column in which values may be missing, None when all are."""
+    given = [value for value in values if value is not None]
+    if not given:
         return None
-    return b"".join([part or NULL_PART for part in parts])
+    parts = iter(encode(given))
+    return b"".join([NULL_PART if value is None else next(parts) for value in values])
 
 
-def _nullable_ids(argument: str, values: Sequence[uuid.UUID | None]) -> bytes | None:
-    return _nullable(lambda value: None if value is None else uuid_part(check_uuid(argument, value)), values)
+def _id_parts(argument: str, ids: Sequence[uuid.UUID]) -> list[bytes]:
+    if set(map(type, ids)) != {uuid.UUID}:
+        for value in ids:
+            check_uuid(argument, value)
+    return [uuid_part(value) for value in ids]
 
 
-def _tags_column(events: Sequence[NewEvent]) -> bytes | None:
-    return _nullable(_tags_part, [event.tags for event in events])
+def _tags_parts(tags: Sequence[Sequence[str]]) -> list[bytes]:
+    return [_tags_part(each) for each in tags]
 
 
-def _tags_part(tags: Sequence[str]) -> bytes | None:
-    if not tags:
-        return None
+def _tags_part(tags: Sequence[str]) -> bytes:
     if isinstance(tags, str) or not isinstance(tags, Sequence):
         raise InvalidArgument("event.tags", "must be a tuple of words")
     if len(tags) > 100:
@@ -272,10 +283,10 @@ def _tags_part(tags: Sequence[str]) -> bytes | None:
     return text_part("{" + ",".join(quoted) + "}")
 
 
-def _versions_column(events: Sequence[NewEvent]) -> bytes | None:
-    if all(event.schema_version == 1 for event in events):
+def _versions_column(versions: Sequence[int]) -> bytes | None:
+    if versions.count(1) == len(versions):
         return None
-    return b"".join([_version_part(event.schema_version) for event in events])
+    return b"".join([_version_part(version) for version in versions])
 
 
 def _version_part(version: object) -> bytes:
