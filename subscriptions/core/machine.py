@@ -6,7 +6,6 @@ the modules beside this one; this is where they meet.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count
@@ -23,6 +22,7 @@ from headwater.subscriptions.core.phases import Cause, Phase, delivers
 from headwater.subscriptions.core.reading import Reading
 from headwater.subscriptions.core.retrying import Retrying
 from headwater.subscriptions.core.saving import Saving
+from headwater.subscriptions.core.seats import Seats
 from headwater.subscriptions.core.sieve import Sieve
 from headwater.subscriptions.core.work import Work
 from headwater.subscriptions.options import Delivery, SubscriptionOptions
@@ -30,8 +30,8 @@ from headwater.subscriptions.options import Delivery, SubscriptionOptions
 SPAN: Final = 16
 """A key that does not get on may hold the watermark back by so many times ``max_in_flight``; then reading waits."""
 
-REST: Final = 1.0
-"""For so many seconds a consumer that was lost gets nothing, so that it does not burn the attempts of many events."""
+PARK_AGAIN: Final = 1.0
+"""So many seconds after it failed, parking is tried again."""
 
 
 class Machine:
@@ -64,8 +64,7 @@ class Machine:
         self._transactional = options.delivery is Delivery.EXACTLY_ONCE
         self._out: list[effects.Effect] = []
         self._ids = count(1)
-        self._idle = deque(consumers)
-        self._resting: list[tuple[float, int]] = []
+        self._seats = Seats(consumers)
         self._retrying = Retrying()
         self._parked_before = 0
         self._waiting: Batch | None = None
@@ -186,7 +185,7 @@ class Machine:
             return
         if fact.numbers is not None and self._keeps_some(fact.delivery_id, fact.numbers, now):
             return
-        batch = self._answered(fact.delivery_id)
+        batch = self._answered(fact.delivery_id, now)
         if batch is None:
             return
         if batch.commit is not None:
@@ -195,10 +194,9 @@ class Machine:
         self._settle(batch, now)
 
     def _on_failed(self, fact: inputs.Failed, now: float) -> None:
-        resting_until = now + REST if fact.lost else None
-        if self._retried(fact.delivery_id, fact.error, now, resting_until=resting_until):
+        if self._retried(fact.delivery_id, fact.error, now, lost=fact.lost):
             return
-        batch = self._answered(fact.delivery_id, resting_until=resting_until)
+        batch = self._answered(fact.delivery_id, now, lost=fact.lost)
         if batch is None:
             return
         if batch.commit is not None:
@@ -208,12 +206,10 @@ class Machine:
             self._failing.failure(batch, fact.error, mendable=fact.mendable, now=now, then=fact.then)
 
     def _on_joined(self, fact: inputs.Joined, now: float) -> None:  # noqa: ARG002
-        self._idle.append(fact.consumer)
+        self._seats.join(fact.consumer)
 
     def _on_left(self, fact: inputs.Left, now: float) -> None:
-        if fact.consumer in self._idle:
-            self._idle.remove(fact.consumer)
-        self._resting = [each for each in self._resting if each[1] != fact.consumer]
+        self._seats.leave(fact.consumer)
         self._retrying.left(fact.consumer)
         left = [number for number, (_, holder) in self._work.in_flight.items() if holder == fact.consumer]
         for delivery_id in reversed(left):
@@ -256,7 +252,7 @@ class Machine:
 
     def _on_park_failed(self, fact: inputs.ParkFailed, now: float) -> None:
         if fact.token in self._work.parking:
-            self._park_again.append((now + REST, fact.token))
+            self._park_again.append((now + PARK_AGAIN, fact.token))
             self.condition.trouble("park", f"parking failed: {fact.error}", now)
 
     def _on_lease_lost(self, fact: inputs.LeaseLost, now: float) -> None:
@@ -295,31 +291,25 @@ class Machine:
     def _skipped(self, event: RecordedEvent, error: str, attempts: int) -> None:
         self._out.append(effects.Skipped(event, error, attempts))
 
-    def _retried(self, delivery_id: int, error: str | None, now: float, *, resting_until: float | None = None) -> bool:
+    def _retried(self, delivery_id: int, error: str | None, now: float, *, lost: bool = False) -> bool:
         found = self._retrying.answered(delivery_id, handled=error is None)
         if found is None:
             return False
         retry, consumer = found
-        self._free(consumer, resting_until)
+        self._seats.give_back(consumer, now, lost=lost)
         if error is None:
             self._failing.success(now)
         self._out.append(effects.Retry(retry.event.position, retry.key, error))
         return True
 
-    def _free(self, consumer: int, resting_until: float | None) -> None:
-        if resting_until is None:
-            self._idle.append(consumer)
-        else:
-            self._resting.append((resting_until, consumer))
-
-    def _answered(self, delivery_id: int, *, resting_until: float | None = None) -> Batch | None:
+    def _answered(self, delivery_id: int, now: float, *, lost: bool = False) -> Batch | None:
         found = self._work.in_flight.pop(delivery_id, None)
         if found is None:
             self._out.append(effects.Refuse(delivery_id))
             return None
         batch, consumer = found
         batch.gather()
-        self._free(consumer, resting_until)
+        self._seats.give_back(consumer, now, lost=lost)
         return batch
 
     def _keeps_some(self, delivery_id: int, numbers: frozenset[int], now: float) -> bool:
@@ -379,11 +369,11 @@ class Machine:
     def _plan_deliveries(self, now: float) -> None:
         self._waiting = None
         work = self._work
-        for rested in [each for each in self._resting if each[0] <= now]:
-            self._resting.remove(rested)
-            self._idle.append(rested[1])
+        rested_at = self._seats.wake(now)
+        if rested_at is not None:
+            self._wake(rested_at)
         self._plan_retry()
-        while self._idle and self._may_deliver():
+        while self._seats and self._may_deliver():
             batch = work.next(now)
             if batch is None:
                 break
@@ -398,23 +388,21 @@ class Machine:
                 self._waiting = batch
                 break
             self._deliver(batch, now)
-        for at, _ in self._resting:
-            self._wake(at)
-        if work.next_attempt_at is not None and self._idle and self._may_deliver() and self._waiting is None:
+        if work.next_attempt_at is not None and self._seats and self._may_deliver() and self._waiting is None:
             self._wake(work.next_attempt_at)
 
     def _plan_retry(self) -> None:
         alone = self._work.exclusive and self._work.in_flight
         retry = self._retrying.next()
-        if retry is None or not self._idle or alone or not self._may_deliver():
+        if retry is None or not self._seats or alone or not self._may_deliver():
             return
-        delivery_id, consumer = next(self._ids), self._idle.popleft()
+        delivery_id, consumer = next(self._ids), self._seats.take()
         self._retrying.begin(delivery_id, consumer)
         commit = Retried(retry.event.position, retry.key) if self._transactional else None
         self._out.append(effects.Deliver(delivery_id, consumer, [retry.event], retry.attempts + 1, commit))
 
     def _deliver(self, batch: Batch, now: float) -> None:
-        delivery_id, consumer = next(self._ids), self._idle.popleft()
+        delivery_id, consumer = next(self._ids), self._seats.take()
         self._saving.delivered(batch, now)
         batch.commit = self._saving.commit(batch)
         self._work.in_flight[delivery_id] = batch, consumer

@@ -69,12 +69,12 @@ def acks_name_no_attempt(patch: pytest.MonkeyPatch) -> None:
     answered = Machine._answered
     places_of: dict[tuple[int, int], int] = {}
 
-    def by_event(self: Machine, delivery_id: int, **options: Any) -> Batch | None:
+    def by_event(self: Machine, delivery_id: int, now: float, **options: Any) -> Batch | None:
         for number, (batch, _) in self._work.in_flight.items():
             places_of[id(self), number] = batch.places[0]
         place = places_of.get((id(self), delivery_id))
         same = [n for n, (batch, _) in self._work.in_flight.items() if batch.places[0] == place]
-        return answered(self, same[0] if same else delivery_id, **options)
+        return answered(self, same[0] if same else delivery_id, now, **options)
 
     patch.setattr(Machine, "_answered", by_event)
 

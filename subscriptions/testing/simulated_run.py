@@ -1,0 +1,266 @@
+"""One grant in a simulated history: a machine, and what a runner does for it, at random times and with random outcomes.
+
+Holds no decisions of its own, but those of the weather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from headwater.storage.errors import StaleEpoch, UnexpectedAck
+from headwater.storage.leases import Grant, Progress
+from headwater.subscriptions.core import effects, inputs
+from headwater.subscriptions.core.machine import Machine
+from headwater.subscriptions.core.phases import Phase
+from headwater.subscriptions.core.sieve import Sieve
+from headwater.subscriptions.options import Delivery
+from headwater.subscriptions.testing.invariants import BrokenInvariant, RunWitness, Witness
+from headwater.subscriptions.testing.world import KEY, World, at_once
+
+
+class Process(Protocol):
+    """The simulated process that has the grant."""
+
+    def do(self, what: Callable[[], None]) -> Callable[[], None]:
+        """Wrap what this process does: not when it has crashed since, later when it is frozen."""
+        ...
+
+    def crash(self) -> None:
+        """End."""
+        ...
+
+    def trusts_lease(self) -> bool:
+        """Answer what a runner asks before each delivery."""
+        ...
+
+
+class SimulatedRun:
+    """One grant: a machine, and what a runner does for it."""
+
+    def __init__(self, world: World, witness: Witness, sieve: Sieve, owner: Process, grant: Grant) -> None:
+        self.grant = grant
+        self._world = world
+        self._witness = witness
+        self._sieve = sieve
+        self._owner = owner
+        self._seen: RunWitness = witness.granted(grant.epoch, grant.progress)
+        self._machine: Machine
+        self._wake_at: float | None = None
+
+    @property
+    def over(self) -> bool:
+        return self._machine.condition.phase is Phase.FINISHED
+
+    @property
+    def failed(self) -> bool:
+        return self._machine.condition.phase is Phase.FAILED
+
+    def begin(self) -> None:
+        options, world = self._world.options, self._world
+        keys = frozenset(at_once(world.checkpoints.parked_keys(self.grant)))
+        granted = inputs.Granted(self.grant.progress, keys)
+        self._machine = Machine(
+            options,
+            granted,
+            self._sieve,
+            consumers=range(max(1, options.consumers)),
+            random=world.random.random,
+            now=world.now,
+        )
+        self.tell(inputs.Tick())
+
+    def lose(self, reason: str) -> None:
+        self.tell(inputs.LeaseLost(reason))
+
+    def command(self) -> None:
+        """Let an operator ask for something."""
+        world = self._world
+        draw = world.random.random()
+        if draw < 0.3:
+            self.tell(inputs.Pause("asked to"))
+            world.soon(2.0, self._owner.do(lambda: self.tell(inputs.Resume())))
+        elif draw < 0.6:
+            self.tell(inputs.Drain())
+        elif draw < 0.8 and world.options.delivery is Delivery.AT_LEAST_ONCE:
+            self.tell(inputs.Rewind(world.random.randrange(self._witness.checkpoint + 1)))
+        else:
+            self.tell(inputs.Resume())
+
+    def tell(self, fact: inputs.Input) -> None:
+        if self.over:
+            return
+        world, machine = self._world, self._machine
+        for effect in machine.react(fact, world.now):
+            self._perform(effect)
+        if machine.unsettled > world.options.max_in_flight:
+            raise BrokenInvariant(f"{machine.unsettled} events are held in memory")
+        if machine.wake_at is not None and machine.wake_at != self._wake_at:
+            self._wake_at = machine.wake_at
+            world.agenda.at(max(world.now, machine.wake_at), self._owner.do(self._wake))
+
+    def _wake(self) -> None:
+        if self._wake_at is not None and self._world.now >= self._wake_at:
+            self._wake_at = None
+            self.tell(inputs.Tick())
+
+    def _perform(self, effect: effects.Effect) -> None:
+        match effect:
+            case effects.Read():
+                self._later(0.02, lambda: self._read(effect))
+            case effects.Deliver():
+                self._later(0.005, lambda: self._deliver(effect))
+            case effects.Save():
+                self._later(0.02, lambda: self._save(effect))
+            case effects.Reload():
+                self._later(0.02, self._reload)
+            case effects.Park():
+                self._later(0.02, lambda: self._park(effect))
+            case effects.Skipped():
+                self._witness.set_aside([effect.event.position])
+            case effects.Report():
+                self._later(0.02, lambda: self._report(effect))
+            case effects.Refuse():
+                pass
+
+    def _later(self, longest: float, what: Callable[[], None]) -> None:
+        def unless_over() -> None:
+            if not self.over:
+                what()
+
+        self._world.soon(longest, self._owner.do(unless_over))
+
+    def _answer(self, fact: inputs.Input) -> None:
+        """Give an answer after a while; sometimes a consumer that was given up says much later that it is done."""
+
+        def answer() -> None:
+            self.tell(fact)
+            late = self._world.chance(self._world.weather.answered_twice)
+            if late and isinstance(fact, inputs.Handled | inputs.Failed):
+                wait = self._world.random.choice([0.05, 1.0])
+                self._later(wait, lambda: self.tell(inputs.Handled(fact.delivery_id)))
+
+        self._later(0.005, answer)
+
+    def _read(self, effect: effects.Read) -> None:
+        if self._world.chance(self._world.weather.read_fails):
+            self._answer(inputs.ReadFailed(effect.read_id, "no answer"))
+        else:
+            self._answer(inputs.PageRead(effect.read_id, self._world.read(effect.after, effect.limit)))
+
+    def _deliver(self, effect: effects.Deliver) -> None:
+        world = self._world
+        if not self._owner.trusts_lease():
+            self._later(0.05, lambda: self._deliver(effect))
+            return
+        row = world.coordination.row(KEY)
+        progress = row.progress if row.epoch == self.grant.epoch else None
+        self._witness.started(self._seen, effect.delivery_id, effect.events, progress)
+        positions = {event.position for event in effect.events}
+        if positions & world.deadly and self._kills_owner():
+            self._owner.do(self._owner.crash)()
+            return
+        if len(effect.events) > 1 and effect.commit is None and world.chance(world.weather.answered_in_parts):
+            self._later(0.02, lambda: self._answer_part(effect))
+        world.agenda.at(
+            world.now + 0.02 + world.random.random() * 0.03, self._owner.do(lambda: self._end(effect, positions))
+        )
+
+    def _answer_part(self, effect: effects.Deliver) -> None:
+        first = effect.events[0]
+        if first.position not in self._world.poison | self._world.deadly:
+            self._witness.partly_handled(self._seen, first)
+            self.tell(inputs.Handled(effect.delivery_id, frozenset((first.number,))))
+
+    def _kills_owner(self) -> bool:
+        # With handler actors, a handler that ends its process ends only that.
+        return self._world.options.consumers == 0
+
+    def _end(self, effect: effects.Deliver, positions: set[int]) -> None:
+        """Let the handler return; it runs on even when the owner has lost the lease."""
+        world, weather = self._world, self._world.weather
+        fails = bool(positions & world.poison) or world.chance(weather.handler_fails)
+        dies = bool(positions & world.deadly) or world.chance(weather.consumer_dies)
+        done = not fails and not (dies and bool(positions & world.deadly))
+        answer: inputs.Input = inputs.Handled(effect.delivery_id)
+        if done and effect.commit is not None:
+            done, answer = self._commit(effect)
+        self._witness.ended(self._seen, effect.delivery_id, effect.events, handled=done)
+        if done and effect.commit is not None:
+            self._wrote()
+        if dies:
+            answer = inputs.Failed(effect.delivery_id, "the consumer is gone", lost=True)
+        elif fails:
+            answer = inputs.Failed(effect.delivery_id, "the handler failed", mendable=world.random.random() > 0.1)
+        self._answer(answer)
+
+    def _commit(self, effect: effects.Deliver) -> tuple[bool, inputs.Input]:
+        assert isinstance(effect.commit, Progress)
+        try:
+            at_once(self._world.checkpoints.save(self.grant, effect.commit, conn=_Transaction()))
+        except StaleEpoch as error:
+            return False, inputs.LeaseLost(str(error))
+        except UnexpectedAck as error:
+            return False, inputs.Failed(effect.delivery_id, str(error))
+        if self._world.chance(self._world.weather.save_fails):
+            return True, inputs.Failed(effect.delivery_id, "the connection broke while committing")
+        return True, inputs.Handled(effect.delivery_id)
+
+    def _save(self, effect: effects.Save) -> None:
+        world = self._world
+        if world.chance(world.weather.save_fails):
+            self._answer(inputs.SaveFailed("no answer"))
+            return
+        try:
+            if effect.rewind:
+                at_once(world.checkpoints.rewind(self.grant, effect.progress))
+            else:
+                at_once(world.checkpoints.save(self.grant, effect.progress))
+        except StaleEpoch as error:
+            self._answer(inputs.LeaseLost(str(error)))
+            return
+        if effect.rewind:
+            self._seen = RunWitness(self.grant.epoch, effect.progress.checkpoint, busy=self._seen.busy)
+        self._wrote(rewind=effect.rewind)
+        lost = world.chance(world.weather.save_fails) and not effect.rewind
+        self._answer(inputs.SaveFailed("no answer") if lost else inputs.Saved())
+
+    def _wrote(self, *, rewind: bool = False) -> None:
+        checkpoint = self._world.coordination.row(KEY).progress.checkpoint
+        self._witness.wrote(self.grant.epoch, checkpoint, rewind=rewind)
+
+    def _reload(self) -> None:
+        try:
+            self._answer(inputs.Reloaded(at_once(self._world.checkpoints.load(self.grant))))
+        except StaleEpoch as error:
+            self._answer(inputs.LeaseLost(str(error)))
+
+    def _park(self, effect: effects.Park) -> None:
+        if self._world.chance(self._world.weather.save_fails):
+            self._answer(inputs.ParkFailed(effect.token, "no answer"))
+            return
+        try:
+            at_once(self._world.checkpoints.park(self.grant, effect.parked))
+        except StaleEpoch as error:
+            self._answer(inputs.LeaseLost(str(error)))
+            return
+        self._witness.set_aside(each.event.position for each in effect.parked)
+        self._wrote()
+        self._answer(inputs.Parked(effect.token))
+
+    def _report(self, effect: effects.Report) -> None:
+        try:
+            at_once(self._world.checkpoints.report(self.grant, effect.phase.value, effect.reason))
+        except StaleEpoch as error:
+            self._answer(inputs.LeaseLost(str(error)))
+
+    def __repr__(self) -> str:
+        machine = self._machine
+        return f"epoch={self.grant.epoch} {machine.condition!r} unsettled={machine.unsettled} wake_at={machine.wake_at}"
+
+
+class _Transaction:
+    """A handler's transaction that is always committed."""
+
+    def on_rollback(self, undo: Callable[[], None]) -> None:
+        """Nothing is ever undone."""
