@@ -19,7 +19,7 @@ import typer
 from headwater.cluster import running, show
 from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions, import_folders
-from headwater.storage.errors import HeadwaterError, InvalidArgument
+from headwater.storage.errors import HeadwaterError, InvalidArgument, StoreUnavailable
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import schema as schemas
 from headwater.subscriptions.app import App
@@ -284,6 +284,9 @@ def move(
 @cli.command()
 def drain(
     node: Annotated[str, typer.Argument(help="The node, or one host on it.")],
+    wait: Annotated[
+        float, typer.Option(envvar="HEADWATER_WAIT", min=0, help="Seconds to wait until its hosts have ended.")
+    ] = 0,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
@@ -295,7 +298,9 @@ def drain(
     if not leaving:
         raise InvalidArgument("node", f"no host is alive on {node!r}")
     if not dry_run:
-        _ask(database_url, schema, lambda client: client.drain(node))
+        ended = _ask(database_url, schema, functools.partial(Client.drain, name=node, wait=wait))
+        if wait and not ended:
+            raise StoreUnavailable(f"the hosts of {node!r} have not ended after {wait:g} s; they go on draining")
     show.rows([replace(host, draining=True) for host in leaving], json=json)
 
 

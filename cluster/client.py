@@ -6,8 +6,10 @@ and is done by whoever owns the partition.
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import socket
+import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -28,6 +30,8 @@ from headwater.subscriptions.encoding import encode
 from headwater.subscriptions.options import Start
 
 WANTED: Final[Mapping[str, str]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
+DRAIN_CHECK: Final = 0.1
+"""How often it is looked whether drained hosts have ended, in seconds."""
 VERBS: Final = (*WANTED, "rewind", "move", "retry", "discard")
 
 
@@ -208,9 +212,18 @@ class Client:
         """Hand over to another node, without a gap."""
         await self.command(subscription, "move", {"node": node}, partition=partition)
 
-    async def drain(self, name: str) -> list[str]:
-        """Let the hosts of a node, or one host, hand over everything and end; returns which."""
-        return await self._placement.drain(name)
+    async def drain(self, name: str, *, wait: float = 0) -> bool:
+        """Let the hosts of a node, or one host, hand over everything and end.
+
+        Waits up to so many seconds for that; returns whether they have ended.
+        """
+        leaving = set(await self._placement.drain(name))
+        deadline = time.monotonic() + wait
+        while leaving & {host.host for host in await self._placement.hosts()}:
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(DRAIN_CHECK)
+        return True
 
     async def parked(self, subscription: str) -> list[ParkedRecord]:
         """Return what is set aside."""

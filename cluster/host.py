@@ -21,6 +21,8 @@ from headwater.subscriptions.ports import Checkpoints, Leases
 
 log = logging.getLogger(__name__)
 
+QUICK_CLAIM = 0.02
+"""How often a host claims what its owner is about to hand over, in seconds."""
 DEFECT_PAUSE = 1.0
 """How long a partition rests on this host after its runner ended by a defect, in seconds."""
 
@@ -90,12 +92,10 @@ class Host:
         loops = [
             asyncio.create_task(self._heads.run(), name="headwater-heads"),
             asyncio.create_task(
-                self._repeat(self.reconcile, self._options.assignment_interval.total_seconds()),
+                self._repeat(self.reconcile, self._options.assignment_interval.total_seconds),
                 name="headwater-assignments",
             ),
-            asyncio.create_task(
-                self._repeat(self.claim, self._options.claim_interval.total_seconds()), name="headwater-claims"
-            ),
+            asyncio.create_task(self._repeat(self.claim, self._claim_interval), name="headwater-claims"),
         ]
         try:
             await self._drained.wait()
@@ -166,6 +166,11 @@ class Host:
             log.info("%s/%d granted to %s, epoch %d", *_names(grant), self.name, grant.epoch)
             slot.owning = self._begin(self._own(slot, grant))
 
+    def _claim_interval(self) -> float:
+        if any(slot.hand_over_due() for slot in self._slots.values()):
+            return QUICK_CLAIM
+        return self._options.claim_interval.total_seconds()
+
     async def _own(self, slot: Slot, grant: Grant) -> None:
         """Run a partition for as long as its grant lasts, then give the lease back."""
         try:
@@ -206,7 +211,7 @@ class Host:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("host %s goes on after an error", self.name, exc_info=error)
 
-    async def _repeat(self, step: Callable[[], Awaitable[None]], interval: float) -> None:
+    async def _repeat(self, step: Callable[[], Awaitable[None]], interval: Callable[[], float]) -> None:
         while True:
             try:
                 await step()
@@ -214,7 +219,7 @@ class Host:
                 log.warning("host %s waits for the database: %s", self.name, error)
             except Exception:
                 log.exception("host %s goes on after an error", self.name)
-            await asyncio.sleep(interval)
+            await asyncio.sleep(interval())
 
     def __repr__(self) -> str:
         return f"<Host {self.name} running={sum(s.running for s in self._slots.values())} slots={len(self._slots)}>"
