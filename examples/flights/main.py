@@ -15,7 +15,7 @@ from rich.console import Console
 
 from examples.flights import traces
 from examples.flights.options import Options, fail, parse
-from examples.flights.report import Report
+from examples.flights.report import PICTURE, REPORT, Report
 from examples.flights.servers import Servers, servers
 from examples.flights.source import DataMissing, folder
 from examples.flights.view import choose_view
@@ -41,14 +41,17 @@ def main(arguments: list[str]) -> int:
 
 
 def prepare(options: Options) -> None:
-    """Make the output folder, without what a run before left there, and tell the nodes of it."""
+    """Make the output folder."""
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        for name in (traces.ALERTS, traces.FIRSTS, "report.json", "timeline.png"):
-            (options.out / name).unlink(missing_ok=True)
     except OSError as error:
         fail(f"cannot write to {options.out}: {error.strerror}")
-    os.environ[traces.FOLDER] = str(options.out)
+
+
+def clear(options: Options) -> None:
+    """Remove what a run before left in the output folder: the logs would be added to."""
+    for name in (traces.ALERTS, traces.FIRSTS, REPORT, PICTURE):
+        (options.out / name).unlink(missing_ok=True)
 
 
 def run(options: Options) -> Report:
@@ -62,13 +65,15 @@ def run(options: Options) -> Report:
         if not (options.database_url and options.redis_url):
             view.say("Starting PostgreSQL and Valkey ...")
         with servers(options) as up:
-            tell_nodes(up)
+            clear(options)
+            tell_nodes(options, up)
             report = asyncio.run(Demo(options, up, view, stopwatch).run())
     return report
 
 
-def tell_nodes(up: Servers) -> None:
-    """Put the servers' addresses where the app looks for them, here and on every node."""
+def tell_nodes(options: Options, up: Servers) -> None:
+    """Put the addresses where the app and its handlers look for them, here and on every node."""
+    os.environ[traces.FOLDER] = str(options.out)
     os.environ["HEADWATER_DATABASE_URL"] = up.database_url
     os.environ["HEADWATER_REDIS_URL"] = up.redis_url
 
@@ -78,9 +83,9 @@ def show(options: Options, report: Report) -> int:
     from examples.flights.picture import draw
 
     written = json.dumps(report.as_json(), indent=2)
-    (options.out / "report.json").write_text(written + "\n", encoding="utf-8")
+    (options.out / REPORT).write_text(written + "\n", encoding="utf-8")
     title = f"{options.flights:,} flights of 2013, {report.timeline.total:,} events, {options.nodes} nodes"
-    draw(report.timeline, title, options.out / "timeline.png")
+    draw(report.timeline, title, options.out / PICTURE)
     if options.json:
         print(written)
     else:

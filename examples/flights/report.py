@@ -10,7 +10,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -21,7 +21,10 @@ from examples.flights.options import Options
 from examples.flights.timeline import Timeline
 from examples.flights.view import clock
 
-GOAL = 2.0
+REPORT: Final = "report.json"
+PICTURE: Final = "timeline.png"
+"""What a run leaves in its output folder."""
+GOAL: Final = 2.0
 """Seconds from a kill within which delivery should go on."""
 
 
@@ -112,7 +115,7 @@ class Report:
 
     def _end(self) -> list[str]:
         out = self.options.out
-        end = [f"{self.seconds['total']:.0f} s in all. Picture: {out / 'timeline.png'}  Report: {out / 'report.json'}"]
+        end = [f"{self.seconds['total']:.0f} s in all. Picture: {out / PICTURE}  Report: {out / REPORT}"]
         if self.options.keep:
             kept = out / "data" if self.options.database_url is None else "the schemas flights and flights_store"
             end.append(f"The data is kept in {kept}.")

@@ -64,9 +64,8 @@ class Demo:
     async def run(self) -> Report:
         """Run everything, and take the nodes down again. Raises Stuck."""
         async with AsyncExitStack() as stack:
-            self._view.say(
-                f"{self._servers.description} and Valkey are up; starting {self._options.nodes} Ray nodes ..."
-            )
+            nodes = "one Ray node" if self._options.nodes == 1 else f"{self._options.nodes} Ray nodes"
+            self._view.say(f"{self._servers.description} and Valkey are up; starting {nodes} ...")
             with self._stopwatch.time("start"):
                 expecting = asyncio.create_task(asyncio.to_thread(self._expect))
                 store = await stack.enter_async_context(connect(schema=STORE_SCHEMA, migrate=True))
@@ -77,7 +76,7 @@ class Demo:
                 await self._until_shared_out(observer)
             timeline = Timeline(expected.total_events)
             self._view.say(
-                f"{self._options.nodes} nodes run {len(app.registrations)} subscriptions. "
+                f"{len(app.registrations)} subscriptions run on {nodes}. "
                 f"{self._options.flights:,} flights are {timeline.total:,} events."
             )
             watch = Watch(observer, timeline, self._options.out)

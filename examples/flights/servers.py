@@ -51,7 +51,7 @@ def servers(options: Options) -> Iterator[Servers]:
         version = _make_tables(database_url, f"remove {folder}" if folder else "drop them, or name another database")
         if options.database_url is not None and not options.keep:
             stack.callback(_drop_everything, database_url)
-        kind = "embedded" if options.database_url is None else "given"
+        kind = "Embedded" if options.database_url is None else "The given"
         yield Servers(database_url, redis_url, f"{kind} PostgreSQL {version}")
 
 
