@@ -84,17 +84,23 @@ class LeaseLink:
             raise
 
     def _set_up(self, settings: LinkSettings) -> int:
+        """Make sure that this is a session of its own, then let its time run; returns the server's number for it."""
+        backend: int = self.ask(self._sql.lease_heartbeat)[0][0]
+        self._refuse_poolers(settings, backend)
         lease_ms = round(settings.lease * 1000)
+        limits = {"lease_ms": lease_ms, "lock_wait_ms": max(100, lease_ms // 6)}
         try:
-            backend = self.ask(
-                self._sql.lease_session_settings, {"lease_ms": lease_ms, "lock_wait_ms": max(100, lease_ms // 6)}
-            )[0][0]
+            self.ask(self._sql.lease_session_settings, limits)
         except ConfigurationError as error:
             raise ConfigurationError(f"leases need a server with idle_session_timeout: {error.problem}") from error
-        self._refuse_poolers(settings, backend, lease_ms)
-        return int(backend)
+        now, timeout = self.ask(self._sql.lease_session_check)[0]
+        if now != backend:
+            raise PoolerRefused(_POOLER)
+        if timeout != lease_ms:
+            raise ConfigurationError(f"the server keeps idle_session_timeout at {timeout} ms instead of {lease_ms} ms")
+        return backend
 
-    def _refuse_poolers(self, settings: LinkSettings, backend: int, lease_ms: int) -> None:
+    def _refuse_poolers(self, settings: LinkSettings, backend: int) -> None:
         """Look whether statements of this connection may be answered by other sessions.
 
         A second connection holds a transaction open meanwhile: a pooler that hands sessions out by transaction gives
@@ -102,18 +108,14 @@ class LeaseLink:
         """
         with (
             translated(),
-            psycopg.connect(
+            _BoundedConnection.connect(
                 settings.store.session_url or settings.store.url, connect_timeout=max(2, int(settings.lease))
             ) as other,
         ):
+            other.deadline = time.monotonic() + self._patience
             theirs = other.execute(self._sql.lease_heartbeat).fetchone()
-            if theirs == (backend,):
+            if theirs == (backend,) or self.ask(self._sql.lease_heartbeat)[0][0] != backend:
                 raise PoolerRefused(_POOLER)
-            now, timeout = self.ask(self._sql.lease_session_check)[0]
-        if now != backend:
-            raise PoolerRefused(_POOLER)
-        if timeout != lease_ms:
-            raise ConfigurationError(f"the server keeps idle_session_timeout at {timeout} ms instead of {lease_ms} ms")
 
     def ask(self, statement: bytes, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Send one statement; returns its rows. Raises StoreUnavailable after the length of the lease at the latest."""

@@ -4,7 +4,6 @@
 -- The server ends the session when it has heard nothing for the length of the lease: that is what frees the locks of an
 -- owner that is frozen or cut off. Nothing in this session may wait for long, or the heartbeat would wait behind it.
 SELECT
-    pg_backend_pid(),
     set_config('idle_session_timeout', %(lease_ms)s::text, false),
     set_config('statement_timeout', %(lease_ms)s::text, false),
     set_config('lock_timeout', %(lock_wait_ms)s::text, false),
