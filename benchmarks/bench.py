@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from headwater.storage.embedded import EmbeddedPostgres
+from headwater.storage.embedded import EmbeddedPostgres, EmbeddedRedis
 
 SERVER_SETTINGS: Final = {
     "shared_buffers": "512MB",
@@ -51,17 +52,27 @@ class Bench:
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[str]:
-        """Make an empty database, give its URL, drop it. What was written before is on disk when it is given."""
+        """Make an empty database, give its URL, drop it. What was written before is on disk then."""
         name = f"headwater_bench_{secrets.token_hex(4)}"
         drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
         async with await psycopg.AsyncConnection.connect(self.server, autocommit=True) as conn:
             await conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-            await conn.execute("CHECKPOINT")
+            if not self.effort.quick:
+                await conn.execute("CHECKPOINT")
         try:
             yield urlsplit(self.server)._replace(path=f"/{name}").geturl()
         finally:
             async with await psycopg.AsyncConnection.connect(self.server, autocommit=True) as conn:
                 await conn.execute(drop)
+
+    @asynccontextmanager
+    async def redis(self) -> AsyncIterator[str]:
+        """Give the URL of the Redis server that was named, or of one that runs for as long as it is needed."""
+        if self.redis_url is not None:
+            yield self.redis_url
+            return
+        with await asyncio.to_thread(EmbeddedRedis().start) as embedded:
+            yield embedded.url
 
 
 @contextmanager

@@ -13,15 +13,15 @@ from rich.table import Table
 from benchmarks.measure import P50, P99
 from benchmarks.tables import number, spread
 
-LOWER_IS_BETTER = (P50, P99)
+LOWER_IS_BETTER = (P50, P99, "takeover ms", "redelivered", "peak MiB")
 
 
 def show(console: Console, before: dict[str, Any], after: dict[str, Any]) -> None:
     """Print every figure, and every ratio, that both runs have."""
-    for key in ("cores", "processor", "memory_gib", "kernel", "python", "commit"):
-        one, other = before["machine"].get(key), after["machine"].get(key)
+    for fact in ("cores", "processor", "memory_gib", "kernel", "python", "commit"):
+        one, other = before["machine"].get(fact), after["machine"].get(fact)
         if one != other:
-            console.print(f"[yellow]{key}: {one} then, {other} now[/]", highlight=False)
+            console.print(f"[yellow]{fact}: {one} then, {other} now[/]", highlight=False)
     table = Table("case", "what", "figure", title=f"{before['begun']} → {after['begun']}")
     for name in ("then", "now", "now / then", ""):
         table.add_column(name, justify="right")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import psycopg
 
@@ -14,11 +15,11 @@ from benchmarks import load
 from benchmarks.bench import Bench
 from benchmarks.measure import Sample
 from benchmarks.payload import STREAM_LENGTH, TYPE, payload
-from headwater.storage.model import NewEvent
+from headwater.storage.model import ALL, NO_STREAM, ImportedEvent, NewEvent, RecordedEvent
+from headwater.storage.opening import connect
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import schema
 from headwater.storage.postgres.store import PostgresEventStore
-from headwater.storage.store import EventStore
 
 NAME = "headwater"
 _COUNT = 'SELECT count(*) FROM "headwater"."events"'
@@ -27,7 +28,7 @@ _COUNT = 'SELECT count(*) FROM "headwater"."events"'
 class Store:
     """The store, and how many events it has."""
 
-    def __init__(self, url: str, store: EventStore) -> None:
+    def __init__(self, url: str, store: PostgresEventStore) -> None:
         self.url = url
         self.store = store
         self._numbers = itertools.count()
@@ -56,6 +57,55 @@ class Store:
         done = await load.tasks(writers, seconds, call)
         return Sample(done.calls * batch, await self.count() - before, done.seconds, done.latencies)
 
+    async def append_new(self, number: int) -> None:
+        """Append so many events to a new stream."""
+        await self.store.append(f"order-{uuid.uuid4()}", self.events(number), NO_STREAM)
+
+    async def append_called(self, called: float) -> None:
+        """Append one event that says when this was called."""
+        await self.store.append("called", [NewEvent(TYPE, {**payload(next(self._numbers)), "called": called})])
+
+    async def import_events(self, number: int) -> Sample:
+        """Import so many events, in streams of a hundred; making them is part of the time."""
+        before = await self.count()
+        history = uuid.uuid4().hex[:8]
+        events = (
+            ImportedEvent(f"imported-{history}-{n // STREAM_LENGTH}", NewEvent(TYPE, payload(n))) for n in range(number)
+        )
+        begun = time.perf_counter()
+        await self.store.import_events(events)
+        seconds = time.perf_counter() - begun
+        return Sample(number, await self.count() - before, seconds)
+
+    async def follow(self, subscriptions: int, batch: int, seconds: float) -> Sample:
+        """Append again and again, each time until all transient subscriptions have it."""
+        found = [0] * subscriptions
+        wanted, everybody = 0, asyncio.Event()
+
+        async def receive(number: int, batches: AsyncIterator[Sequence[RecordedEvent]]) -> None:
+            async for events in batches:
+                found[number] += len(events)
+                if min(found) >= wanted:
+                    everybody.set()
+
+        async def call(_: int) -> None:
+            nonlocal wanted
+            wanted += batch
+            everybody.clear()
+            await self.append_new(batch)
+            await everybody.wait()
+
+        async with AsyncExitStack() as stack:
+            following = [
+                asyncio.create_task(receive(number, await stack.enter_async_context(self.store.subscribe(ALL))))
+                for number in range(subscriptions)
+            ]
+            done = await load.tasks(1, seconds, call)
+            for task in following:
+                task.cancel()
+            await asyncio.wait(following)
+        return Sample(done.calls * batch * subscriptions, sum(found), done.seconds, done.latencies)
+
     async def read(self, streams: Sequence[str], length: int, readers: int, seconds: float) -> Sample:
         """Let readers read whole streams for so long."""
         found = [0] * readers
@@ -83,9 +133,9 @@ async def make_schema(url: str) -> None:
 
 
 @asynccontextmanager
-async def store(url: str) -> AsyncIterator[Store]:
+async def store(url: str, redis_url: str | None = None) -> AsyncIterator[Store]:
     """Open the store on a database that has its tables."""
-    async with await PostgresEventStore.open(url) as opened:
+    async with connect(url, redis_url=redis_url) as opened:
         yield Store(url, opened)
 
 

@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import orjson
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 
 from benchmarks import load
 from benchmarks.bench import Bench
 from benchmarks.measure import Sample
-from benchmarks.payload import STREAM_LENGTH, TYPE, encoded
+from benchmarks.payload import STREAM_LENGTH, TYPE, encoded, payload
 
 NAME = "eventsourcing"
 POOL_SIZE = 10
 WAIT_SECONDS = 120.0
+
+_LISTENING = """
+SELECT count(*) AS listening FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'
+"""
 
 
 class Recorder:
@@ -94,9 +101,94 @@ class Recorder:
                 last = notification.id
         return Sample(events, found, time.perf_counter() - begun)
 
+    async def subscribe(self, events: int) -> Sample:
+        """Let a subscription catch up from the beginning."""
+        return await asyncio.to_thread(self._subscribe, events)
+
+    def _subscribe(self, events: int) -> Sample:
+        found = 0
+        begun = time.perf_counter()
+        with self.recorder.subscribe() as subscription:
+            for _ in subscription:
+                found += 1
+                if found == events:
+                    break
+            seconds = time.perf_counter() - begun
+        return Sample(events, found, seconds)
+
+    async def follow(self, subscriptions: int, batch: int, seconds: float) -> Sample:
+        """Append again and again, each time until the threads of all subscriptions have it."""
+        return await asyncio.to_thread(self._follow, subscriptions, batch, seconds)
+
+    def _follow(self, subscriptions: int, batch: int, seconds: float) -> Sample:
+        everybody = threading.Barrier(subscriptions + 1)
+        found = [0] * subscriptions
+        latencies = []
+
+        def receive(number: int, subscription: Iterable[Any]) -> None:
+            for _ in subscription:
+                found[number] += 1
+                if found[number] % batch == 0:
+                    everybody.wait()
+
+        # Each of its subscriptions keeps a connection for itself.
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(subscriptions))
+            after = self.recorder.max_notification_id()
+            opened = [stack.enter_context(self.recorder.subscribe(after)) for _ in range(subscriptions)]
+            self._until_listening(subscriptions)
+            for number, subscription in enumerate(opened):
+                pool.submit(receive, number, subscription)
+            begun = now = time.perf_counter()
+            while now - begun < seconds:
+                self.recorder.insert_events(self.events(uuid.uuid4(), 1, batch))
+                everybody.wait()
+                now, before = time.perf_counter(), now
+                latencies.append(now - before)
+        events = len(latencies) * batch * subscriptions
+        return Sample(events, sum(found), now - begun, latencies)
+
+    def _until_listening(self, subscriptions: int) -> None:
+        """Wait until the server notifies so many: what is appended before is seen only with the next append."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        with self._datastore.get_connection() as conn:
+            while conn.execute(_LISTENING).fetchone()["listening"] < subscriptions:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{subscriptions} subscriptions do not all listen")
+                time.sleep(0.005)
+
+    async def live(self, seconds: float, rate: int) -> Sample:
+        """Follow what is appended meanwhile at a rate, in threads of this process."""
+        return await asyncio.to_thread(self._live, seconds, rate)
+
+    def _live(self, seconds: float, rate: int) -> Sample:
+        number = int(seconds * rate)
+        latencies: list[float] = []
+        with self.recorder.subscribe(self.recorder.max_notification_id()) as subscription:
+            self._until_listening(1)
+
+            def follow() -> None:
+                for notification in subscription:
+                    latencies.append(time.monotonic() - orjson.loads(notification.state)["called"])
+                    if len(latencies) == number:
+                        break
+
+            with ThreadPoolExecutor(POOL_SIZE) as pool:
+                following = pool.submit(follow)
+                begun = time.monotonic()
+                for turn in range(number):
+                    time.sleep(max(0.0, begun + turn / rate - time.monotonic()))
+                    pool.submit(self._append_called, time.monotonic())
+                following.result()
+        return Sample(number, len(latencies), time.monotonic() - begun, latencies)
+
+    def _append_called(self, called: float) -> None:
+        state = orjson.dumps({**payload(next(self._numbers)), "called": called})
+        self.recorder.insert_events([StoredEvent(uuid.uuid4(), 1, TYPE, state)])
+
 
 @asynccontextmanager
-async def recorder(bench: Bench) -> AsyncIterator[Recorder]:
+async def recorder(bench: Bench, pool_size: int = POOL_SIZE) -> AsyncIterator[Recorder]:
     """Open the recorder on an empty database."""
     async with bench.database() as url:
         parts = urlsplit(url)
@@ -106,7 +198,7 @@ async def recorder(bench: Bench) -> AsyncIterator[Recorder]:
             port=parts.port or 5432,
             user=unquote(parts.username or "postgres"),
             password=unquote(parts.password or ""),
-            pool_size=POOL_SIZE,
+            pool_size=pool_size,
             connect_timeout=WAIT_SECONDS,
             enable_db_functions=True,
         )

@@ -85,15 +85,27 @@ class Table:
         done = await load.threads(1, seconds, lambda _: self.copy(ROWS_A_COPY))
         return Sample(done.calls * ROWS_A_COPY, self.count() - before, done.seconds, done.latencies)
 
-    def fill_bytes(self, number: int) -> Sample:
+    async def copy_at_once(self, number: int) -> Sample:
+        """Write so many rows by one COPY; making them is part of the time."""
+        before = self.count()
+        begun = time.perf_counter()
+        await asyncio.to_thread(self.copy, number)
+        seconds = time.perf_counter() - begun
+        return Sample(number, self.count() - before, seconds)
+
+    async def copy_bytes(self, number: int) -> Sample:
         """Copy so many rows that were made beforehand: the server's share alone."""
+        return await asyncio.to_thread(self._copy_bytes, number)
+
+    def _copy_bytes(self, number: int) -> Sample:
         before = self.count()
         blocks = ["".join(_line(row) for row in self.rows(1000)).encode() for _ in range(number // 1000)]
         begun = time.perf_counter()
         with self._conn.cursor() as cursor, cursor.copy(_COPY) as copy:
             for block in blocks:
                 copy.write(block)
-        return Sample(len(blocks) * 1000, self.count() - before, time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        return Sample(len(blocks) * 1000, self.count() - before, seconds)
 
 
 def _line(row: Sequence[Any]) -> str:

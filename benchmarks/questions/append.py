@@ -5,6 +5,7 @@ The seed's own cases are 1, 10, 20 and 50 writers of 100 events. Every call is d
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -31,21 +32,21 @@ SHOWN: Final = (Target(headwater.NAME, library.NAME), Target(headwater.NAME, lim
 async def cases(bench: Bench) -> AsyncIterator[Case]:
     """Yield each number of writers with each size of a call."""
     effort = bench.effort
-    for batch in (1, 100) if effort.quick else BATCHES:
-        for writers in (1, 10) if effort.quick else WRITERS:
-            name = f"append {writers}x{batch}"
-            if not effort.wants(name):
-                continue
-            async with AsyncExitStack() as stack:
-                candidates: dict[str, Candidate] = {}
-                store = await stack.enter_async_context(headwater.empty_store(bench))
-                candidates[headwater.NAME] = partial(store.append, writers, batch, effort.seconds)
-                if writers * batch < TOO_MUCH_FOR_THE_LIBRARY:
-                    recorder = await stack.enter_async_context(library.recorder(bench))
-                    candidates[library.NAME] = partial(recorder.append, writers, batch, effort.seconds)
-                table = await stack.enter_async_context(limit.table(bench))
-                candidates[limit.COPY] = partial(table.fill, effort.seconds)
-                yield Case(name, candidates, {"writers": writers, "batch": batch}, _targets(writers, batch, candidates))
+    every = itertools.product(BATCHES, WRITERS)
+    for batch, writers in ((1, 1), (100, 10)) if effort.quick else every:
+        name = f"append {writers}x{batch}"
+        if not effort.wants(name):
+            continue
+        async with AsyncExitStack() as stack:
+            candidates: dict[str, Candidate] = {}
+            store = await stack.enter_async_context(headwater.empty_store(bench))
+            candidates[headwater.NAME] = partial(store.append, writers, batch, effort.seconds)
+            if writers * batch < TOO_MUCH_FOR_THE_LIBRARY:
+                recorder = await stack.enter_async_context(library.recorder(bench))
+                candidates[library.NAME] = partial(recorder.append, writers, batch, effort.seconds)
+            table = await stack.enter_async_context(limit.table(bench))
+            candidates[limit.COPY] = partial(table.fill, effort.seconds)
+            yield Case(name, candidates, {"writers": writers, "batch": batch}, _targets(writers, batch, candidates))
 
 
 def _targets(writers: int, batch: int, candidates: dict[str, Candidate]) -> list[Target]:
