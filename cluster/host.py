@@ -212,11 +212,15 @@ class Host:
             log.error("host %s goes on after an error", self.name, exc_info=error)
 
     async def _repeat(self, step: Callable[[], Awaitable[None]], interval: Callable[[], float]) -> None:
+        waiting = False
         while True:
             try:
                 await step()
+                waiting = False
             except StoreUnavailable as error:
-                log.warning("host %s waits for the database: %s", self.name, error)
+                if not waiting:  # once for each outage: the next try comes soon
+                    log.warning("host %s waits for the database: %s", self.name, error)
+                waiting = True
             except Exception:
                 log.exception("host %s goes on after an error", self.name)
             await asyncio.sleep(interval())

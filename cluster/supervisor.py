@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -124,13 +124,16 @@ class Supervisor:
             await self._directory.assign(assignments)
         await self._directory.tidy()
 
-    async def _repeat(self, step: object) -> None:
-        assert callable(step)
+    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
+        waiting = False
         while True:
             try:
                 await step()
+                waiting = False
             except StoreUnavailable as error:
-                log.warning("supervisor waits for the database: %s", error)
+                if not waiting:  # once for each outage: the next try comes soon
+                    log.warning("supervisor waits for the database: %s", error)
+                waiting = True
             except Exception:
                 log.exception("supervisor goes on after an error")
             await asyncio.sleep(self._options.plan_interval.total_seconds())

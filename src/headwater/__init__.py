@@ -3,6 +3,9 @@
 The public face. Importing it is light: Ray is loaded only by what runs a cluster.
 """
 
+from headwater.cluster.client import Client
+from headwater.cluster.local import LocalCluster
+from headwater.cluster.options import ClusterOptions
 from headwater.storage.errors import (
     AppendError,
     CommitUnknown,
@@ -53,6 +56,7 @@ from headwater.storage.model import (
     new_event_id,
 )
 from headwater.storage.opening import connect
+from headwater.storage.options import StoreOptions
 from headwater.storage.store import EventStore
 from headwater.subscriptions.app import App, Registration
 from headwater.subscriptions.handler import Context
@@ -65,6 +69,7 @@ from headwater.subscriptions.options import (
     Start,
     SubscriptionOptions,
 )
+from headwater.subscriptions.ports import Unmendable
 
 __all__ = [
     "ALL",
@@ -77,6 +82,8 @@ __all__ = [
     "App",
     "AppendError",
     "AppendResult",
+    "Client",
+    "ClusterOptions",
     "CommitUnknown",
     "ConditionFailed",
     "ConfigurationError",
@@ -93,6 +100,7 @@ __all__ = [
     "HeadwaterError",
     "ImportPathError",
     "InvalidArgument",
+    "LocalCluster",
     "NewEvent",
     "OnFailure",
     "PoolerRefused",
@@ -107,6 +115,7 @@ __all__ = [
     "StaleEpoch",
     "Start",
     "StoreClosed",
+    "StoreOptions",
     "StoreUnavailable",
     "StreamAppend",
     "StreamDeleted",
@@ -120,6 +129,7 @@ __all__ = [
     "SubscriptionNotFound",
     "SubscriptionOptions",
     "UnexpectedAck",
+    "Unmendable",
     "WrongExpectedVersion",
     "category_of",
     "connect",
