@@ -1,11 +1,12 @@
 """Group commit: concurrent appends of a process share calls, each keeping its own outcome.
 
-A lone caller sends its append itself, at once; only while calls are under way do appends queue, and then one call takes
-many. Never looks into an append.
+A lone caller sends its append itself, at once; only while a call is under way do appends queue, and then one call takes
+many. A second call is begun beside it when much is queued, so that the server prepares the one while it commits the
+other; for little it would only mean more commits. Never looks into an append.
 
 Invariants:
 1. A unit is in the queue, or in exactly one call, or settled.
-2. At most ``lanes`` calls are under way; one commits while the next is prepared by the server.
+2. At most ``lanes`` calls are under way.
 3. A unit is sent again only after a broken connection, and then with the same ids, so that it is written once.
 """
 
@@ -25,6 +26,8 @@ from headwater.storage.postgres.resending import until_known
 LANES: Final = 2
 MAX_UNITS: Final = 64
 MAX_EVENTS: Final = 2_500
+SECOND_LANE: Final = 200
+"""So many events must be queued for a second call to be worth its commit."""
 
 Send = Callable[[Sequence[Unit]], Awaitable[list[Outcome]]]
 
@@ -37,6 +40,7 @@ class GroupCommit:
         self._lanes = lanes
         self._under_way = 0
         self._idle = asyncio.Event()
+        self._queued_events = 0
         self._queue: deque[tuple[Unit, asyncio.Future[Outcome]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -48,9 +52,8 @@ class GroupCommit:
         """Append one unit; returns its results or raises its refusal."""
         if self._closed:
             raise StoreClosed
-        if self._under_way < self._lanes and not self._queue:
-            self._under_way += 1
-            self._idle.clear()
+        if not self._under_way:
+            self._enter_lane()
             try:
                 [outcome] = await until_known(lambda: self._send([unit]))
             finally:
@@ -58,6 +61,10 @@ class GroupCommit:
         else:
             future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
             self._queue.append((unit, future))
+            self._queued_events += unit.events
+            if self._under_way < self._lanes and self._queued_events >= SECOND_LANE:
+                self._enter_lane()
+                self._start_draining()
             outcome = await future
         if isinstance(outcome, list):
             return outcome
@@ -67,22 +74,29 @@ class GroupCommit:
         """Refuse what is queued and wait for the calls under way."""
         self._closed = True
         while self._queue:
-            _, future = self._queue.popleft()
+            _, future = self._pop()
             if not future.done():
                 future.set_exception(StoreClosed())
         if self._under_way:
             await self._idle.wait()
 
+    def _enter_lane(self) -> None:
+        self._under_way += 1
+        self._idle.clear()
+
     def _leave_lane(self) -> None:
         """Hand the lane to a task when others have queued meanwhile, else give it up."""
         if self._queue:
-            task = asyncio.create_task(self._drain(), name="headwater-group-commit")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start_draining()
         else:
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
+
+    def _start_draining(self) -> None:
+        task = asyncio.create_task(self._drain(), name="headwater-group-commit")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _drain(self) -> None:
         try:
@@ -92,8 +106,8 @@ class GroupCommit:
                 except BaseException as error:
                     for _, future in batch:
                         if not future.done():
-                            future.set_exception(_copy(error))
-                    if not isinstance(error, HeadwaterError):
+                            future.set_exception(_for_caller(error))
+                    if isinstance(error, asyncio.CancelledError):
                         raise
                 else:
                     for (_, future), outcome in zip(batch, outcomes, strict=True):
@@ -108,17 +122,22 @@ class GroupCommit:
         units = [unit for unit, _ in batch]
         return await until_known(lambda: self._send(units))
 
+    def _pop(self) -> tuple[Unit, asyncio.Future[Outcome]]:
+        unit, future = self._queue.popleft()
+        self._queued_events -= unit.events
+        return unit, future
+
     def _take(self) -> list[tuple[Unit, asyncio.Future[Outcome]]]:
         batch: list[tuple[Unit, asyncio.Future[Outcome]]] = []
         events = 0
         while self._queue and len(batch) < MAX_UNITS:
             unit, future = self._queue[0]
             if future.done():  # its caller was cancelled
-                self._queue.popleft()
+                self._pop()
                 continue
             if batch and (events + unit.events > MAX_EVENTS or not _go_together(unit, batch[0][0])):
                 break
-            batch.append(self._queue.popleft())
+            batch.append(self._pop())
             events += unit.events
         return batch
 
@@ -128,6 +147,8 @@ def _go_together(one: Unit, other: Unit) -> bool:
     return one.condition is None and other.condition is None
 
 
-def _copy(error: BaseException) -> BaseException:
+def _for_caller(error: BaseException) -> BaseException:
     # Each caller gets an error of its own: one object raised in many tasks would collect all their tracebacks.
-    return type(error)(**error.fields) if isinstance(error, HeadwaterError) else StoreClosed()
+    if isinstance(error, HeadwaterError):
+        return type(error)(**error.fields)
+    return StoreClosed() if isinstance(error, asyncio.CancelledError) else error
