@@ -105,7 +105,7 @@ async def _call(
         place = last
     if refused:
         # The same events, sent before and written before, are refused by their version: that is a success, too. And an
-        # id that is stored elsewhere can never be written, whatever version is expected: that is what the caller is told.
+        # id that is stored elsewhere can never be written, whatever version is expected: that is what the caller hears.
         await _settle_stored(conn, sql, refused, outcomes)
 
 
