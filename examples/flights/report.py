@@ -115,7 +115,7 @@ class Report:
 
     def _end(self) -> list[str]:
         out = self.options.out
-        end = [f"{self.seconds['total']:.0f} s in all. Picture: {out / PICTURE}  Report: {out / REPORT}"]
+        end = [f"{self.seconds['total']:.0f} s in all.", f"Picture: {out / PICTURE}", f"Report:  {out / REPORT}"]
         if self.options.keep:
             kept = out / "data" if self.options.database_url is None else "the schemas flights and flights_store"
             end.append(f"The data is kept in {kept}.")
@@ -126,9 +126,9 @@ class Report:
         total = sum(self.events.values())
         types = ", ".join(f"{count:,} {type.removeprefix('Flight').lower()}" for type, count in self.events.items())
         story = [
-            f"{self.options.flights:,} flights became {total:,} events, appended in the order in which they happened,",
-            f"in {fed:.0f} s, {total / fed:,.0f} a second:",
+            f"{self.options.flights:,} flights became {total:,} events:",
             f"  {types}",
+            f"appended in the order in which they happened, in {fed:.0f} s: {total / fed:,.0f} a second.",
         ]
         kill = self.timeline.kill
         if kill is not None:
@@ -165,7 +165,10 @@ class Report:
 
     def _verdict(self) -> list[str]:
         figures = sum(comparison.compared for comparison in self.comparisons)
-        verdict = [f"All {figures:,} figures equal those computed straight from the flights: 0 lost, 0 repeated."]
+        verdict = [
+            f"All {figures:,} figures equal those computed straight from the flights.",
+            "0 events lost, 0 repeated.",
+        ]
         if sent_twice := sum(c.repeated for c in self.comparisons if c.repeats_allowed):
             verdict.append(f"Alerts that went out again, as at-least-once delivery allows: {sent_twice:,}.")
         if turned_away := sum(c.turned_away for c in self.comparisons):

@@ -50,7 +50,7 @@ def test_a_good_run_has_no_problem_and_says_so():
     good = report(run())
     assert good.problems == []
     assert good.as_json()["ok"] is True
-    assert "0 lost, 0 repeated" in text(good.as_words())
+    assert "0 events lost, 0 repeated" in text(good.as_words())
     assert "node-2 was killed" in text(good.as_words())
 
 
