@@ -126,6 +126,8 @@ def ensure_supervisor(options: ClusterOptions, *, detached: bool) -> None:
         lifetime="detached" if detached else None,
         get_if_exists=True,
         max_restarts=-1,
+        # Beside whoever asked for it, as long as that node is there: a head outlives the nodes that do the work.
+        scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True),
     ).remote(options)
     ray.get(supervisor.ping.remote())
     _kept.append(supervisor)

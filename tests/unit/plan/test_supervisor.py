@@ -94,10 +94,8 @@ async def test_an_outage_of_the_database_keeps_hosts_from_nothing() -> None:
 
 
 def test_what_fails_again_and_again_is_tried_ever_more_seldom() -> None:
-    backoff, tried = Backoff(first=1.0, most=8.0), []
-    for now in range(40):
-        if backoff.due("node", float(now)):
-            tried.append(now)
+    backoff = Backoff(first=1.0, most=8.0)
+    tried = [now for now in range(40) if backoff.due("node", float(now))]
     assert tried == [0, 1, 3, 7, 15, 23, 31, 39]
 
 
