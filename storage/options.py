@@ -51,6 +51,8 @@ class StoreOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.url, str) or not self.url:
             raise ConfigurationError("url: say where the database is: postgresql://user@host:5432/database")
+        if not isinstance(self.schema, str):
+            raise ConfigurationError(f"schema: {self.schema!r} is not a name")
         parts = _split(self.url)
         for name in ("url", "session_url"):
             value = getattr(self, name)

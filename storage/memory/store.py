@@ -257,9 +257,12 @@ class MemoryEventStore:
             head, stream_id = stream.version, stream.stream_id
         if head <= after:
             return EventPage((), after, after, stream_id)
-        events = state.read(source, after + 1, limit, backward=False)
-        read_to = events[-1].number if len(events) == limit else head
-        return EventPage([event for event in events if matches(where, event)], read_to, head, stream_id)
+        if source != ALL:
+            looked_at = state.read(source, after + 1, limit, backward=False)
+            read_to = looked_at[-1].number if len(looked_at) == limit else head
+            return EventPage([event for event in looked_at if matches(where, event)], read_to, head, stream_id)
+        events = await self.read_all(start=after + 1, limit=limit, where=where, conn=conn)
+        return EventPage(events, events[-1].position if len(events) == limit else head, head)
 
     async def head(self) -> int:
         """Return the highest position."""

@@ -5,8 +5,9 @@ Never holds a connection itself and never sends a statement.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
@@ -20,6 +21,9 @@ from headwater.storage.postgres.arrays import ARRAY_KINDS, BinaryArray
 
 Connection: TypeAlias = psycopg.AsyncConnection[Any]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
+
+_UTC_NAMES: Final = frozenset({"UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Etc/UCT", "Zulu", "Etc/Zulu"})
+_POSTGRES_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class _BytesLoader(Loader):
@@ -42,6 +46,15 @@ class _BinaryJsonbLoader(Loader):
         return bytes(data)[1:]  # the first byte is the version of the encoding
 
 
+class _UtcLoader(Loader):
+    """Tells times in UTC although the session's zone is another; the driver's own loader would be faster."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> datetime:
+        return _POSTGRES_EPOCH + timedelta(microseconds=int.from_bytes(data, "big", signed=True))
+
+
 def _array_dumper(array_oid: int) -> type[Dumper]:
     class ArrayDumper(Dumper):
         format = Format.BINARY
@@ -56,14 +69,20 @@ def _array_dumper(array_oid: int) -> type[Dumper]:
 _ARRAY_DUMPERS = tuple((kind, _array_dumper(kind.array_oid)) for kind in ARRAY_KINDS)
 
 
-def adapt(adapters: AdaptersMap) -> None:
-    """Teach a connection or cursor the store's arrays, and to leave JSON payloads as bytes."""
+def adapt(adapters: AdaptersMap, zone: str | None) -> None:
+    """Teach a connection or cursor the store's arrays, to leave JSON payloads as bytes, and to tell times in UTC."""
     for kind, dumper in _ARRAY_DUMPERS:
         adapters.register_dumper(kind, dumper)
     for name in ("json", "jsonb"):
         adapters.register_loader(name, _BytesLoader)
     adapters.register_loader("json", _BinaryJsonLoader)
     adapters.register_loader("jsonb", _BinaryJsonbLoader)
+    if zone not in _UTC_NAMES:
+        adapters.register_loader("timestamptz", _UtcLoader)
+
+
+def _zone(conn: Connection) -> str | None:
+    return conn.info.parameter_status("TimeZone")
 
 
 class StoreConnection(psycopg.AsyncConnection[Any]):
@@ -71,7 +90,7 @@ class StoreConnection(psycopg.AsyncConnection[Any]):
 
 
 async def _configure(conn: Connection) -> None:
-    adapt(conn.adapters)
+    adapt(conn.adapters, _zone(conn))
 
 
 def connection_settings(options: StoreOptions) -> dict[str, Any]:
@@ -126,7 +145,7 @@ async def connect(options: StoreOptions, *, session: bool = False) -> Connection
     if session:
         url, settings["prepare_threshold"] = options.session_url or options.url, 0
     conn = await StoreConnection.connect(url, **settings)
-    adapt(conn.adapters)
+    adapt(conn.adapters, _zone(conn))
     return conn
 
 
@@ -142,7 +161,7 @@ def event_cursor(conn: Connection) -> psycopg.AsyncCursor[RecordedEvent]:
     """Return a cursor on anybody's connection that yields RecordedEvents with payloads as bytes."""
     cursor = conn.cursor(row_factory=event_rows)
     if not isinstance(conn, StoreConnection):
-        adapt(cursor.adapters)
+        adapt(cursor.adapters, _zone(conn))
     return cursor
 
 
@@ -150,5 +169,5 @@ def row_cursor(conn: Connection) -> psycopg.AsyncCursor[Any]:
     """Return a cursor on anybody's connection that yields plain tuples and takes the store's arrays."""
     cursor = conn.cursor(row_factory=tuple_row)
     if not isinstance(conn, StoreConnection):
-        adapt(cursor.adapters)
+        adapt(cursor.adapters, _zone(conn))
     return cursor

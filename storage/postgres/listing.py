@@ -28,10 +28,10 @@ async def stream_info(conn: Connection, sql: Statements, stream: str) -> StreamI
     """Describe a stream, or ALL. Raises StreamNotFound, StreamDeleted."""
     cursor = row_cursor(conn)
     if stream == ALL:
-        row = await (await cursor.execute(sql.all_info)).fetchone()
+        row = await (await cursor.execute(sql.all_info, binary=True)).fetchone()
         assert row is not None
         return _info(_Row(ALL, 0, row[0], row[1], None, 1))
-    row = await (await cursor.execute(sql.stream_info, {"stream": stream})).fetchone()
+    row = await (await cursor.execute(sql.stream_info, {"stream": stream}, binary=True)).fetchone()
     if row is None:
         raise StreamNotFound(stream)
     info = _info(_Row(*row))
@@ -50,7 +50,7 @@ async def list_streams(
     total = int(counted[0])
     statement = sql.list_streams_descending if descending else sql.list_streams
     wanted = {"search": search, "sort": sort, "limit": page_size, "offset": (page - 1) * page_size}
-    rows = await (await cursor.execute(statement, wanted)).fetchall()
+    rows = await (await cursor.execute(statement, wanted, binary=True)).fetchall()
     return stream_page([_info(_Row(*row)) for row in rows], page, page_size, total)
 
 

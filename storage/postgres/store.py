@@ -88,6 +88,7 @@ class PostgresEventStore(StreamCalls):
         Raises ConfigurationError, SchemaMissing, SchemaOutdated, StoreUnavailable.
         """
         options = options or StoreOptions.read(url, **settings)
+        sql = Statements(options.schema)
         if migrate:
             await schema.migrate(options)
         own_pool = pool is None
@@ -97,7 +98,7 @@ class PostgresEventStore(StreamCalls):
                 async with asyncio.timeout(options.timeout):
                     # One connection of its own first: it says at once why there is none, which the pool never does.
                     async with await connect(options) as conn:
-                        payload = await schema.check(conn, Statements(options.schema))
+                        payload = await schema.check(conn, sql)
                     if own_pool:
                         await pool.open()
         except BaseException:

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headwater.storage.memory import MemoryEventStore
-from headwater.storage.model import ALL
+from headwater.storage.model import ALL, EVERYTHING
 from headwater.storage.postgres.store import PostgresEventStore
-from tests.integration.histories.operations import STREAMS, Operation, Together, answers, comparable, steps
+from tests.integration.histories.operations import STREAMS, Operation, Together, answers, comparable, follow, steps
 
 EMPTY: Final = """
     SET LOCAL headwater.allow_change = 'on';
@@ -57,7 +57,7 @@ async def everything(store: Any) -> Any:
     """Return all that can be read of a store."""
     listed = await store.list_streams()
     found = [comparable(list(listed.entries)), comparable(await store.read(ALL))]
-    return [*found, *[comparable(await store.read_page(name, 0, 1000)) for name in STREAMS]]
+    return [*found, *[comparable(await follow(store, name, 0, 1000, EVERYTHING, None)) for name in STREAMS]]
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ END $$;
 -- Removes a stream's own events below a version (all of them for null), with their tags and every link to them; returns how
 -- many events there were. The caller has locked the head and opened the guard.
 CREATE FUNCTION "headwater"."remove_events_v1"(p_stream text, p_before bigint) RETURNS bigint LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
     v_removed bigint;
