@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -31,8 +32,10 @@ POOL_SIZE = 10
 WAIT_SECONDS = 120.0
 
 _LISTENING = """
-SELECT count(*) AS listening FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'
+SELECT count(*) AS listening FROM pg_stat_activity
+WHERE datname = current_database() AND query LIKE 'LISTEN %%' AND query_start > %s
 """
+_NOW = "SELECT clock_timestamp() AS now"
 
 
 class Recorder:
@@ -121,7 +124,7 @@ class Recorder:
         return await asyncio.to_thread(self._follow, subscriptions, batch, seconds)
 
     def _follow(self, subscriptions: int, batch: int, seconds: float) -> Sample:
-        everybody = threading.Barrier(subscriptions + 1)
+        everybody = threading.Barrier(subscriptions + 1, timeout=WAIT_SECONDS)
         found = [0] * subscriptions
         latencies = []
 
@@ -134,9 +137,9 @@ class Recorder:
         # Each of its subscriptions keeps a connection for itself.
         with ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(subscriptions))
-            after = self.recorder.max_notification_id()
+            after, since = self.recorder.max_notification_id(), self._now()
             opened = [stack.enter_context(self.recorder.subscribe(after)) for _ in range(subscriptions)]
-            self._until_listening(subscriptions)
+            self._until_listening(subscriptions, since)
             for number, subscription in enumerate(opened):
                 pool.submit(receive, number, subscription)
             begun = now = time.perf_counter()
@@ -148,11 +151,16 @@ class Recorder:
         events = len(latencies) * batch * subscriptions
         return Sample(events, sum(found), now - begun, latencies)
 
-    def _until_listening(self, subscriptions: int) -> None:
-        """Wait until the server notifies so many: what is appended before is seen only with the next append."""
+    def _now(self) -> datetime:
+        with self._datastore.get_connection() as conn:
+            now: datetime = conn.execute(_NOW).fetchone()["now"]
+        return now
+
+    def _until_listening(self, subscriptions: int, since: datetime) -> None:
+        """Wait until so many have begun to listen: what is appended before is seen only with the next append."""
         deadline = time.monotonic() + WAIT_SECONDS
         with self._datastore.get_connection() as conn:
-            while conn.execute(_LISTENING).fetchone()["listening"] < subscriptions:
+            while conn.execute(_LISTENING, [since]).fetchone()["listening"] < subscriptions:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{subscriptions} subscriptions do not all listen")
                 time.sleep(0.005)
@@ -164,8 +172,9 @@ class Recorder:
     def _live(self, seconds: float, rate: int) -> Sample:
         number = int(seconds * rate)
         latencies: list[float] = []
+        since = self._now()
         with self.recorder.subscribe(self.recorder.max_notification_id()) as subscription:
-            self._until_listening(1)
+            self._until_listening(1, since)
 
             def follow() -> None:
                 for notification in subscription:
