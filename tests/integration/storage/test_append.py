@@ -140,7 +140,8 @@ async def test_the_same_append_again_returns_the_first_result(store: PostgresEve
 async def test_a_stored_event_in_another_place_is_a_duplicate(store: PostgresEventStore, place: str) -> None:
     new = events(3)
     await store.append("order-1", new)
-    stream, sent, expected = "order-1", new, ANY
+    stream, sent = "order-1", new
+    expected: Expected = ANY
     match place:
         case "another stream":
             stream = "order-2"

@@ -82,7 +82,8 @@ HOT = {
 def test_a_hot_statement_reads_by_index(conn: psycopg.Connection[Any], name: str) -> None:
     fill(conn)
     statement = getattr(Statements(), name)
-    row = conn.execute(b"EXPLAIN (FORMAT JSON) " + statement, HOT[name], prepare=True).fetchone()
+    parameters: Any = HOT[name]
+    row = conn.execute(b"EXPLAIN (FORMAT JSON) " + statement, parameters, prepare=True).fetchone()
     assert row is not None
     text = json.dumps(row[0])
     assert "Seq Scan" not in text, text
