@@ -6,7 +6,7 @@ Never sleeps for a fixed time: ``caught_up`` returns when everything that was ap
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -101,8 +101,8 @@ class MemoryRuntime:
             await asyncio.wait(self._running.values())
         await self._stack.aclose()
 
-    async def run(self, name: str, handler: Callable[..., Any], options: SubscriptionOptions | None = None) -> None:
-        """Run one more subscription; the handler may be any function or class, importable or not."""
+    async def run(self, name: str, handler: Any, options: SubscriptionOptions | None = None) -> None:
+        """Run one more subscription; the handler may be any function, class or instance, importable or not."""
         options = options or SubscriptionOptions()
         await self._start(name, [Handler(handler, options, name) for _ in range(max(1, options.consumers))], options)
 

@@ -39,7 +39,7 @@ class Scenario:
     """
 
     def __init__(self, handler: Any, **options: Any) -> None:
-        self.handler = handler() if inspect.isclass(handler) else handler
+        self.handler: Any = handler() if inspect.isclass(handler) else handler
         """The function, or the one instance of the class."""
         self.store = MemoryEventStore()
         """Where the events stand, for handlers that read, and for their transactions."""

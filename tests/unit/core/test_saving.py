@@ -153,7 +153,7 @@ class TestExactlyOnce:
         commits = []
         while it.open:
             commit = it.last(effects.Deliver).commit
-            assert commit is not None
+            assert isinstance(commit, Progress)
             commits.append(commit.checkpoint)
             it.handle()
         assert commits == [2, 4, 5]

@@ -183,13 +183,13 @@ async def test_what_operators_ask_for_before_the_run_holds() -> None:
     await running
 
 
-async def test_a_defect_of_an_observer_is_raised_and_not_swallowed() -> None:
+async def test_a_defect_of_an_observer_is_raised_and_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     outside = Outside(ListReader(1))
     runner = await outside.runner(Calling())
 
     def fail(*_: object) -> None:
         raise RuntimeError("observer")
 
-    outside.observer.delivered = fail  # type: ignore[method-assign]
+    monkeypatch.setattr(outside.observer, "delivered", fail)
     with pytest.raises(RuntimeError, match="observer"):
         await runner.run()
