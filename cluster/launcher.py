@@ -1,8 +1,8 @@
-"""The process that owns a local Ray cluster: ``python -m headwater.cluster.launcher``.
+"""The process that owns a local Ray cluster: ``python -m headwater.cluster.launcher FOLDER``.
 
 Apart from its owner, so that Ray's signal handlers, its noise and its way of ending a program stay in here. It obeys
-requests on its standard input, answers each on its standard output, and ends, with everything that it started, when
-that input ends: however its owner ended. Both ways a line is a value: see ``encode``.
+requests on its standard input, answers each on its standard output, and ends, with everything that it started and with
+the folder, when that input ends: however its owner ended. Both ways a line is a value: see ``encode``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import base64
 import os
 import pickle
 import selectors
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +28,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the owner says what to do then
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever Ray prints must not look like an answer
+    folder = sys.argv[1]
+    os.environ["RAY_TMPDIR"] = folder
     environment.prepare(local=True)
     from headwater.cluster.actors import LocalRay, ensure_supervisor
 
@@ -46,6 +50,7 @@ def main() -> None:
             answers.write(encode(answer))
     finally:
         ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def encode(value: Any) -> str:

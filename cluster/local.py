@@ -49,17 +49,21 @@ class LocalCluster:
         """The names of the nodes that were started and not killed."""
         return tuple(self._raylets)
 
+    @property
+    def folder(self) -> Path:
+        """Where Ray's logs and sockets are, as long as the cluster is there."""
+        return self._folder
+
     async def __aenter__(self) -> Self:
         # A short path, because sockets are made below it: a Mac's own temporary folder is not short enough.
         self._folder = Path(tempfile.mkdtemp(prefix="hw-", dir="/tmp"))
         try:
             with (self._folder / "launcher.log").open("wb") as log:
                 self._launcher = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "headwater.cluster.launcher"),
+                    *(sys.executable, "-m", "headwater.cluster.launcher", str(self._folder)),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=log,
-                    env={**os.environ, "RAY_TMPDIR": str(self._folder)},
                 )
             await self._answer("start")
             for _ in range(self._first_nodes):
