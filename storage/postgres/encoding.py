@@ -100,6 +100,8 @@ class Encoder:
             check_created_at("created_at", created_at)
         if condition is not None:
             _check_condition(condition)
+        if not isinstance(appends, Sequence) or not all(isinstance(append, StreamAppend) for append in appends):
+            raise InvalidArgument("appends", "must be a list of StreamAppend")
         encoded = [self._append(append, created_at) for append in appends]
         if len(encoded) != 1:
             if not encoded:

@@ -13,9 +13,11 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+import psycopg
+
 from headwater.storage.checks import check_filter, check_name, check_number, check_range, check_time
 from headwater.storage.codec import JSON, Codec, decode_all
-from headwater.storage.errors import StoreClosed
+from headwater.storage.errors import InvalidArgument, StoreClosed
 from headwater.storage.model import (
     ANY,
     EVERYTHING,
@@ -136,6 +138,8 @@ class PostgresEventStore(StreamCalls):
         """Lend a connection of the pool, or the caller's own; driver errors leave it as the store's errors."""
         if self._closed:
             raise StoreClosed
+        if conn is not None and not isinstance(conn, psycopg.AsyncConnection):
+            raise InvalidArgument("conn", f"must be an AsyncConnection of psycopg, not {type(conn).__name__}")
         with translated():
             async with asyncio.timeout(self.options.timeout):
                 if conn is not None:
