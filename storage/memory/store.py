@@ -341,6 +341,7 @@ class MemoryEventStore:
     async def record_snapshot(self, snapshot: Snapshot, *, conn: MemoryTransaction | None = None) -> None:
         """Save a snapshot; see :meth:`EventStore.record_snapshot`."""
         check_snapshot(snapshot)
+        self._seen(conn)
         saved = replace(
             snapshot,
             data=self._copied(snapshot.type, snapshot.data),

@@ -1,0 +1,91 @@
+"""Runs persistent subscriptions on a real store, in the test's own process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+from headwater.storage.leases import Grant
+from headwater.storage.model import RecordedEvent
+from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.checkpoints import PostgresCheckpoints
+from headwater.storage.postgres.leases import LeaseSession
+from headwater.storage.postgres.registry import Registry
+from headwater.storage.postgres.store import PostgresEventStore
+from headwater.subscriptions.consumers import LocalConsumer
+from headwater.subscriptions.handler import Handler
+from headwater.subscriptions.options import CURRENT, ORIGIN, SubscriptionOptions
+from headwater.subscriptions.runner import SubscriptionRunner
+from tests.plugins.waiting import until
+
+SOON = timedelta(milliseconds=20)
+
+
+class Following:
+    """One running subscription, and the batches that its handler was given."""
+
+    def __init__(self, registry: Registry, runner: SubscriptionRunner, name: str, batches: list[list[RecordedEvent]]):
+        self._registry = registry
+        self._runner = runner
+        self._name = name
+        self.batches = batches
+
+    @property
+    def events(self) -> list[RecordedEvent]:
+        """Everything that was handled, in order."""
+        return [event for batch in self.batches for event in batch]
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of what was handled, in what the subscription reads."""
+        return [event.number for event in self.events]
+
+    async def has_settled(self, number: int) -> None:
+        """Wait until everything up to a number is settled and saved."""
+        await until(lambda: self._saved(number), what=f"{self._name} to save {number}: {self._runner.status}")
+
+    async def _saved(self, number: int) -> bool:
+        [state] = await self._registry.states(self._name)
+        return state.checkpoint >= number
+
+
+@asynccontextmanager
+async def following(
+    store: PostgresEventStore, name: str = "following", options: SubscriptionOptions | None = None
+) -> AsyncIterator[Following]:
+    """Register a subscription (or find it) and run it for the length of the block."""
+    options = replace(options or SubscriptionOptions(), poll_interval=SOON, checkpoint_interval=SOON)
+    registry = Registry(store.pool, store.sql, store)
+    start = {ORIGIN: "origin", CURRENT: "current"}.get(options.start, options.start)  # type: ignore[call-overload]
+    await registry.register(name, "tests:handler", {}, source=options.source, start=start)
+    batches: list[list[RecordedEvent]] = []
+
+    async def handler(received: RecordedEvent | list[RecordedEvent]) -> None:
+        batches.append([received] if isinstance(received, RecordedEvent) else list(received))
+
+    leases = LeaseSession(
+        StoreOptions(url=store.options.url, schema=store.options.schema), host=f"{name} {store.options.schema}"
+    )
+    await leases.open()
+    try:
+        grants: list[Grant] = []
+        for state in await registry.states(name):
+            grants += await leases.claim([state.key])
+        consumer = LocalConsumer(Handler(handler, options, name), None)
+        await consumer.start()
+        checkpoints = PostgresCheckpoints(store.pool, store.sql)
+        runner = SubscriptionRunner(
+            options, grants[0], reader=store, leases=leases, checkpoints=checkpoints, consumers=[consumer]
+        )
+        running = asyncio.create_task(runner.run())
+        try:
+            yield Following(registry, runner, name, batches)
+        finally:
+            runner.stop("the test is over")
+            await running
+            await consumer.close()
+    finally:
+        await leases.close()
