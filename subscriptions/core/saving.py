@@ -33,6 +33,7 @@ class Saving:
         self._at_most_once = options.delivery is Delivery.AT_MOST_ONCE
         self._transactional = options.delivery is Delivery.EXACTLY_ONCE
         self._reserve = options.max_in_flight
+        self._batch_size = options.batch_size
         self._quiet_at = 0.0
 
     def must_wait(self, batch: Batch) -> bool:
@@ -62,7 +63,8 @@ class Saving:
             return Progress(last, last)
         if batch.counted:
             return Progress(mark, last, batch.attempt)
-        return Progress(mark, self._ahead(), batch.attempt if self._work.exclusive else 1)
+        ahead = last if self._transactional else self._ahead()
+        return Progress(mark, ahead, batch.attempt if self._work.exclusive else 1)
 
     def now_and_then(self, now: float) -> Progress:
         """Return what to save because events were settled, or because it has become quiet."""
@@ -90,7 +92,9 @@ class Saving:
         mark = self._work.window.watermark_after(batch.places)
         if batch.counted:
             return self.ledger.stamped(Progress(mark, mark))
-        return self.ledger.stamped(Progress(mark, self._ahead(), 1))
+        # Each delivery saves anyway, so only the next one is promised: a crash puts no more than that under suspicion.
+        next_last = self._work.window.number_at(batch.places[-1] + self._batch_size)
+        return self.ledger.stamped(Progress(mark, max(mark, next_last), 1))
 
     def delivered(self, batch: Batch, now: float) -> None:
         """Note a delivery."""

@@ -59,6 +59,12 @@ class Window:
             found = [self._events[place - base] for place in places]
         return found  # type: ignore[return-value]  # only settled places hold None
 
+    def number_at(self, place: int) -> int:
+        """Return the number up to which everything stands before or at a place, as far as it was read."""
+        index = place - self._base
+        event = self._events[index] if index < len(self._events) else None
+        return self.read_to if event is None else event.number
+
     def settle(self, places: Sequence[int]) -> None:
         """Count these places, each unsettled until now, as settled."""
         base = self._base
