@@ -157,6 +157,15 @@ def migrate(
 
 
 @cli.command()
+def migrations(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
+    """List the migrations and when each was applied; the exit status is 1 while one is pending."""
+    known = asyncio.run(schemas.status(_store(database_url, schema)))
+    show.rows(known, json=json, empty="There are none.")
+    if any(migration.applied_at is None for migration in known):
+        raise typer.Exit(1)
+
+
+@cli.command()
 def drop(
     yes: Annotated[bool, typer.Option("--yes", envvar="HEADWATER_YES", help="Really.")] = False,
     database: Annotated[bool, typer.Option(envvar="HEADWATER_DROP_DATABASE", help="The whole database.")] = False,

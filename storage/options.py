@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, get_args
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from headwater.storage.errors import ConfigurationError
 
@@ -103,6 +103,13 @@ class StoreOptions:
         return replace(self, schema=schema)
 
 
+def join_url(parts: SplitResult) -> str:
+    """Put a URL together; one without a host, for a socket, keeps its empty place."""
+    if parts.netloc:
+        return urlunsplit(parts)
+    return f"{parts.scheme}://{urlunsplit(parts._replace(scheme=''))}"
+
+
 def _split(url: str) -> Any:
     try:
         parts = urlsplit(url)
@@ -117,7 +124,7 @@ def _take_query(url: str, names: set[str]) -> tuple[str, dict[str, Any]]:
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     taken = {name: value for name, value in pairs if name in names}
     rest = urlencode([(name, value) for name, value in pairs if name not in names])
-    return urlunsplit(parts._replace(query=rest)), taken
+    return join_url(parts._replace(query=rest)), taken
 
 
 def _parse(name: str, value: Any) -> Any:

@@ -9,12 +9,12 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from psycopg import sql as composed
 
 from headwater.storage.errors import ConfigurationError, SchemaMissing, SchemaOutdated
-from headwater.storage.options import StoreOptions
+from headwater.storage.options import StoreOptions, join_url
 from headwater.storage.postgres.connect import Connection, connect
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.statements import PAYLOAD_TYPES, Migration, PayloadType, Statements, migrations
@@ -145,7 +145,7 @@ def database_of(options: StoreOptions) -> str:
 def _maintenance(options: StoreOptions) -> StoreOptions:
     # Databases are made and removed from the one that every server has.
     url = options.session_url or options.url
-    return StoreOptions(url=urlunsplit(urlsplit(url)._replace(path="/postgres")), schema=options.schema)
+    return StoreOptions(url=join_url(urlsplit(url)._replace(path="/postgres")), schema=options.schema)
 
 
 def _statements(options: StoreOptions) -> Statements:
