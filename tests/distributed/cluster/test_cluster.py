@@ -84,6 +84,7 @@ async def world(database_server: str, template_database: str) -> AsyncIterator[W
         del os.environ["SHOP_DATABASE_URL"]
 
 
+@pytest.mark.parity("L27")
 async def test_the_nodes_share_the_subscriptions_and_handle_everything(world: World) -> None:
     owners = await world.settled()
     assert set(owners.values()) == set(world.cluster.nodes)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from tests.integration.host.conftest import Shop
 from tests.plugins.waiting import until
 
 
+@pytest.mark.parity("L27")
 async def test_processes_share_the_partitions_and_handle_everything_once(shop: Shop) -> None:
     shop.processes.start("a", "b")
     await shop.settled("a", "b")

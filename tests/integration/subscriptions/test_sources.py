@@ -127,7 +127,7 @@ async def test_a_subscription_outlives_the_other_sharer_of_its_pool(store: Postg
         assert subscription.numbers == [1, 2]
 
 
-@pytest.mark.parity("T037", "L40")
+@pytest.mark.parity("T037", "T334", "L40")
 async def test_a_subscription_is_removed_through_any_store_and_its_owner_writes_nothing_more(
     store: PostgresEventStore,
 ) -> None:

@@ -130,7 +130,7 @@ def test_a_key_is_never_with_two_consumers_when_there_are_more_keys_than_consume
     assert 4 in next(iter(it.in_hand.values()))
 
 
-@pytest.mark.parity("T340", "T378", "T379")
+@pytest.mark.parity("T340", "T378", "T379", "L26")
 def test_no_more_is_read_than_may_be_in_flight() -> None:
     it = Steering(20, batch_size=5, read_size=5, max_in_flight=5)
     assert it.machine.unsettled == 5
