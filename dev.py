@@ -68,7 +68,7 @@ def main() -> int:
         "lint": lint,
         "chaos": lambda: pytest(["-m", "chaos", *arguments]),
         "bench": lambda: run_module("benchmarks", arguments),
-        "parity": lambda: pytest(["--parity", "--collect-only", "-q", *arguments]),
+        "parity": lambda: run_module("tests.parity.report", arguments),
         "dev": lambda: run_module("headwater.cluster.cli", ["dev", *arguments]),
         "shell": shell,
     }
