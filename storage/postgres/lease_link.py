@@ -64,6 +64,8 @@ class LeaseLink:
     def __init__(self, settings: LinkSettings, sql: Statements) -> None:
         self._sql = sql
         self._patience = settings.lease
+        self.asked_at = float("-inf")
+        """When the last statement that was answered had been sent, by the monotonic clock."""
         seconds = max(1, int(settings.lease // 3))
         with translated():
             self._conn: _BoundedConnection = _BoundedConnection.connect(
@@ -119,14 +121,17 @@ class LeaseLink:
 
     def ask(self, statement: bytes, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Send one statement; returns its rows. Raises StoreUnavailable after the length of the lease at the latest."""
-        self._conn.deadline = time.monotonic() + self._patience
+        sent = time.monotonic()
+        self._conn.deadline = sent + self._patience
         with translated():
             try:
                 cursor = self._conn.execute(statement, parameters)
-                return cursor.fetchall() if cursor.description else []
+                rows = cursor.fetchall() if cursor.description else []
             except TimeoutError:
                 self.close()
                 raise
+        self.asked_at = sent
+        return rows
 
     def heartbeat(self) -> None:
         """Show the server that we are here. Raises StoreUnavailable when another session answers, or none."""

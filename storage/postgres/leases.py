@@ -233,20 +233,18 @@ class LeaseSession:
             raise _PresenceHeld(f"another process is the host {self.host!r}")
 
     def _serve(self, link: LeaseLink) -> None:
-        beat_at = time.monotonic() + self._beat
         while not self._closing:
-            sent = time.monotonic()
-            request = self._next_request()
-            if request is not None:
-                self._answer(link, request)
-            elif sent >= beat_at:
+            rest = link.asked_at + self._beat - time.monotonic()
+            if rest <= 0:
+                # Before any request: one that needs no statement must not put the heartbeat off.
                 link.heartbeat()
+            elif (request := self._next_request()) is not None:
+                self._answer(link, request)
             else:
-                link.rest(beat_at - sent, self._wake_read)
+                link.rest(rest, self._wake_read)
                 self._drain_wake()
                 continue
-            self._renew(sent)
-            beat_at = sent + self._beat
+            self._renew(link.asked_at)
 
     def _answer(self, link: LeaseLink, request: _Request) -> None:
         if not request.answer.set_running_or_notify_cancel():

@@ -236,3 +236,27 @@ async def test_only_one_supervises_and_each_next_one_has_a_higher_generation(ope
         return generation
 
     assert await until(succeeded) == first + 1
+
+
+async def test_requests_that_need_no_statement_do_not_put_the_heartbeat_off(
+    store: PostgresEventStore, open_session: OpenSession
+) -> None:
+    session = await open_session("one", lease=timedelta(seconds=1))
+    await session.supervise()
+
+    async def last_heard() -> Any:
+        async with store.connection() as conn:
+            cursor = await conn.execute(
+                "SELECT backend_start, state_change FROM pg_stat_activity WHERE application_name LIKE '%leases of one'"
+            )
+            return await cursor.fetchone()
+
+    before = await last_heard()
+
+    async def heard_again() -> bool:
+        await session.supervise()  # known already: the server is not asked
+        return bool(await last_heard() != before)
+
+    await until(heard_again)
+    assert (await last_heard())[0] == before[0], "the server ended the session"
+    assert session.connected
