@@ -37,4 +37,6 @@ async def connect(url: str | None = None, **settings: Any) -> AsyncIterator[Post
         if (hints := hints_of(options)) is not None:
             opening["announce"] = (await stack.enter_async_context(hints)).publish
         store = await PostgresEventStore.open(options=options, **opening)
+        if hints is not None:
+            store.wakeups.hints = hints.listen
         yield await stack.enter_async_context(store)

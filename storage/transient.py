@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -37,25 +37,41 @@ class Place:
 
 
 class Wakeups:
-    """Wakes the transient subscriptions of a store: after its own appends, and by whoever hears a hint."""
+    """Wakes the transient subscriptions of a store: after its own appends, and by hints of those of others.
+
+    Hints are listened to only while there is a subscription.
+    """
 
     def __init__(self) -> None:
+        self.hints: Callable[[], AsyncIterator[int]] | None = None
+        """Where hints come from, if there are any: listens until cancelled."""
         self._waiting: set[asyncio.Event] = set()
+        self._listening: asyncio.Task[None] | None = None
 
     def moved(self) -> None:
         """Let every subscription look at its source. Call it on the event loop of the store."""
         for event in self._waiting:
             event.set()
 
-    @contextmanager
-    def listen(self) -> Iterator[asyncio.Event]:
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[asyncio.Event]:
         """Lend an event that is set whenever something may have moved."""
         event = asyncio.Event()
         self._waiting.add(event)
+        if self.hints is not None and self._listening is None:
+            self._listening = asyncio.create_task(self._pass_on(self.hints), name="headwater-transient-hints")
         try:
             yield event
         finally:
             self._waiting.discard(event)
+            if self._listening is not None and not self._waiting:
+                listening, self._listening = self._listening, None
+                listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
+
+    async def _pass_on(self, hints: Callable[[], AsyncIterator[int]]) -> None:
+        async for _ in hints():
+            self.moved()
 
 
 @asynccontextmanager
@@ -74,12 +90,12 @@ async def follow(
     What the selector or the mapper raises ends this subscription, and no other.
     """
     start = await standing(source)
-    with wakeups.listen() as woken:
-        async with (
-            aclosing(_pages(reader, woken, source, start, where)) as pages,
-            aclosing(_chosen(pages, selector, mapper)) as batches,
-        ):
-            yield batches
+    async with (
+        wakeups.listen() as woken,
+        aclosing(_pages(reader, woken, source, start, where)) as pages,
+        aclosing(_chosen(pages, selector, mapper)) as batches,
+    ):
+        yield batches
 
 
 async def _pages(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import psycopg
 import pytest
@@ -22,6 +22,9 @@ EMPTY: Final = """
     TRUNCATE headwater.events, headwater.event_tags, headwater.links, headwater.streams, headwater.snapshots;
     UPDATE headwater.head SET position = 0, created_at = '-infinity', times_ordered = true;
 """
+
+
+Test: TypeAlias = Callable[..., None]
 
 
 class Pair:
@@ -67,10 +70,10 @@ def pair(database_url: str) -> Iterator[Pair]:
         yield pair
 
 
-def histories(examples: int, length: int) -> Any:
+def histories(examples: int, length: int) -> Callable[[Test], Test]:
     """Give a test so many histories of up to so many steps."""
 
-    def decorate(test: Any) -> Any:
+    def decorate(test: Test) -> Test:
         checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
         given_histories = given(history=st.lists(steps, min_size=3, max_size=length))
         return settings(max_examples=examples, deadline=None, suppress_health_check=checks)(given_histories(test))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +19,9 @@ from tests.integration.storage.nasty import Attempt, attempts
 
 CALLS = 20
 """Calls of one example."""
+
+
+Test: TypeAlias = Callable[..., None]
 
 
 class Stores:
@@ -75,10 +78,10 @@ def stores(database_url: str) -> Iterator[Stores]:
         yield stores
 
 
-def generated(examples: int) -> Any:
+def generated(examples: int) -> Callable[[Test], Test]:
     """Give a test so many examples."""
 
-    def decorate(test: Any) -> Any:
+    def decorate(test: Test) -> Test:
         checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
         checks.append(HealthCheck.large_base_example)
         given_calls = given(calls=st.lists(attempts, min_size=CALLS, max_size=CALLS))

@@ -15,9 +15,10 @@ from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.leases import LeaseSession
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
+from headwater.storage.registry import StartPoint
 from headwater.subscriptions.consumers import LocalConsumer
 from headwater.subscriptions.handler import Handler
-from headwater.subscriptions.options import CURRENT, ORIGIN, SubscriptionOptions
+from headwater.subscriptions.options import Start, SubscriptionOptions
 from headwater.subscriptions.runner import SubscriptionRunner
 from tests.plugins.waiting import until
 
@@ -59,7 +60,9 @@ async def following(
     """Register a subscription (or find it) and run it for the length of the block."""
     options = replace(options or SubscriptionOptions(), poll_interval=SOON, checkpoint_interval=SOON)
     registry = Registry(store.pool, store.sql, store)
-    start = {ORIGIN: "origin", CURRENT: "current"}.get(options.start, options.start)  # type: ignore[call-overload]
+    start: StartPoint = "origin"
+    if options.start is not Start.ORIGIN:
+        start = "current" if options.start is Start.CURRENT else options.start
     await registry.register(name, "tests:handler", {}, source=options.source, start=start)
     batches: list[list[RecordedEvent]] = []
 
