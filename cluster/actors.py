@@ -11,7 +11,7 @@ import functools
 import sys
 from typing import Any, Final
 
-from headwater.cluster import environment
+from headwater.cluster import environment, packing
 
 environment.prepare(local=False)
 
@@ -83,8 +83,8 @@ class _HandlerActor:
     async def ready(self) -> None:
         """Answer once the handler has been started."""
 
-    async def handle(self, delivery: Delivered) -> None:
-        await self._consumer.handle(delivery)
+    async def handle(self, packed: bytes) -> None:
+        await self._consumer.handle(packing.unpack(packed))
 
     async def close(self) -> None:
         await self._consumer.close()
@@ -240,7 +240,7 @@ class ActorConsumer:
         except ConfigurationError as error:
             raise ConsumerLost(str(error)) from None
         try:
-            await self._actor.handle.remote(delivery)
+            await self._actor.handle.remote(packing.pack(delivery))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayActorError as error:
