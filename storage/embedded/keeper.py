@@ -10,6 +10,7 @@ Should the keeper itself be killed, the kernel signals the server (Linux).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import select
@@ -58,7 +59,8 @@ def give_up(problem: str) -> NoReturn:
 
 
 def become_server(options: argparse.Namespace, keeper: int) -> NoReturn:
-    """Turn this forked child into the server."""
+    """Turn this forked child into the server, in a process group of its own."""
+    os.setpgid(0, 0)
     if options.user == "namespace" and not enter_user_namespace():
         give_up("the kernel refused a user namespace")
     if options.user == "nobody":
@@ -114,11 +116,23 @@ def keep(options: argparse.Namespace) -> int:
         status = wait_for_end(server, patience, [], wakeup)
         if status is not None:
             break
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server, signal.SIGKILL)  # what it had started: initdb's own server, when initdb was interrupted
     if options.remove:
-        import shutil  # costs more to load than all the rest, and most keepers do not need it
-
-        shutil.rmtree(options.remove, ignore_errors=True)
+        remove_folder(options.remove)
     return 1 if status is None else status
+
+
+def remove_folder(path: str, seconds: float = 5.0) -> None:
+    """Delete a folder, again while something that is just ending still writes to it."""
+    import shutil  # costs more to load than all the rest, and most keepers do not need it
+
+    deadline = time.monotonic() + seconds
+    while True:
+        shutil.rmtree(path, ignore_errors=True)
+        if not os.path.lexists(path) or time.monotonic() > deadline:
+            return
+        time.sleep(0.02)
 
 
 def main() -> int:
