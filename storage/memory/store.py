@@ -30,7 +30,7 @@ from headwater.storage.checks import (
     check_target,
     check_time,
 )
-from headwater.storage.codec import JSON, Codec
+from headwater.storage.codec import JSON, Codec, decode_all
 from headwater.storage.errors import HardDeletesDisabled, InvalidArgument, StoreClosed, StoreUnavailable
 from headwater.storage.filters import matches
 from headwater.storage.memory import writing
@@ -191,7 +191,7 @@ class MemoryEventStore:
         """Read a run of a stream, or of ALL; see :meth:`EventStore.read`."""
         check_name("stream", stream)
         check_range(start, limit)
-        return self._seen(conn).read(stream, start, limit, backward)
+        return decode_all(self._codec, self._seen(conn).read(stream, start, limit, backward))
 
     async def read_all(
         self,
@@ -206,7 +206,7 @@ class MemoryEventStore:
         check_filter(where)
         check_range(start, limit)
         events = self._seen(conn).read(ALL, start, MAX_BIGINT if where else limit, backward)
-        return [event for event in events if matches(where, event)][:limit]
+        return decode_all(self._codec, [event for event in events if matches(where, event)][:limit])
 
     async def stream(
         self, stream: str, *, start: int | None = None, backward: bool = False, page_size: int = 1000
@@ -260,7 +260,8 @@ class MemoryEventStore:
         if source != ALL:
             looked_at = state.read(source, after + 1, limit, backward=False)
             read_to = looked_at[-1].number if len(looked_at) == limit else head
-            return EventPage([event for event in looked_at if matches(where, event)], read_to, head, stream_id)
+            found = [event for event in looked_at if matches(where, event)]
+            return EventPage(decode_all(self._codec, found), read_to, head, stream_id)
         events = await self.read_all(start=after + 1, limit=limit, where=where, conn=conn)
         return EventPage(events, events[-1].position if len(events) == limit else head, head)
 

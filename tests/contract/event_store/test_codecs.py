@@ -1,0 +1,57 @@
+"""A codec of the user's own: what it has encoded, it decodes, wherever events and snapshots are read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from headwater.storage.memory import MemoryEventStore
+from headwater.storage.model import ALL, Filter, NewEvent, Snapshot
+from headwater.storage.postgres.store import PostgresEventStore
+from headwater.storage.store import EventStore
+
+
+class Reversed:
+    """Writes text backward: its stored form is no JSON."""
+
+    def encode(self, event_type: str, value: str) -> bytes:
+        return value[::-1].encode()
+
+    def decode(self, event_type: str, raw: bytes) -> str:
+        return bytes(raw).decode()[::-1]
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[EventStore]:
+    """An open store with a codec of its own."""
+    opened = (
+        MemoryEventStore(codec=Reversed())
+        if request.param == "memory"
+        else await PostgresEventStore.open(
+            request.getfixturevalue("empty_database_url"), payload="bytea", migrate=True, codec=Reversed()
+        )
+    )
+    async with opened:
+        yield opened
+
+
+async def test_payloads_are_decoded_wherever_they_are_read(store: EventStore) -> None:
+    async with store.subscribe(ALL, selector=lambda event: event.data == "old") as batches:
+        await store.append("s", [NewEvent("Said", "new", metadata="by me"), NewEvent("Said", "old")])  # type: ignore[arg-type]
+        assert [event.data for event in await anext(batches)] == ["old"]
+    await store.link("links", await store.read("s"))
+    for found in (
+        await store.read("s"),
+        await store.read("links"),
+        await store.read_all(where=Filter(types=("Said",))),
+        list((await store.read_page(ALL, 0, 10)).events),
+        list((await store.read_page("s", 0, 10)).events),
+        [event async for event in store.stream("s")],
+    ):
+        assert [(event.data, event.metadata) for event in found] == [("new", "by me"), ("old", None)]
+    metadata: Any = "by me"
+    await store.record_snapshot(Snapshot("s", 2, "State", "old", metadata))
+    saved = await store.read_snapshot("s")
+    assert (saved.data, saved.metadata) == ("old", metadata)
