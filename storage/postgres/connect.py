@@ -13,6 +13,7 @@ import psycopg
 from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
+from psycopg.types.string import ByteaBinaryLoader
 from psycopg_pool import AsyncConnectionPool
 
 from headwater.storage.model import RecordedEvent
@@ -33,10 +34,6 @@ class _BytesLoader(Loader):
 
     def load(self, data: Buffer) -> bytes:
         return bytes(data)
-
-
-class _BinaryJsonLoader(_BytesLoader):
-    format = Format.BINARY
 
 
 class _BinaryJsonbLoader(Loader):
@@ -75,7 +72,8 @@ def adapt(adapters: AdaptersMap, zone: str | None) -> None:
         adapters.register_dumper(kind, dumper)
     for name in ("json", "jsonb"):
         adapters.register_loader(name, _BytesLoader)
-    adapters.register_loader("json", _BinaryJsonLoader)
+    # In binary a json value is its text and nothing else, so the driver's own loader of bytes, which is in C, will do.
+    adapters.register_loader("json", ByteaBinaryLoader)
     adapters.register_loader("jsonb", _BinaryJsonbLoader)
     if zone not in _UTC_NAMES:
         adapters.register_loader("timestamptz", _UtcLoader)
