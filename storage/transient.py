@@ -120,8 +120,10 @@ async def _pages(
         if page.events:
             yield page.events
         elif page.read_to >= page.head:
+            # Not wait_for: on Python 3.11 that swallows a cancellation which arrives together with the wake-up.
             with suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), POLL_INTERVAL)
+                async with asyncio.timeout(POLL_INTERVAL):
+                    await woken.wait()
 
 
 async def _chosen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from headwater.storage.errors import InvalidArgument
 from headwater.storage.model import ALL, Filter, NewEvent
 from headwater.storage.store import EventStore
 from tests.plugins.events import events
+from tests.plugins.waiting import until
 
 
 async def take(batches: AsyncIterator[Sequence[Any]], number: int) -> list[Any]:
@@ -135,3 +137,21 @@ async def test_what_cannot_be_followed_is_refused(store: EventStore) -> None:
         store.subscribe("s", selector="module:function")  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument):
         store.subscribe("s", where=None)  # type: ignore[arg-type]
+
+
+async def test_a_follower_that_is_cancelled_as_something_is_appended_ends(store: EventStore) -> None:
+    async def follow(batches: AsyncIterator[Sequence[Any]], seen: list[Any]) -> None:
+        async for batch in batches:
+            seen += batch
+
+    for _ in range(10):
+        seen: list[Any] = []
+        async with store.subscribe(ALL) as batches:
+            following = asyncio.create_task(follow(batches, seen))
+            await store.append("s", events(1))
+            await until(functools.partial(len, seen))
+            await store.append("s", events(1))
+            following.cancel()
+            async with asyncio.timeout(20):
+                await asyncio.wait([following])
+            assert following.cancelled()
