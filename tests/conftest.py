@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.plugins.leaks",
     "tests.plugins.environment",
+    "tests.plugins.generated",
     "tests.plugins.servers",
     "tests.plugins.databases",
     "tests.plugins.grouping",

@@ -278,10 +278,8 @@ def _tags_part(tags: Sequence[str]) -> bytes:
         raise InvalidArgument("event.tags", "must be a tuple of words")
     if len(tags) > 100:
         raise InvalidArgument("event.tags", f"{len(tags)} tags, the limit is 100")
-    quoted = [
-        '"' + check_name("event.tags", tag).replace("\\", "\\\\").replace('"', '\\"') + '"'
-        for tag in dict.fromkeys(tags)
-    ]
+    checked = dict.fromkeys([check_name("event.tags", tag) for tag in tags])
+    quoted = ['"' + tag.replace("\\", "\\\\").replace('"', '\\"') + '"' for tag in checked]
     return text_part("{" + ",".join(quoted) + "}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -82,6 +82,7 @@ async def test_the_highest_version_is_only_wrong(store: PostgresEventStore) -> N
         [NewEvent("T", schema_version=32768)],
         [NewEvent("T", tags="word")],
         [NewEvent("T", tags=("",))],
+        [NewEvent("T", tags=("good", cast("str", [])))],
         [NewEvent("T", tags=(SURROGATE,))],
         [NewEvent("T", tags=tuple(str(n) for n in range(101)))],
     ],
