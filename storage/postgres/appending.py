@@ -76,12 +76,14 @@ async def _call(
     conn: Connection, sql: Statements, encoder: Encoder, units: _Numbered, outcomes: dict[int, Outcome]
 ) -> None:
     cursor = row_cursor(conn)
-    parameters = encoder.parameters([unit for _, unit in units])
-    condition = units[0][1].condition
-    statement = sql.append
-    if condition is not None:
-        [(number, _)] = units
-        statement, parameters = sql.append_if, [*condition_parameters(condition), *parameters]
+    number, first = units[0]
+    condition = first.condition
+    if len(units) == 1 and first.lone:
+        statement, parameters = sql.append_one, encoder.lone_parameters(first.appends[0])
+    elif condition is None:
+        statement, parameters = sql.append, encoder.parameters([unit for _, unit in units])
+    else:
+        statement, parameters = sql.append_if, [*condition_parameters(condition), *encoder.parameters([first])]
     await cursor.execute(statement, parameters, binary=True)
     row = await cursor.fetchone()
     assert row is not None

@@ -5,15 +5,18 @@ Never holds a connection itself and never sends a statement.
 
 from __future__ import annotations
 
+import select
+from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
 from psycopg.types.string import ByteaBinaryLoader
+from psycopg.waiting import Ready, Wait
 from psycopg_pool import AsyncConnectionPool
 
 from headwater.storage.model import RecordedEvent
@@ -22,6 +25,11 @@ from headwater.storage.postgres.arrays import ARRAY_KINDS, BinaryArray
 
 Connection: TypeAlias = psycopg.AsyncConnection[Any]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
+
+Value = TypeVar("Value")
+
+BURST: Final = 32
+"""So many pieces of an answer are read in a row before others have their turn."""
 
 _UTC_NAMES: Final = frozenset({"UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Etc/UCT", "Zulu", "Etc/Zulu"})
 _POSTGRES_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -85,6 +93,26 @@ def _zone(conn: Connection) -> str | None:
 
 class StoreConnection(psycopg.AsyncConnection[Any]):
     """A connection that the store opened itself: adapted once, not for each statement."""
+
+    async def wait(self, gen: Generator[Any, Any, Value], *args: Any, **options: Any) -> Value:
+        """Let the driver go on; the event loop is asked only when nothing has come yet."""
+        return await super().wait(_while_ready(gen, self.pgconn.socket), *args, **options)
+
+
+def _while_ready(gen: Generator[Any, Any, Value], socket: int) -> Generator[Any, Any, Value]:
+    """Go on with what has arrived already: a long answer comes in pieces, and a turn of the loop for each is dear."""
+    arrived = select.poll()
+    arrived.register(socket, select.POLLIN)
+    try:
+        wanted, burst = next(gen), 0
+        while True:
+            if wanted == Wait.R and burst < BURST and arrived.poll(0):
+                wanted, burst = gen.send(Ready.R), burst + 1
+            else:
+                wanted, burst = gen.send((yield wanted)), 0
+    except StopIteration as end:
+        value: Value = end.value
+        return value
 
 
 async def _configure(conn: Connection) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from headwater.storage.checks import (
     check_created_at,
@@ -39,11 +39,14 @@ from headwater.storage.postgres.arrays import (
     bytes_part,
     text_part,
     time_part,
-    uuid_part,
 )
 from headwater.storage.postgres.statements import PayloadType
 
 Value = TypeVar("Value")
+
+Parts: TypeAlias = Sequence[Sequence[bytes] | None]
+"""The elements of columns, each with its length before it: id, type, data, metadata, causation id, correlation id, tags,
+schema version. None for a column of nulls (and for a column of schema versions that are all 1)."""
 
 MAX_PAYLOAD_BYTES: Final = 200 * 1024 * 1024
 """What still fits into one protocol message together with its copies; Postgres' own limit is 1 GB."""
@@ -73,6 +76,11 @@ class Unit:
     appends: Sequence[EncodedAppend]
     events: int
     condition: AppendCondition | None = None
+
+    @property
+    def lone(self) -> bool:
+        """Whether this is the plainest append: to one stream, without a condition, at the present time."""
+        return self.condition is None and len(self.appends) == 1 and self.appends[0].columns[-1] is None
 
 
 class Encoder:
@@ -108,7 +116,7 @@ class Encoder:
                 raise InvalidArgument("appends", "must not be empty")
             if len({append.stream for append in encoded}) != len(encoded):
                 raise InvalidArgument("appends", "must name each stream once")
-            _check_distinct(encoded[-1].stream, [id for append in encoded for id in append.ids])
+            check_distinct(encoded[-1].stream, [id for append in encoded for id in append.ids])
         return Unit(encoded, sum(len(append.ids) for append in encoded), condition)
 
     def _append(self, append: StreamAppend, created_at: datetime | None) -> EncodedAppend:
@@ -125,35 +133,43 @@ class Encoder:
         self, stream: str, events: Sequence[NewEvent], times: bytes | None
     ) -> tuple[Sequence[uuid.UUID], Sequence[bytes | None]]:
         """Return the ids of events, and the joined elements of each column."""
+        ids, parts = self.parts(stream, events)
+        return ids, (*[None if part is None else b"".join(part) for part in parts], times)
+
+    def parts(self, stream: str, events: Sequence[NewEvent]) -> tuple[Sequence[uuid.UUID], Parts]:
+        """Return the ids of events, and the elements of each column but the time, None for a column of nulls."""
         if set(map(type, events)) != {NewEvent}:
             odd = next(event for event in events if type(event) is not NewEvent)
             raise InvalidArgument("events", f"must be a list of NewEvent, it holds a {type(odd).__name__}")
         ids = [event.id for event in events]
         id_parts = _id_parts("event.id", ids)
         if len(ids) > 1 and len(set(id_parts)) != len(ids):
-            _check_distinct(stream, ids)
+            check_distinct(stream, ids)
         types = [event.type for event in events]
         return ids, (
-            b"".join(id_parts),
-            b"".join([_type_part(name) for name in types]),
-            b"".join(self._payload_parts(types, [event.data for event in events])),
+            id_parts,
+            [_type_part(name) for name in types],
+            self._payload_parts(types, [event.data for event in events]),
             self._metadata(types, [event.metadata for event in events]),
             _nullable([event.causation_id for event in events], partial(_id_parts, "event.causation_id")),
             _nullable([event.correlation_id for event in events], partial(_id_parts, "event.correlation_id")),
             _nullable([event.tags or None for event in events], _tags_parts),
             _versions_column([event.schema_version for event in events]),
-            times,
         )
 
     def _payload_parts(self, types: Sequence[str], values: Sequence[Any]) -> list[bytes]:
-        encode, prefix = self._codec.encode, self._payload_prefix
-        encoded = [encode(name, value) for name, value in zip(types, values, strict=True)]
+        encoded = list(map(self._codec.encode, types, values))
         if (longest := max(map(len, encoded))) > MAX_PAYLOAD_BYTES:
             name = next(name for name, raw in zip(types, encoded, strict=True) if len(raw) == longest)
             raise EncodingFailed(name, f"{longest} bytes, the limit is {MAX_PAYLOAD_BYTES}")
-        return [bytes_part(prefix + raw if prefix else raw) for raw in encoded]
+        if prefix := self._payload_prefix:
+            encoded = [prefix + raw for raw in encoded]
+        # What bytes_part does, without a call for each: this is done for every event.
+        return [len(raw).to_bytes(4) + raw for raw in encoded]
 
-    def _metadata(self, types: Sequence[str], values: Sequence[Any]) -> bytes | None:
+    def _metadata(self, types: Sequence[str], values: Sequence[Any]) -> Sequence[bytes] | None:
+        if values.count(None) == len(values):
+            return None
         typed = [None if value is None else (name, value) for name, value in zip(types, values, strict=True)]
         return _nullable(typed, lambda given: self._payload_parts(*zip(*given, strict=True)))
 
@@ -172,6 +188,11 @@ class Encoder:
         ]
         return shape + self._arrays(columns, sum(counts))
 
+    def lone_parameters(self, append: EncodedAppend) -> list[object]:
+        """Return the parameters of the call for one append that brings no times."""
+        name, expected = append.stream, expected_code(append.expected)
+        return [name, expected, *self._arrays(append.columns[:-1], len(append.ids))]
+
     def import_parameters(
         self, streams: Sequence[str], counts: Sequence[int], columns: Sequence[bytes | None]
     ) -> list[object]:
@@ -181,7 +202,8 @@ class Encoder:
 
     def _arrays(self, columns: Sequence[bytes | None], total: int) -> list[object]:
         return [
-            None if wire is None else kind.of_wire(wire, total) for kind, wire in zip(self._kinds, columns, strict=True)
+            None if wire is None else kind.of_wire(wire, total)
+            for kind, wire in zip(self._kinds, columns, strict=False)  # the last kind, times, may be left out
         ]
 
 
@@ -253,20 +275,23 @@ def _known_type_part(name: str) -> bytes:
     return text_part(check_name("event.type", name))
 
 
-def _nullable(values: Sequence[Value | None], encode: Callable[[Sequence[Value]], Sequence[bytes]]) -> bytes | None:
-    """Return the joined elements of a column in which values may be missing, None when all are."""
+def _nullable(
+    values: Sequence[Value | None], encode: Callable[[Sequence[Value]], Sequence[bytes]]
+) -> Sequence[bytes] | None:
+    """Return the elements of a column in which values may be missing, None when all are."""
     given = [value for value in values if value is not None]
     if not given:
         return None
     parts = iter(encode(given))
-    return b"".join([NULL_PART if value is None else next(parts) for value in values])
+    return [NULL_PART if value is None else next(parts) for value in values]
 
 
 def _id_parts(argument: str, ids: Sequence[uuid.UUID]) -> list[bytes]:
     if set(map(type, ids)) != {uuid.UUID}:
         for value in ids:
             check_uuid(argument, value)
-    return [uuid_part(value) for value in ids]
+    # What uuid_part does, without a call for each.
+    return [b"\0\0\0\x10" + value.int.to_bytes(16) for value in ids]
 
 
 def _tags_parts(tags: Sequence[Sequence[str]]) -> list[bytes]:
@@ -283,10 +308,10 @@ def _tags_part(tags: Sequence[str]) -> bytes:
     return text_part("{" + ",".join(quoted) + "}")
 
 
-def _versions_column(versions: Sequence[int]) -> bytes | None:
+def _versions_column(versions: Sequence[int]) -> Sequence[bytes] | None:
     if versions.count(1) == len(versions):
         return None
-    return b"".join([_version_part(version) for version in versions])
+    return [_version_part(version) for version in versions]
 
 
 def _version_part(version: object) -> bytes:
@@ -295,7 +320,8 @@ def _version_part(version: object) -> bytes:
     return ((4 << 32) + version).to_bytes(8)
 
 
-def _check_distinct(stream: str, ids: Sequence[uuid.UUID]) -> None:
+def check_distinct(stream: str, ids: Sequence[uuid.UUID]) -> None:
+    """Raise DuplicateEvent when an id stands twice among those of one call."""
     if len(set(ids)) != len(ids):
         seen: set[uuid.UUID] = set()
         raise DuplicateEvent(stream, next(id for id in ids if id in seen or seen.add(id)))  # type: ignore[func-returns-value]

@@ -5,6 +5,11 @@
 SELECT "versions_before", "positions_before", "outcomes" FROM "headwater"."append_v1"(
     %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
+-- name: append_one
+-- The same for one append that brings no times: what a lone writer sends.
+SELECT ARRAY["version_before"], ARRAY["position_before"], ARRAY["outcome"] FROM "headwater"."append_one_v1"(
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
 -- name: stored_places
 -- Where events stand that are stored already. Asked only after an append was refused.
 SELECT "event_id", "stream", "version", "position" FROM "headwater"."events" WHERE "event_id" = ANY (%s);
