@@ -45,8 +45,8 @@ from headwater.storage.postgres.statements import PayloadType
 Value = TypeVar("Value")
 
 Parts: TypeAlias = Sequence[Sequence[bytes] | None]
-"""The elements of columns, each with its length before it: id, type, data, metadata, causation id, correlation id, tags,
-schema version. None for a column of nulls (and for a column of schema versions that are all 1)."""
+"""The elements of columns, each with its length before it: id, type, data, metadata, causation id, correlation id,
+tags, schema version. None for a column of nulls (and for a column of schema versions that are all 1)."""
 
 MAX_PAYLOAD_BYTES: Final = 200 * 1024 * 1024
 """What still fits into one protocol message together with its copies; Postgres' own limit is 1 GB."""
@@ -192,13 +192,6 @@ class Encoder:
         """Return the parameters of the call for one append that brings no times."""
         name, expected = append.stream, expected_code(append.expected)
         return [name, expected, *self._arrays(append.columns[:-1], len(append.ids))]
-
-    def import_parameters(
-        self, streams: Sequence[str], counts: Sequence[int], columns: Sequence[bytes | None]
-    ) -> list[object]:
-        """Return the parameters of a call that appends runs of events, each to the end of its stream."""
-        runs = len(streams)
-        return _shape(streams, [expected_code(ANY)] * runs, counts, [1] * runs) + self._arrays(columns, sum(counts))
 
     def _arrays(self, columns: Sequence[bytes | None], total: int) -> list[object]:
         return [

@@ -1,39 +1,43 @@
-"""Imports events in bulk: in the given order, each to the end of its stream, thousands in one call.
+"""Imports events in bulk: in the given order, each to the end of its stream, by COPY, thousands in one transaction.
 
-While the server writes one batch the next is encoded; nothing else is done at the same time.
+While the server takes in one batch the next is encoded; nothing else is done at the same time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Final
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Final, NamedTuple
 
 import psycopg
 
-from headwater.storage.checks import check_created_at, check_target
-from headwater.storage.errors import InvalidArgument, StreamDeleted
-from headwater.storage.model import AppendResult, ImportedEvent, StreamAppend
-from headwater.storage.postgres import appending
-from headwater.storage.postgres.arrays import NULL_PART, time_part
+from headwater.storage.errors import InvalidArgument
+from headwater.storage.model import ImportedEvent
+from headwater.storage.postgres import appending, reading
 from headwater.storage.postgres.connect import Connection, row_cursor
-from headwater.storage.postgres.encoding import Encoder, Unit
+from headwater.storage.postgres.encoding import Encoder
+from headwater.storage.postgres.import_rows import HEADER, TRAILER, ImportBatch, event_rows, tag_rows
 from headwater.storage.postgres.statements import Statements
 
-BATCH: Final = 5_000
+BATCH: Final = 10_000
+SLICE: Final = 100
+"""So many events are encoded in a row: few enough that they die young, before the garbage collector looks at them."""
 
 Events = AsyncIterable[ImportedEvent] | Iterable[ImportedEvent]
 
 
-@dataclass(frozen=True, slots=True)
-class ImportBatch:
-    """Events that are written in one transaction, encoded."""
+class Written(NamedTuple):
+    """What became of a batch."""
 
-    events: Sequence[ImportedEvent]
-    streams: Sequence[str]
-    parameters: Sequence[object]
+    events: int
+    """How many were written now."""
+    head: int
+
+
+class _NotAsOne(Exception):
+    """A batch cannot be written as it is: one of its streams is deleted."""
 
 
 async def import_events(
@@ -43,85 +47,110 @@ async def import_events(
     written = 0
     under_way: asyncio.Task[int] | None = None
     try:
-        async for chunk in _chunks(events, batch_size):
-            batch = encode(encoder, chunk)
+        async for batch in _batches(encoder, events, batch_size):
             if under_way is not None:
                 written += await under_way
             under_way = asyncio.ensure_future(write(batch))
-            await asyncio.sleep(0)  # let it be sent before the next batch is encoded
         if under_way is not None:
             written += await under_way
-    finally:
-        if under_way is not None and not under_way.done():
+    except asyncio.CancelledError:
+        if under_way is not None:
             under_way.cancel()
+        raise
+    finally:
+        if under_way is not None:
+            # What was handed over before something else failed is written all the same.
             await asyncio.gather(under_way, return_exceptions=True)
     return written
 
 
-def encode(encoder: Encoder, events: Sequence[ImportedEvent]) -> ImportBatch:
-    """Encode a batch: each run of events of one stream is an append of its own."""
-    for event in events:
-        if type(event) is not ImportedEvent:
-            raise InvalidArgument("events", f"must yield ImportedEvent, not {type(event).__name__}")
-    streams: list[str] = []
-    counts: list[int] = []
-    for stream, run in groupby(event.stream for event in events):
-        streams.append(check_target(stream, "append to"))
-        counts.append(sum(1 for _ in run))
-    times = None
-    if any(event.created_at for event in events):
-        times = b"".join(
-            [
-                NULL_PART if event.created_at is None else time_part(check_created_at("created_at", event.created_at))
-                for event in events
-            ]
-        )
-    _, columns = encoder.columns(streams[0], [event.event for event in events], times)
-    return ImportBatch(events, streams, encoder.import_parameters(streams, counts, columns))
-
-
-async def write(conn: Connection, sql: Statements, encoder: Encoder, batch: ImportBatch) -> int:
-    """Write a batch in one transaction; returns how many events were written, without those stored before.
+async def write(conn: Connection, sql: Statements, encoder: Encoder, batch: ImportBatch) -> Written:
+    """Write a batch in one transaction, passing over events that are stored already.
 
     Raises StreamDeleted and DuplicateEvent, after everything that could be written was.
     """
     try:
-        cursor = row_cursor(conn)
-        await cursor.execute(sql.append, batch.parameters, binary=True)
-        row = await cursor.fetchone()
-    except psycopg.errors.UniqueViolation:
-        return await _write_what_is_new(conn, sql, encoder, batch)
+        async with conn.transaction():
+            return await _copy(conn, sql, batch)
+    except (psycopg.errors.UniqueViolation, _NotAsOne):
+        written = await _write_what_is_new(conn, sql, encoder, batch)
+        return Written(written, await reading.head(conn, sql))
+
+
+async def _copy(conn: Connection, sql: Statements, batch: ImportBatch) -> Written:
+    cursor = row_cursor(conn)
+    await cursor.execute(sql.import_begin, batch.parameters(), binary=True)
+    row = await cursor.fetchone()
     assert row is not None
-    if codes := row[2]:
-        raise StreamDeleted(next(name for name, code in zip(batch.streams, codes, strict=True) if code))
-    return len(batch.events)
+    before, versions, now = row
+    if before is None:
+        raise _NotAsOne
+    versions = dict(zip(batch.streams, versions, strict=True))
+    position = before
+    async with cursor.copy(sql.import_copy) as copy:
+        await copy.write(HEADER)
+        for piece in batch.slices:
+            # A piece at a time: the server takes in one while the next is made.
+            await copy.write(event_rows(piece, position, versions, now))
+            position += piece.size
+        await copy.write(TRAILER)
+    if any(piece.tags is not None for piece in batch.slices):
+        async with cursor.copy(sql.import_copy_tags) as copy:
+            await copy.write(HEADER)
+            at = before
+            for piece in batch.slices:
+                await copy.write(tag_rows(piece, at))
+                at += piece.size
+            await copy.write(TRAILER)
+    return Written(position - before, position)
 
 
 async def _write_what_is_new(conn: Connection, sql: Statements, encoder: Encoder, batch: ImportBatch) -> int:
-    """Pass over what an earlier, interrupted import has written already."""
-    units: list[Unit] = []
-    for (stream, when), run in groupby(batch.events, key=lambda event: (event.stream, event.created_at)):
-        units.append(encoder.unit([StreamAppend(stream, [event.event for event in run])], when))
+    """Write what an earlier, interrupted import has not written, and what is for streams that are not deleted."""
+    units = [unit for piece in batch.slices for unit in piece.units()]
     outcomes = await appending.write(conn, sql, encoder, units, look_first=True)
     if refused := next((outcome for outcome in outcomes if not isinstance(outcome, list)), None):
         raise refused
-    results: list[AppendResult] = [result for outcome in outcomes if isinstance(outcome, list) for result in outcome]
+    results = [result for outcome in outcomes if isinstance(outcome, list) for result in outcome]
     return sum(result.last_version - result.first_version + 1 for result in results if not result.repeated)
 
 
-async def _chunks(events: Events, size: int) -> AsyncIterator[list[ImportedEvent]]:
-    chunk: list[ImportedEvent] = []
+async def _batches(encoder: Encoder, events: Events, size: int) -> AsyncIterator[ImportBatch]:
+    batch = ImportBatch()
+    async for piece in _pieces(events, size):
+        batch.add(encoder, piece)
+        if batch.size == size:
+            yield batch
+            batch = ImportBatch()
+        # Encoding keeps the loop busy: what is being sent goes on between two pieces.
+        await asyncio.sleep(0)
+    if batch.size:
+        yield batch
+
+
+async def _pieces(events: Events, size: int) -> AsyncIterator[list[ImportedEvent]]:
+    """Yield the events in lists of at most SLICE, none of which reaches over the end of a batch."""
     if isinstance(events, AsyncIterable):
-        async for event in events:
-            chunk.append(event)
-            if len(chunk) == size:
-                yield chunk
-                chunk = []
+        take = partial(_take_async, aiter(events))
+    elif isinstance(events, Iterable):
+        take = partial(_take, iter(events))
     else:
-        for event in events:
-            chunk.append(event)
-            if len(chunk) == size:
-                yield chunk
-                chunk = []
-    if chunk:
-        yield chunk
+        raise InvalidArgument("events", f"must be an iterable of ImportedEvent, not {type(events).__name__}")
+    left = size
+    while piece := await take(min(SLICE, left)):
+        yield piece
+        left = left - len(piece) or size
+
+
+async def _take(events: Iterator[ImportedEvent], most: int) -> list[ImportedEvent]:
+    return list(islice(events, most))
+
+
+async def _take_async(events: AsyncIterator[ImportedEvent], most: int) -> list[ImportedEvent]:
+    taken: list[ImportedEvent] = []
+    while len(taken) < most:
+        try:
+            taken.append(await anext(events))
+        except StopAsyncIteration:
+            break
+    return taken

@@ -38,6 +38,7 @@ from headwater.storage.postgres.connect import Connection, Pool, connect, make_p
 from headwater.storage.postgres.encoding import Encoder, Unit
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.group import GroupCommit
+from headwater.storage.postgres.import_rows import ImportBatch
 from headwater.storage.postgres.resending import until_known
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.transient import Wakeups
@@ -221,12 +222,12 @@ class PostgresEventStore(StreamCalls):
             raise StoreClosed
         return await importing.import_events(self._encoder, events, batch_size, self._write_batch)
 
-    async def _write_batch(self, batch: importing.ImportBatch) -> int:
+    async def _write_batch(self, batch: ImportBatch) -> int:
         async def send() -> int:
             async with self._pool.connection() as conn, asyncio.timeout(self.options.timeout):
                 written = await importing.write(conn, self.sql, self._encoder, batch)
-                self._head_moved(await reading.head(conn, self.sql))
-                return written
+            self._head_moved(written.head)
+            return written.events
 
         return await until_known(send)
 

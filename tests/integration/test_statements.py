@@ -11,8 +11,8 @@ import pytest
 from headwater.storage.postgres.statements import Statements, named_statements
 from tests.plugins.databases import new_database
 
-# What the server has no plan for is not prepared; migrations and the schema's own tests run it.
-UTILITY = re.compile(r"^(--[^\n]*\n)*\s*(CREATE|DROP|BEGIN|SET|LOCK|ALTER|COMMIT)", re.IGNORECASE)
+# What the server has no plan for is not prepared; migrations, imports and their own tests run it.
+UTILITY = re.compile(r"^(--[^\n]*\n)*\s*(CREATE|DROP|BEGIN|SET|LOCK|ALTER|COMMIT|COPY)", re.IGNORECASE)
 PARAMETER = re.compile(r"%(?:\((\w+)\))?s")
 
 

@@ -24,3 +24,16 @@ INSERT INTO "headwater"."appends_at_commit" (
     "streams", "stream_of", "expected", "counts", "units", "append_of", "ids", "types", "data", "metadata",
     "causations", "correlations", "tags", "schema_versions", "times"
 ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: import_begin
+SELECT "position_before", "versions_before", "present" FROM "headwater"."import_begin_v1"(%s, %s, %s, %s, %s);
+
+-- name: import_copy
+-- In the order in which a row is put together: what is mostly null comes last.
+COPY "headwater"."events" (
+    "position", "stream", "version", "event_id", "type", "data", "created_at", "metadata", "causation_id",
+    "correlation_id", "tags", "schema_version"
+) FROM STDIN (FORMAT binary);
+
+-- name: import_copy_tags
+COPY "headwater"."event_tags" ("tag", "position") FROM STDIN (FORMAT binary);
