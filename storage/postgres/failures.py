@@ -34,6 +34,9 @@ def translated() -> Iterator[None]:
         yield
     except (psycopg.Error, TimeoutError) as error:
         raise translate(error) from error
+    except UnicodeEncodeError as error:
+        # The driver encodes text only when it is sent.
+        raise InvalidArgument("value", "contains a lone surrogate, which is no Unicode text") from error
 
 
 def translate(error: psycopg.Error | TimeoutError) -> HeadwaterError:
