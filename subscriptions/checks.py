@@ -16,6 +16,8 @@ from headwater.storage.errors import InvalidArgument
 MOST: Final = 2**31 - 1
 """More of anything than a subscription can have."""
 MOST_PARTITIONS: Final = 10_000
+LONGEST: Final = timedelta(days=36_500)
+"""Longer than anybody waits; seconds as a float still tell it to the microsecond."""
 KEYS: Final = ("stream", "none", "category", "correlation_id")
 """What ``partition_by`` can be, beside fields and import paths."""
 
@@ -52,6 +54,8 @@ def check_span(argument: str, value: object, *, may_be_zero: bool = False) -> No
     check_kind(argument, value, timedelta)
     if value < timedelta(0) or (value == timedelta(0) and not may_be_zero):  # type: ignore[operator]  # checked above
         raise InvalidArgument(argument, f"must be {'0 or more' if may_be_zero else 'above 0'}, not {value}")
+    if value > LONGEST:  # type: ignore[operator]
+        raise InvalidArgument(argument, f"must be at most {LONGEST.days} days, not {value}")
 
 
 def check_start(value: object) -> None:

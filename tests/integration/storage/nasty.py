@@ -73,11 +73,11 @@ objects = st.sampled_from(
         ANY,
     ]
 )
-names = st.one_of(
+texts = st.one_of(
     st.sampled_from(["mine", "mine-1", "other", ALL, "", "\0", "nul\0byte", "\ud800", "a\udfffb", *INJECTIONS]),
     st.text(st.characters(exclude_categories=()), max_size=12),
-    objects,
 )
+names = st.one_of(texts, objects)
 numbers = st.one_of(
     st.integers(-3, 5),
     st.sampled_from([2**31 - 1, 2**31, 2**63 - 1, 2**63, 2**64, -(2**63), -(2**63) - 1, 10**400]),
