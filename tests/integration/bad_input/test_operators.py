@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from typing import Any, TypeAlias
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions
-from headwater.storage.errors import HeadwaterError
+from headwater.storage.errors import HeadwaterError, InvalidArgument
 from headwater.storage.model import NewEvent
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.store import PostgresEventStore
@@ -110,6 +110,34 @@ def generated(examples: int) -> Callable[[Test], Test]:
     checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
     checks.append(HealthCheck.large_base_example)
     return settings(max_examples=examples, deadline=None, suppress_health_check=checks, derandomize=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda client: client.move("mine", "\ud800"), "node"),
+        (lambda client: client.rewind("mine", -1), "to"),
+        (lambda client: client.command("mine", "rewind"), "to"),
+        (lambda client: client.command("mine", "move", {"node": None}), "node"),
+        (lambda client: client.command("mine", "pause", {"reason": "\ud800"}), "arguments"),
+        (lambda client: client.command("mine", "pause", ["reason"]), "arguments"),
+        (lambda client: client.command("mine", ["pause"]), "verb"),
+        (lambda client: client.command("mine", "resume", partition="0"), "partition"),
+        (lambda client: client.pause("nul\0"), "subscription"),
+        (lambda client: client.drain(7), "name"),
+    ],
+)
+async def test_a_request_that_can_never_be_obeyed_is_refused(
+    database_url: str, call: Callable[[Client], Awaitable[object]], argument: str
+) -> None:
+    app = App("mine")
+    app.register("mine", HANDLER, SubscriptionOptions())
+    async with await Client.open(ClusterOptions(store=StoreOptions(url=database_url))) as client:
+        await client.register(app)
+        with pytest.raises(InvalidArgument) as refused:
+            await call(client)
+        assert refused.value.argument == argument
+        assert await client.audit() == []
 
 
 CALL_LISTS = st.lists(client_calls, min_size=CALLS, max_size=CALLS)
