@@ -197,6 +197,7 @@ async def test_a_stored_id_in_another_place_is_a_duplicate(store: EventStore) ->
     assert await store.head() == 2
 
 
+@pytest.mark.parity("L34")
 async def test_several_streams_are_appended_to_whole_or_not_at_all(store: EventStore) -> None:
     await store.append("a", events(1))
     results = await store.append_to_many([StreamAppend("b", events(2), NO_STREAM), StreamAppend("a", events(1), 1)])

@@ -85,6 +85,7 @@ def test_a_store_is_made_migrated_and_removed(empty_database_url: str) -> None:
     assert answer(empty_database_url, "drop", "--yes") == {"removed": True}
 
 
+@pytest.mark.parity("L30")
 def test_what_is_registered_can_be_seen_when_nobody_runs_it(registered: str) -> None:
     status = answer(registered, "status")
     assert (status["head"], status["hosts"], status["partitions"], status["unowned"], status["lag"]) == (

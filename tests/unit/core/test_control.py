@@ -46,7 +46,7 @@ def test_a_rewind_can_also_skip_forward() -> None:
     assert it.delivered[-1] == [9]
 
 
-@pytest.mark.parity("T347", "T350", "L2")
+@pytest.mark.parity("T347", "T350", "L2", "L15")
 def test_after_the_lease_is_lost_nothing_more_is_asked_for() -> None:
     it = Steering(5)
     asked = len(it.seen)
