@@ -50,7 +50,7 @@ def collected() -> dict[str, list[str]]:
     command = [sys.executable, "-m", "pytest", "--collect-only", "--parity", "-q", "-p", "no:randomly"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if run.returncode:
-        raise SystemExit(run.stdout + run.stderr)
+        raise SystemExit("the tests cannot be collected:\n" + "\n".join((run.stdout + run.stderr).splitlines()[-20:]))
     found: dict[str, list[str]] = defaultdict(list)
     _, _, table = run.stdout.partition("behaviours of the reference")
     for line in table.splitlines()[1:]:

@@ -283,3 +283,7 @@ async def test_a_large_append_is_one_run_of_positions(store: EventStore) -> None
     with pytest.raises(WrongExpectedVersion):
         await store.append("s", events(2500), 1)
     assert await store.head() == 8001
+    stored = await store.read("s", start=8001)
+    with pytest.raises(DuplicateEvent):
+        await store.append("t", [*events(2500), NewEvent("Again", id=stored[0].id)])
+    assert await store.head() == 8001

@@ -14,7 +14,7 @@ from headwater.storage.leases import PartitionKey, Progress
 from headwater.storage.model import EventPage
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.observer import Observer, Status
-from headwater.subscriptions.options import RetryPolicy, SubscriptionOptions
+from headwater.subscriptions.options import CURRENT, ORIGIN, RetryPolicy, Start, SubscriptionOptions
 from headwater.subscriptions.ports import Delivered
 from headwater.subscriptions.testing.builders import recorded
 from headwater.subscriptions.testing.runtime import MemoryRuntime
@@ -64,6 +64,40 @@ async def test_a_selector_and_a_mapper_are_found_by_their_paths_and_hold_for_old
         await runtime.append("a", *happened(3))
         await runtime.caught_up()
         assert handler.items == [2, 4, 6]
+
+
+def odd(event: RecordedEvent) -> bool:
+    return event.position % 2 == 1
+
+
+@pytest.mark.parity("T358", "T359", "T360")
+@pytest.mark.parametrize("start", [ORIGIN, CURRENT], ids=repr)
+@pytest.mark.parametrize(("stored", "live"), [(100, 0), (100, 100), (0, 100)])
+async def test_a_selector_holds_while_catching_up_and_live(start: Start, stored: int, live: int) -> None:
+    handler = Batches()
+    async with MemoryRuntime() as runtime:
+        if stored:
+            await runtime.append("a", *happened(stored))
+        await runtime.run("odd", handler, SubscriptionOptions(selector=f"{HERE}:odd", start=start, batch_size=7))
+        await runtime.caught_up()
+        for _ in range(live // 10):
+            await runtime.append("a", *happened(10))
+        await runtime.caught_up()
+        first = 1 if start is ORIGIN else stored + 1
+        assert [event.position for event in handler.items] == list(range(first, stored + live + 1, 2))
+
+
+@pytest.mark.parity("E21")
+async def test_a_beginning_beyond_the_end_is_waited_for() -> None:
+    handler = Batches()
+    async with MemoryRuntime() as runtime:
+        await runtime.append("a", *happened(2))
+        await runtime.run("later", handler, SubscriptionOptions(start=4, batch_size=10))
+        await runtime.append("a", *happened(2))
+        await runtime.append("a", *happened(2))
+        await runtime.caught_up()
+        await until(lambda: len(handler.items) == 2)
+        assert [event.position for event in handler.items] == [5, 6]
 
 
 async def test_a_filter_is_applied_by_the_store_and_the_watermark_passes_the_rest() -> None:
