@@ -120,6 +120,7 @@ async def play(url: str, server: str, seed: int, turns: int) -> None:
         cuts = await cutting
         found = [await reader for reader in readers]
     assert cuts > 0
+    assert set(history.done) == {kind.__name__ for kind in writers[0].kinds()}, "everything was tried"
     async with await PostgresEventStore.open(url) as store:
         check(history, [event async for event in store.stream_all()], await store.head())
         await check_links(store, history)
