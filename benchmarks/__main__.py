@@ -12,27 +12,42 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import compare, plots, results, tables
+from benchmarks import compare, kept, plots, results, tables
 from benchmarks.bench import Bench, Effort, server
 from benchmarks.run import QUESTIONS, run
 
 DEFAULT = Effort()
+WIDE = 140
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    console = Console()
+    # A file or a pipe has no width of its own.
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     if words[:1] == ["compare"]:
-        chosen = _compare_parser().parse_args(words[1:])
-        compare.show(console, results.read(chosen.before), results.read(chosen.after))
+        comparing = _compare_parser()
+        chosen = comparing.parse_args(words[1:])
+        try:
+            compare.show(console, results.read(chosen.before), results.read(chosen.after))
+        except (OSError, ValueError) as error:
+            comparing.error(str(error))
         return 0
-    return _ask(console, _parser().parse_args(words))
+    parser = _parser()
+    chosen = parser.parse_args(words)
+    if unknown := [name for name in chosen.questions if name not in QUESTIONS]:
+        parser.error(f"there is no question {unknown[0]!r}; there are {', '.join(QUESTIONS)}")
+    if chosen.keep is not None and chosen.database is not None:
+        parser.error("--keep has a server of its own: leave --database out")
+    try:
+        return _ask(console, chosen)
+    except OSError as error:  # a folder that cannot be written to, a disk that is too small
+        parser.error(str(error))
 
 
 def _ask(console: Console, chosen: argparse.Namespace) -> int:
     if chosen.quick:
-        effort = Effort(rounds=2, seconds=0.1, quick=True, only=tuple(chosen.only), sizes=(1_000, 10_000))
+        effort = Effort(rounds=2, seconds=0.1, quick=True, only=tuple(chosen.only), sizes=(10_000, 20_000))
     else:
         effort = Effort(
             rounds=chosen.rounds, seconds=chosen.seconds, only=tuple(chosen.only), sizes=tuple(chosen.sizes)
@@ -43,8 +58,11 @@ def _ask(console: Console, chosen: argparse.Namespace) -> int:
     def told(_question: str, case: dict[str, Any]) -> None:
         tables.show_case(console, case)
 
-    with server(chosen.database) as url:
-        found = asyncio.run(run(Bench(url, chosen.redis, effort), chosen.questions, told))
+    if chosen.keep is not None:
+        kept.prepare(chosen.keep, effort.sizes, console.print)
+    with server(chosen.database, chosen.keep) as url:
+        bench = Bench(url, chosen.redis, effort, kept=chosen.keep is not None)
+        found = asyncio.run(run(bench, chosen.questions, told))
     tables.show_machine(console, found)
     folder = chosen.out / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     results.write(found, folder / "results.json")
@@ -64,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", nargs="+", type=int, default=DEFAULT.sizes, help="events in the store, for growth")
     parser.add_argument("--quick", action="store_true", help="see that everything works; the figures mean nothing")
     parser.add_argument("--database", metavar="URL", help="a Postgres server to use; else one is started")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="fill the stores of 'growth' there once, and use them again"
+    )
     parser.add_argument("--redis", metavar="URL", help="a Redis server to use; else one is started where it is needed")
     parser.add_argument("--out", type=Path, default=Path("out/benchmarks"), help="where results and plots go")
     return parser

@@ -7,13 +7,18 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
 
+from benchmarks import kept
+from benchmarks.fill import fill
 from headwater.storage.embedded import EmbeddedPostgres, EmbeddedRedis
+from headwater.storage.options import StoreOptions
+from headwater.storage.postgres import schema
 
 SERVER_SETTINGS: Final = {
     "shared_buffers": "512MB",
@@ -33,7 +38,7 @@ class Effort:
     quick: bool = False
     only: tuple[str, ...] = ()
     """The cases to measure, by name or by what their names end with; empty: all."""
-    sizes: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)
+    sizes: tuple[int, ...] = (100_000, 1_000_000)
     """Events in the store, for the question how cost grows."""
 
     def wants(self, case: str) -> bool:
@@ -49,6 +54,20 @@ class Bench:
     """The URL of a Postgres server, as a superuser."""
     redis_url: str | None
     effort: Effort
+    kept: bool = False
+    """Whether the server has filled stores, which stay."""
+
+    @asynccontextmanager
+    async def filled(self, size: int, streams_between: int) -> AsyncIterator[str]:
+        """Give the URL of a store of so many events: one that is kept, or one that is filled now and dropped."""
+        if self.kept and size in self.effort.sizes:
+            await kept.bring_up_to_date(self.server, size)
+            yield kept.url_of(self.server, size)
+            return
+        async with self.database() as url:
+            await schema.migrate(StoreOptions(url=url))
+            await asyncio.to_thread(fill, url, size, between=streams_between)
+            yield url
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[str]:
@@ -76,10 +95,10 @@ class Bench:
 
 
 @contextmanager
-def server(url: str | None) -> Iterator[str]:
+def server(url: str | None, folder: Path | None = None) -> Iterator[str]:
     """Give the URL of the server that was named, or of one of this program's own with durable commits."""
     if url is not None:
         yield url
         return
-    with EmbeddedPostgres(settings=SERVER_SETTINGS) as embedded:
+    with EmbeddedPostgres(folder, settings=SERVER_SETTINGS) as embedded:
         yield embedded.url

@@ -13,7 +13,7 @@ def show_case(console: Console, case: dict[str, Any]) -> None:
     figures = list(dict.fromkeys(name for entry in case["candidates"] for name in entry["figures"]))
     table = Table("candidate", title=case["case"], title_justify="left", title_style="bold", header_style="dim")
     for name in figures:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for entry in case["candidates"]:
         table.add_row(entry["candidate"], *(spread(entry["figures"].get(name)) for name in figures))
     console.print(table)

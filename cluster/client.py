@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from headwater.cluster.options import ClusterOptions
+from headwater.cluster.requests import check_arguments, check_complete
+from headwater.storage.checks import check_name, check_number
 from headwater.storage.errors import InvalidArgument, SubscriptionNotFound
 from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.placement import PostgresPlacement
@@ -157,6 +159,8 @@ class Client:
 
         An owner or a standby counts only while it is alive.
         """
+        if subscription is not None:
+            check_name("subscription", subscription)
         nodes = {host.host: host.node for host in await self._placement.hosts()}
         found = []
         for state in await self._registry.states(subscription):
@@ -217,7 +221,7 @@ class Client:
 
         Waits up to so many seconds for that; returns whether they have ended.
         """
-        leaving = set(await self._placement.drain(name))
+        leaving = set(await self._placement.drain(check_name("name", name)))
         deadline = time.monotonic() + wait
         while leaving & {host.host for host in await self._placement.hosts()}:
             if time.monotonic() >= deadline:
@@ -232,6 +236,8 @@ class Client:
 
     async def audit(self, subscription: str | None = None) -> list[CommandRecord]:
         """Return what operators have asked for, newest first."""
+        if subscription is not None:
+            check_name("subscription", subscription)
         return await self._commands.audit(subscription)
 
     async def command(
@@ -247,10 +253,11 @@ class Client:
 
         ``dry_run`` checks and asks for nothing. Raises SubscriptionNotFound, InvalidArgument.
         """
-        if verb not in VERBS:
+        if not isinstance(verb, str) or verb not in VERBS:
             raise InvalidArgument("verb", f"{verb!r} is none of {', '.join(VERBS)}")
+        given = check_arguments(arguments)
+        check_complete(verb, given)
         concerned = await self._check(subscription, partition)
-        given = dict(arguments or {})
         if verb in ("retry", "discard"):
             positions = None if given.get("position") is None else [given["position"]]
             if dry_run:
@@ -267,6 +274,9 @@ class Client:
         return concerned
 
     async def _check(self, subscription: str, partition: int | None) -> int:
+        check_name("subscription", subscription)
+        if partition is not None:
+            check_number("partition", partition)
         states = await self._registry.states(subscription)
         concerned = sum(partition in (None, state.key.partition) for state in states)
         if not concerned:

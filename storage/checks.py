@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast, get_args
 
@@ -184,3 +184,9 @@ def check_callable(argument: str, value: object) -> None:
     """Refuse what is neither None nor a function. Raises InvalidArgument."""
     if value is not None and not callable(value):
         raise InvalidArgument(argument, f"must be a function, not {type(value).__name__}")
+
+
+def check_many(argument: str, value: object) -> None:
+    """Refuse what cannot be gone through, one after the other. Raises InvalidArgument."""
+    if not isinstance(value, Iterable | AsyncIterable):
+        raise InvalidArgument(argument, f"must be iterable, not {type(value).__name__}")

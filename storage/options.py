@@ -53,6 +53,10 @@ class StoreOptions:
             raise ConfigurationError("url: say where the database is: postgresql://user@host:5432/database")
         if not isinstance(self.schema, str):
             raise ConfigurationError(f"schema: {self.schema!r} is not a name")
+        for name in ("redis_url", "application_name"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or "\0" in value):
+                raise ConfigurationError(f"{name}: must be a str without NUL characters, not {value!r:.100}")
         parts = _split(self.url)
         for name in ("url", "session_url"):
             value = getattr(self, name)
@@ -110,7 +114,9 @@ def join_url(parts: SplitResult) -> str:
     return f"{parts.scheme}://{urlunsplit(parts._replace(scheme=''))}"
 
 
-def _split(url: str) -> Any:
+def _split(url: object) -> Any:
+    if not isinstance(url, str):
+        raise ConfigurationError(f"url: must be a str, not {type(url).__name__}")
     try:
         parts = urlsplit(url)
         _ = parts.port

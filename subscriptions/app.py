@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from headwater.storage.checks import check_name
 from headwater.storage.errors import ConfigurationError, InvalidArgument
-from headwater.storage.model import MAX_NAME_BYTES
 from headwater.storage.options import StoreOptions
+from headwater.subscriptions.checks import check_kind, check_path
 from headwater.subscriptions.imports import import_path
 from headwater.subscriptions.options import SubscriptionOptions
 
@@ -64,7 +65,7 @@ class App:
     def __init__(
         self, name: str, *, database_url: str | None = None, redis_url: str | None = None, schema: str | None = None
     ) -> None:
-        self.name = name
+        self.name = check_name("app", name)
         self._database_url = database_url
         self._redis_url = redis_url
         self._schema = schema
@@ -106,10 +107,12 @@ class App:
         Raises InvalidArgument for a name that is taken, empty or too long; ImportPathError for a handler that no other
         process could import.
         """
-        if not name or len(name.encode()) > MAX_NAME_BYTES:
-            raise InvalidArgument("subscription", f"{name!r} must have 1 to {MAX_NAME_BYTES} bytes")
+        check_name("subscription", name)
+        check_kind("options", options, SubscriptionOptions)
         if name in self._registrations:
             raise InvalidArgument("subscription", f"{name!r} is registered in app {self.name!r} already")
+        if isinstance(handler, str):
+            check_path("handler", handler)
         path = handler if isinstance(handler, str) else import_path(handler)
         registration = Registration(name, path, options)
         self._registrations[name] = registration

@@ -48,8 +48,10 @@ def _encode_value(value: Any, default: Any) -> Any:
             return {"time": value.isoformat()}
         case type():
             return import_path(value)
-        case tuple():
+        case tuple() | list():
             return [_encode_value(each, None) for each in value]
+        case set() | frozenset():
+            return sorted(value)  # the same text each time: registering again must change nothing
         case _:
             return value
 

@@ -10,8 +10,21 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
+from headwater.storage.checks import check_filter, check_name
 from headwater.storage.errors import InvalidArgument
 from headwater.storage.model import ALL, EVERYTHING, Filter
+from headwater.subscriptions.checks import (
+    MOST_PARTITIONS,
+    check_count,
+    check_error_classes,
+    check_kind,
+    check_partition_key,
+    check_path,
+    check_resources,
+    check_share,
+    check_span,
+    check_start,
+)
 
 
 class Delivery(enum.Enum):
@@ -71,10 +84,13 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         """Refuse what can never work. Raises InvalidArgument."""
-        if self.attempts < 1:
-            raise InvalidArgument("attempts", f"must be 1 or more, not {self.attempts}")
-        if not 0 <= self.jitter <= 1:
-            raise InvalidArgument("jitter", f"must be from 0 to 1, not {self.jitter}")
+        check_count("attempts", self.attempts)
+        check_span("first_delay", self.first_delay, may_be_zero=True)
+        check_share("factor", self.factor, 0, 1000)
+        check_span("max_delay", self.max_delay, may_be_zero=True)
+        check_share("jitter", self.jitter, 0, 1)
+        check_kind("then", self.then, OnFailure)
+        check_error_classes("never", self.never)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +141,24 @@ class SubscriptionOptions:
 
     def __post_init__(self) -> None:
         """Refuse what can never work. Raises InvalidArgument."""
-        for name in ("batch_size", "partitions", "read_size", "max_in_flight", "checkpoint_events", "breaker"):
-            if getattr(self, name) < 1:
-                raise InvalidArgument(name, f"must be 1 or more, not {getattr(self, name)}")
-        if self.consumers < 0:
-            raise InvalidArgument("consumers", f"must be 0 or more, not {self.consumers}")
+        check_name("source", self.source)
+        check_filter(self.where)
+        if not isinstance(self.start, Start):
+            check_start(self.start)
+        check_kind("delivery", self.delivery, Delivery)
+        for name in ("batch_size", "read_size", "max_in_flight", "checkpoint_events", "breaker"):
+            check_count(name, getattr(self, name))
+        check_count("partitions", self.partitions, 1, MOST_PARTITIONS)
+        check_count("consumers", self.consumers, 0)
+        check_partition_key(self.partition_by)
+        check_path("selector", self.selector)
+        check_path("mapper", self.mapper)
+        check_span("checkpoint_interval", self.checkpoint_interval, may_be_zero=True)
+        check_span("poll_interval", self.poll_interval)
+        check_span("drain_timeout", self.drain_timeout, may_be_zero=True)
+        if self.handler_timeout is not None:
+            check_span("handler_timeout", self.handler_timeout)
+        check_kind("retry", self.retry, RetryPolicy)
+        check_resources(self.resources)
         if self.delivery is not Delivery.AT_LEAST_ONCE and self.consumers:
             raise InvalidArgument("consumers", f"{self.delivery.value} delivery goes to one consumer: use partitions")

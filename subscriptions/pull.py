@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 from headwater.storage.errors import InvalidArgument, StoreUnavailable, SubscriptionConflict
 from headwater.storage.leases import Grant, PartitionKey
+from headwater.subscriptions.checks import check_kind
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.observer import Observer, Status
@@ -106,6 +107,7 @@ class PullSubscription:
         heads: Heads | None = None,
         observer: Observer | None = None,
     ) -> None:
+        check_kind("options", options, SubscriptionOptions)
         if options.delivery is Delivery.EXACTLY_ONCE:
             raise InvalidArgument(
                 "delivery", "exactly-once needs a handler: in pull mode there is no transaction to join"
@@ -147,7 +149,8 @@ class PullSubscription:
             await asyncio.wait([self._owning])
 
     def subscriber(self, name: str) -> PullSubscriber:
-        """Add a subscriber. Raises SubscriptionConflict when the name is taken, or all seats are."""
+        """Add a subscriber. Raises SubscriptionConflict when the name is taken, or all seats are, InvalidArgument."""
+        check_kind("name", name, str)
         taken = [each.name for each in self._subscribers.values()]
         if name in taken:
             raise SubscriptionConflict(self.key.subscription, f"{name!r} has subscribed already")

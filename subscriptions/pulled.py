@@ -6,11 +6,13 @@ Decides nothing: what it is told goes to the runner.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from headwater.storage.checks import check_number
 from headwater.storage.errors import UnexpectedAck
 from headwater.storage.model import RecordedEvent
+from headwater.subscriptions.checks import check_kind
 from headwater.subscriptions.core import inputs
 from headwater.subscriptions.options import OnFailure
 from headwater.subscriptions.ports import Delivered, Nack
@@ -55,20 +57,24 @@ class PulledBatch:
     async def ack(self, *events: RecordedEvent | int) -> None:
         """Say that these events (themselves, or their numbers) are handled; without any: all that is left.
 
-        Raises UnexpectedAck for what is not, or no longer, in flight in this delivery; then nothing is acknowledged.
+        Raises UnexpectedAck for what is not, or no longer, in flight in this delivery, InvalidArgument for what is no
+        number; then nothing is acknowledged.
         """
-        self._settle(frozenset(_numbers(events)) if events else frozenset(self._open))
+        self._settle(frozenset([_number(event) for event in events]) if events else frozenset(self._open))
 
     async def ack_through(self, number: int) -> None:
-        """Say that everything of this batch up to ``number`` is handled. Raises UnexpectedAck."""
-        self._check(frozenset((number,)))
+        """Say that everything of this batch up to ``number`` is handled. Raises UnexpectedAck, InvalidArgument."""
+        self._check(frozenset((_number(number),)))
         self._settle(frozenset(each for each in self._open if each <= number))
 
     async def nack(self, error: str = "not handled", action: OnFailure | None = None) -> None:
         """Say that what is left was not handled; without an action the failure policy decides (first: retry).
 
-        Raises UnexpectedAck.
+        Raises UnexpectedAck, InvalidArgument.
         """
+        check_kind("error", error, str)
+        if action is not None:
+            check_kind("action", action, OnFailure)
         self._check(frozenset())
         self._open.clear()
         self._outcome.set_exception(Nack(error, action))
@@ -99,5 +105,5 @@ class PulledBatch:
         return f"<PulledBatch {self._subscription} open={len(self._open)} attempt={self.attempt}>"
 
 
-def _numbers(events: Iterable[RecordedEvent | int]) -> Iterable[int]:
-    return (event.number if isinstance(event, RecordedEvent) else event for event in events)
+def _number(event: RecordedEvent | int) -> int:
+    return event.number if isinstance(event, RecordedEvent) else check_number("events", event)

@@ -5,6 +5,7 @@ Never touches what a durable subscription of the same name has saved.
 
 from __future__ import annotations
 
+from headwater.storage.checks import check_name, check_number
 from headwater.storage.leases import PartitionKey
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
 from headwater.subscriptions.heads import Heads
@@ -25,8 +26,11 @@ def transient(
 ) -> PullSubscription:
     """Make a subscription that begins after a number each time, and forgets at its end how far it came.
 
-    Everything else is as in pull mode: order, several subscribers, acknowledgements, retries, back-pressure.
+    Everything else is as in pull mode: order, several subscribers, acknowledgements, retries, back-pressure. Raises
+    InvalidArgument.
     """
+    check_name("name", name)
+    check_number("after", after)
     coordination = MemoryCoordination()
     key = PartitionKey(name, 0, 0)
     coordination.start_at(key, after)

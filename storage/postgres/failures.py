@@ -5,6 +5,7 @@ Never decides what to do about a failure.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -29,11 +30,30 @@ _WRONG_SETTINGS: Final = ("28", "3D", "42")
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Let no driver error out of the block: each becomes an error of :mod:`headwater.storage.errors`."""
+    """Let no driver error out of the block: each becomes an error of :mod:`headwater.storage.errors`.
+
+    And no cancellation is lost in it: on Python 3.11 the driver and its pool, which wait by ``asyncio.wait_for``, go on
+    as if nothing had been asked when it comes together with what they waited for.
+    """
+    asked = _cancellations()
     try:
         yield
+        if _cancellations() > asked:
+            raise asyncio.CancelledError
     except (psycopg.Error, TimeoutError) as error:
         raise translate(error) from error
+    except UnicodeEncodeError as error:
+        # The driver encodes text only when it is sent.
+        raise InvalidArgument("value", "contains a lone surrogate, which is no Unicode text") from error
+
+
+def _cancellations() -> int:
+    """Return how often the running task was asked to end, 0 outside of any."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return 0
+    return 0 if task is None else task.cancelling()
 
 
 def translate(error: psycopg.Error | TimeoutError) -> HeadwaterError:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import psycopg
 
-from headwater.storage.checks import check_filter, check_name, check_number, check_range, check_time
+from headwater.storage.checks import check_filter, check_many, check_name, check_number, check_range, check_time
 from headwater.storage.codec import JSON, Codec, decode_all
 from headwater.storage.errors import InvalidArgument, StoreClosed
 from headwater.storage.model import (
@@ -218,6 +218,7 @@ class PostgresEventStore(StreamCalls):
         size: what is stored is passed over. Raises what append raises; the batches before are written then.
         """
         check_number("batch_size", batch_size, 1, 50_000)
+        check_many("events", events)
         if self._closed:
             raise StoreClosed
         return await importing.import_events(self._encoder, events, batch_size, self._write_batch)

@@ -7,13 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import compare, results
+from benchmarks import compare, fill, kept, results
 from benchmarks.measure import Case, Sample, Target, WrongCount, measure, percentile
 from benchmarks.run import QUESTIONS
+from headwater.storage.model import NewEvent
+from headwater.storage.postgres.store import PostgresEventStore
 
+INDEXES = "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'events' ORDER BY 1"
 IN_A_CLUSTER = ("catch_up", "fan_out", "live", "takeover")
 OUTSIDE = tuple(name for name in QUESTIONS if name not in IN_A_CLUSTER)
 
@@ -65,6 +69,56 @@ def test_a_question_is_answered_in_a_cluster(
     question: str, database_server: str, redis_url: str, tmp_path: Path
 ) -> None:
     check(ask(question, database_server, redis_url, tmp_path), question)
+
+
+@pytest.mark.parametrize("many", [10**9, 0], ids=["with its indexes", "indexes at the end"])
+async def test_a_filled_store_is_like_one_that_has_grown(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr(fill, "MANY", many)
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        before = conn.execute(INDEXES).fetchall()
+        names = fill.fill(database_url, 2_000, between=10)
+        assert conn.execute(INDEXES).fetchall() == before
+    async with await PostgresEventStore.open(database_url) as store:
+        assert await store.head() == 2_000
+        assert (await store.list_streams()).total_entries == 1 + len(names) == 21
+        events = await store.read(names[13])
+        assert [event.version for event in events] == list(range(1, 101))
+        assert [event.position for event in events] == list(range(1_004, 2_000, 10))
+        assert {event.id.version for event in events} == {7}
+        # It goes on as any other.
+        await store.append(names[13], [NewEvent("Appended")], 100)
+        assert (await store.append("new", [NewEvent("Appended")])).last_position == 2_002
+
+
+@pytest.mark.slow
+def test_filled_stores_are_kept_from_one_run_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(kept, "SERVER_BYTES", 0)
+    arguments = ["growth", "--quick", "--keep", str(tmp_path / "kept"), "--out", str(tmp_path / "out")]
+    assert command.main(arguments) == 0
+    assert "20,000 events are in" in capsys.readouterr().out
+    assert command.main(arguments) == 0
+    assert "events are in" not in capsys.readouterr().out
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_filled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(["growth", "--sizes", str(10**15), "--keep", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "GiB are free" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["no_such_question"], ["compare", "nowhere.json", "nowhere.json"]])
+def test_what_cannot_be_asked_is_told_in_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(words)
+    assert ended.value.code == 2
+    assert words[-1] in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_work_that_was_not_done_is_no_figure() -> None:

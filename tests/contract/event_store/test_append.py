@@ -197,6 +197,7 @@ async def test_a_stored_id_in_another_place_is_a_duplicate(store: EventStore) ->
     assert await store.head() == 2
 
 
+@pytest.mark.parity("L34")
 async def test_several_streams_are_appended_to_whole_or_not_at_all(store: EventStore) -> None:
     await store.append("a", events(1))
     results = await store.append_to_many([StreamAppend("b", events(2), NO_STREAM), StreamAppend("a", events(1), 1)])
@@ -281,4 +282,8 @@ async def test_a_large_append_is_one_run_of_positions(store: EventStore) -> None
     assert numbers == list(range(1, 8002))
     with pytest.raises(WrongExpectedVersion):
         await store.append("s", events(2500), 1)
+    assert await store.head() == 8001
+    stored = await store.read("s", start=8001)
+    with pytest.raises(DuplicateEvent):
+        await store.append("t", [*events(2500), NewEvent("Again", id=stored[0].id)])
     assert await store.head() == 8001

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from headwater.storage.errors import EncodingFailed
 from headwater.storage.memory import MemoryEventStore
 from headwater.storage.model import ALL, Filter, NewEvent, Snapshot
 from headwater.storage.postgres.store import PostgresEventStore
@@ -23,14 +24,20 @@ class Reversed:
         return bytes(raw).decode()[::-1]
 
 
+@pytest.fixture
+def codec() -> type[Reversed]:
+    """The codec's class."""
+    return Reversed
+
+
 @pytest.fixture(params=["memory", "postgres"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[EventStore]:
+async def store(request: pytest.FixtureRequest, codec: type[Reversed]) -> AsyncIterator[EventStore]:
     """An open store with a codec of its own."""
     opened = (
-        MemoryEventStore(codec=Reversed())
+        MemoryEventStore(codec=codec())
         if request.param == "memory"
         else await PostgresEventStore.open(
-            request.getfixturevalue("empty_database_url"), payload="bytea", migrate=True, codec=Reversed()
+            request.getfixturevalue("empty_database_url"), payload="bytea", migrate=True, codec=codec()
         )
     )
     async with opened:
@@ -55,3 +62,28 @@ async def test_payloads_are_decoded_wherever_they_are_read(store: EventStore) ->
     await store.record_snapshot(Snapshot("s", 2, "State", "old", metadata))
     saved = await store.read_snapshot("s")
     assert (saved.data, saved.metadata) == ("old", metadata)
+
+
+class Forgetful(Reversed):
+    """Cannot read back everything that it has written."""
+
+    def decode(self, event_type: str, raw: bytes) -> str:
+        if event_type == "Lost":
+            raise EncodingFailed(event_type, "nobody knows any more")
+        return super().decode(event_type, raw)
+
+
+@pytest.mark.parity("L11")
+@pytest.mark.parametrize("codec", [Forgetful])
+async def test_an_event_that_cannot_be_decoded_is_nobody_elses_trouble(store: EventStore) -> None:
+    async with store.subscribe("sound") as sound, store.subscribe(ALL) as everything:
+        await store.append("lost", [NewEvent("Lost", "gone")])
+        await store.append("sound", [NewEvent("Said", "old")])
+        with pytest.raises(EncodingFailed):
+            await anext(everything)
+        assert [event.data for event in await anext(sound)] == ["old"]
+        await store.append("sound", [NewEvent("Said", "new")])
+        assert [event.data for event in await anext(sound)] == ["new"]
+    with pytest.raises(EncodingFailed):
+        await store.read("lost")
+    assert len(await store.read("sound")) == 2

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from headwater.storage import transient
 from headwater.storage.errors import InvalidArgument
-from headwater.storage.model import ALL, Filter, NewEvent
+from headwater.storage.model import ALL, EventPage, Filter, NewEvent
 from headwater.storage.store import EventStore
 from tests.plugins.events import events
 from tests.plugins.waiting import until
@@ -155,3 +156,26 @@ async def test_a_follower_that_is_cancelled_as_something_is_appended_ends(store:
             async with asyncio.timeout(20):
                 await asyncio.wait([following])
             assert following.cancelled()
+
+
+@pytest.mark.parity("L26")
+async def test_who_takes_nothing_keeps_no_more_than_a_page(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transient, "PAGE_SIZE", 10)
+    read: list[int] = []
+
+    async def read_page(*arguments: Any, **options: Any) -> EventPage:
+        page = await plain(*arguments, **options)
+        read.append(len(page.events))
+        return page
+
+    plain = store.read_page
+    monkeypatch.setattr(store, "read_page", read_page)
+    async with store.subscribe(ALL) as batches:
+        for _ in range(5):
+            await store.append("s", events(20))
+        assert sum(read) <= 10
+        found = []
+        while len(found) < 100:
+            found += await anext(batches)
+            assert sum(read) <= len(found) + 10
+    assert [event.position for event in found] == list(range(1, 101))

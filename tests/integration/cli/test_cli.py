@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 
 from headwater import App, NewEvent, SubscriptionOptions, connect
-from headwater.cluster.cli import main
 from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions
 from headwater.storage.options import StoreOptions
+from tests.plugins.command_line import headwater
 
 NOWHERE = "postgresql://postgres@127.0.0.1:9/nothing"
-
-
-def headwater(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line: as a process in a folder, or else right here, which is much faster."""
-    command = [sys.executable, "-m", "headwater", *arguments]
-    if cwd is not None:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=60, cwd=cwd, env={**os.environ, **environment}, check=False
-        )
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        mock.patch.object(sys, "argv", ["headwater", *arguments]),
-        mock.patch.dict(os.environ, environment),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main()
-    return subprocess.CompletedProcess(command, int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def answer(database_url: str, *arguments: str) -> Any:
@@ -110,6 +85,7 @@ def test_a_store_is_made_migrated_and_removed(empty_database_url: str) -> None:
     assert answer(empty_database_url, "drop", "--yes") == {"removed": True}
 
 
+@pytest.mark.parity("L30")
 def test_what_is_registered_can_be_seen_when_nobody_runs_it(registered: str) -> None:
     status = answer(registered, "status")
     assert (status["head"], status["hosts"], status["partitions"], status["unowned"], status["lag"]) == (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class History:
     """Events of transactions that rolled back."""
     removed: set[int] = field(default_factory=set)
     """Positions of events that were deleted for good."""
+    done: Counter[str] = field(default_factory=Counter)
+    """How often each kind of thing was done."""
     links: int = 0
     """Links that were confirmed; a few more may have been made when the connection broke."""
 
@@ -62,10 +65,16 @@ class Writer:
 
     async def run(self, turns: int) -> None:
         """Do so many things, each chosen by chance."""
-        actions = [self.append, self.append, self.append_exactly, self.append_to_many, self.link]
-        actions += [self.roll_back, self.commit_late, self.delete]
+        actions = [self.append, *self.kinds()]
         for _ in range(turns):
-            await self._random.choice(actions)()
+            action = self._random.choice(actions)
+            await action()
+            self._history.done[action.__name__] += 1
+
+    def kinds(self) -> list[Callable[[], Awaitable[None]]]:
+        """Return everything that a writer can do."""
+        appends = [self.append, self.append_exactly, self.append_to_many]
+        return [*appends, self.link, self.roll_back, self.commit_late, self.delete]
 
     async def append_last(self) -> None:
         """Append what ends the history, by its stream's name."""

@@ -35,6 +35,8 @@ def lock_id(database_url: str) -> int:
     return asyncio.run(_register(database_url))
 
 
+@pytest.mark.parity("T306", "T328")
+@pytest.mark.timeout(45)  # the reference looks again after 60 seconds
 @pytest.mark.parity("L14")
 def test_a_standby_gets_the_partition_of_an_owner_that_was_killed(database_url: str, lock_id: int) -> None:
     with owner(database_url, "first", lock_id) as first, owner(database_url, "second", lock_id) as second:

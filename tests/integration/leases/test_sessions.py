@@ -176,6 +176,7 @@ async def test_what_a_cancelled_claim_obtained_is_given_back(
     await until(all_obtained)
 
 
+@pytest.mark.parity("T089")
 async def test_those_who_asked_are_told_which_session_was_lost(
     database_url: str, open_session: OpenSession, keys: list[PartitionKey]
 ) -> None:

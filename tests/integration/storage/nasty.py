@@ -18,6 +18,7 @@ from headwater.storage.model import (
     STREAM_EXISTS,
     AppendCondition,
     Filter,
+    ImportedEvent,
     NewEvent,
     Snapshot,
     StreamAppend,
@@ -73,11 +74,11 @@ objects = st.sampled_from(
         ANY,
     ]
 )
-names = st.one_of(
+texts = st.one_of(
     st.sampled_from(["mine", "mine-1", "other", ALL, "", "\0", "nul\0byte", "\ud800", "a\udfffb", *INJECTIONS]),
     st.text(st.characters(exclude_categories=()), max_size=12),
-    objects,
 )
+names = st.one_of(texts, objects)
 numbers = st.one_of(
     st.integers(-3, 5),
     st.sampled_from([2**31 - 1, 2**31, 2**63 - 1, 2**63, 2**64, -(2**63), -(2**63) - 1, 10**400]),
@@ -176,7 +177,8 @@ def attempt(
     name: str, *arguments: st.SearchStrategy[Any], **options: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[Attempt]:
     """Generate a call: each option is there or not."""
-    conn = st.just({}) if name in {"stream", "stream_all", "subscribe", "position_at"} else connections
+    without = {"stream", "stream_all", "subscribe", "position_at", "import_events", "append_at_commit"}
+    conn = st.just({}) if name in without else connections
     chosen = st.tuples(st.fixed_dictionaries({}, optional=options), conn).map(lambda both: both[0] | both[1])
     return st.builds(Attempt, st.just(name), st.tuples(*arguments), chosen)
 
@@ -201,4 +203,46 @@ attempts = st.one_of(
     attempt("read_snapshot", names, up_to=numbers),
     attempt("delete_snapshots", names, before=numbers),
     attempt("subscribe", names, selector=objects, mapper=objects, where=filters),
+)
+
+imported = st.one_of(st.builds(ImportedEvent, stream=names, event=new_events, created_at=times), new_events, objects)
+durable_attempts = st.one_of(
+    attempt("import_events", st.one_of(st.lists(imported, max_size=4), objects), batch_size=numbers),
+    attempt("append_at_commit", names, batches, expected, created_at=times),
+    attempt("append_at_commit", st.just("mine"), batches, expected, created_at=times),
+)
+"""Calls that only the store on Postgres has; the caller's connection comes with them."""
+
+settings = st.dictionaries(
+    st.sampled_from(
+        [
+            "url",
+            "session_url",
+            "schema",
+            "pool_size",
+            "timeout",
+            "payload",
+            "hard_deletes",
+            "redis_url",
+            "no_such_setting",
+        ]
+    ),
+    st.one_of(
+        names,
+        numbers,
+        st.sampled_from(
+            [
+                "postgresql://nowhere/x",
+                "postgresql://[::1/x",
+                "postgresql://h:port/x",
+                "postgresql:///x?pool_size=many",
+                "postgresql://h/x?timeout=nan",
+                "postgresql://h/%ZZ?schema=%00",
+                "http://h/x",
+                "json",
+                "true",
+            ]
+        ),
+    ),
+    max_size=4,
 )

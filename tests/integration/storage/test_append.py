@@ -104,8 +104,12 @@ async def test_an_expectation_that_does_not_hold_writes_nothing(
 async def test_appends_without_a_version_never_conflict(store: PostgresEventStore, expected: Expected) -> None:
     if expected is STREAM_EXISTS:
         await store.append("busy", events(1))
-    results = await asyncio.gather(*[store.append("busy", events(2), expected) for _ in range(30)])
-    assert len({result.first_version for result in results}) == 30
+    # Two programs: what one of them sends together cannot conflict by itself.
+    async with await PostgresEventStore.open(store.options.url) as other:
+        results = await asyncio.gather(
+            *[s.append("busy", events(2), expected) for _ in range(30) for s in (store, other)]
+        )
+    assert len({result.first_version for result in results}) == 60
     await assert_gapless(store)
 
 
@@ -378,3 +382,27 @@ async def test_a_schema_without_tables_is_named(empty_database_url: str) -> None
     with pytest.raises(SchemaMissing) as caught:
         await PostgresEventStore.open(empty_database_url, schema="nowhere")
     assert "nowhere" in str(caught.value)
+
+
+NOTIFYING = """
+SELECT p.proname::text FROM pg_proc AS p
+WHERE p.pronamespace = %s::regnamespace AND p.prosrc ~* 'notify'
+    AND (p.proname ~ 'append' OR EXISTS (
+        SELECT FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+        WHERE t.tgfoid = p.oid AND c.relname IN ('events', 'streams', 'links', 'head')
+    ))
+"""
+"""What notifies as part of an append."""
+
+
+@pytest.mark.parity("L21")
+async def test_the_longest_names_can_be_appended_under(database_url: str) -> None:
+    stream, schema = "ü" * 256, "s" * 63
+    async with await PostgresEventStore.open(database_url, schema=schema, migrate=True) as store:
+        async with store.subscribe(stream) as batches:
+            await store.append(stream, [NewEvent("T" * 512, tags=("t" * 512,))])
+            assert [event.stream for event in await anext(batches)] == [stream]
+        # Nothing is notified within the transaction: sessions that notify commit one after the other.
+        async with store.connection() as conn:
+            cursor = await conn.execute(NOTIFYING, [f'"{schema}"'])
+            assert await cursor.fetchall() == []

@@ -135,3 +135,11 @@ async def test_a_limit_that_is_no_count_is_refused(store: PostgresEventStore, li
 async def test_a_condition_that_says_nothing_is_refused(store: PostgresEventStore, condition: Any) -> None:
     with pytest.raises(InvalidArgument):
         await store.append("s", events(1), condition=condition)
+
+
+@pytest.mark.parity("L41")
+async def test_an_import_of_what_cannot_be_gone_through_is_refused(store: PostgresEventStore) -> None:
+    for bad in (None, 7, object(), "events", ["event"], [None]):
+        with pytest.raises(InvalidArgument):
+            await store.import_events(bad)  # type: ignore[arg-type]
+    assert await store.head() == 0

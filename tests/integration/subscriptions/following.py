@@ -17,6 +17,7 @@ from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.registry import StartPoint
 from headwater.subscriptions.consumers import LocalConsumer
+from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.handler import Handler
 from headwater.subscriptions.options import Start, SubscriptionOptions
 from headwater.subscriptions.runner import SubscriptionRunner
@@ -47,6 +48,10 @@ class Following:
     async def has_settled(self, number: int) -> None:
         """Wait until everything up to a number is settled and saved."""
         await until(lambda: self._saved(number), what=f"{self._name} to save {number}: {self._runner.status}")
+
+    async def has_ended(self) -> None:
+        """Wait until it delivers no more, whatever comes."""
+        await until(lambda: self._runner.status.phase is Phase.FINISHED, what=f"{self._name} to end")
 
     async def _saved(self, number: int) -> bool:
         [state] = await self._registry.states(self._name)

@@ -137,9 +137,14 @@ async def test_a_subscription_is_removed_through_any_store_and_its_owner_writes_
             await subscription.has_settled(2)
             assert await Registry(second.pool, second.sql, second).delete("following")
             assert await Registry(store.pool, store.sql, store).states("following") == []
+            await store.append("s", events(2))
+            await subscription.has_ended()
+            seen = subscription.numbers
+            await store.append("s", events(1))
         async with following(second) as again:
-            await again.has_settled(2)
-            assert again.numbers == [1, 2]
+            await again.has_settled(5)
+            assert again.numbers == [1, 2, 3, 4, 5]
+        assert subscription.numbers == seen
 
 
 @pytest.mark.parity("T301")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import headwater
-from headwater import ANY, App, Delivery, ImportPathError, InvalidArgument, SubscriptionOptions
+from headwater import ANY, App, Delivery, Filter, ImportPathError, InvalidArgument, RetryPolicy, SubscriptionOptions
 from headwater.subscriptions.imports import import_path, resolve
 
 
@@ -44,10 +46,68 @@ def test_a_name_can_be_registered_once() -> None:
         app.register("totals", TopLevel, SubscriptionOptions())
 
 
-@pytest.mark.parametrize("name", ["", "é" * 300])
-def test_a_name_without_a_sensible_length_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["", "é" * 300, "\0", "\ud800", None, 7], ids=repr)
+def test_a_name_that_can_be_none_is_refused(name: Any) -> None:
     with pytest.raises(InvalidArgument):
         App("shop").register(name, top_level, SubscriptionOptions())
+    with pytest.raises(InvalidArgument):
+        App(name)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"batch_size": 0},
+        {"batch_size": "10"},
+        {"batch_size": True},
+        {"partitions": 10_001},
+        {"consumers": -1},
+        {"source": ""},
+        {"source": None},
+        {"where": None},
+        {"where": Filter(types=("\0",))},
+        {"start": -1},
+        {"start": "origin"},
+        {"start": datetime(2013, 1, 1)},  # noqa: DTZ001
+        {"delivery": "exactly-once"},
+        {"delivery": Delivery.EXACTLY_ONCE, "consumers": 2},
+        {"partition_by": "strem"},
+        {"partition_by": "data."},
+        {"selector": len},
+        {"mapper": "no-path"},
+        {"poll_interval": timedelta(0)},
+        {"poll_interval": 1.0},
+        {"checkpoint_interval": timedelta(seconds=-1)},
+        {"handler_timeout": timedelta.max},
+        {"retry": {"attempts": 3}},
+        {"resources": {"GPU": 1}},
+        {"resources": (("GPU", -1),)},
+    ],
+    ids=repr,
+)
+def test_an_option_that_can_never_work_is_refused_where_it_is_written(option: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument):
+        App("shop").subscription("totals", **option)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"attempts": 0},
+        {"attempts": 1.5},
+        {"first_delay": 1},
+        {"factor": float("nan")},
+        {"factor": -1},
+        {"jitter": 1.1},
+        {"then": "park"},
+        {"never": ValueError},
+        {"never": ("ValueError",)},
+    ],
+    ids=repr,
+)
+def test_a_retry_policy_that_can_never_work_is_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument):
+        RetryPolicy(**option)
 
 
 def test_what_no_other_process_could_import_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_rewind_can_also_skip_forward() -> None:
     assert it.delivered[-1] == [9]
 
 
-@pytest.mark.parity("T347", "T350", "L2")
+@pytest.mark.parity("T347", "T350", "L2", "L15")
 def test_after_the_lease_is_lost_nothing_more_is_asked_for() -> None:
     it = Steering(5)
     asked = len(it.seen)
@@ -134,3 +135,25 @@ def test_trouble_while_paused_does_not_end_the_pause() -> None:
     assert it.phase == "paused"
     it.tell(inputs.Resume())
     assert it.phase == "stuck", "the trouble is still there"
+
+
+@pytest.mark.parity("L15")
+@pytest.mark.parametrize(
+    ("fact", "phase", "reason"),
+    [
+        (lambda read: inputs.ReadFailed(read.read_id, "the database is away"), "stuck", "the database is away"),
+        (lambda read: inputs.Pause("maintenance"), "paused", "maintenance"),
+        (lambda read: inputs.LeaseLost("the session ended"), "finished", "the session ended"),
+    ],
+)
+def test_whatever_keeps_a_subscription_from_delivering_is_told_with_its_reason(
+    fact: Callable[[effects.Read], inputs.Input], phase: str, reason: str
+) -> None:
+    it = Steering(1, hold=(effects.Read,))
+    told = len(it.all(effects.Report))
+    read = it.held[0]
+    assert isinstance(read, effects.Read)
+    it.tell(fact(read))
+    [report] = it.all(effects.Report)[told:]
+    assert report.phase.value == phase
+    assert reason in (report.reason or "")

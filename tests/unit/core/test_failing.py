@@ -210,3 +210,18 @@ def test_a_late_answer_to_an_earlier_attempt_changes_nothing() -> None:
     assert it.machine.watermark == 0
     it.tell(inputs.Handled(999))
     assert it.machine.watermark == 0
+
+
+@pytest.mark.parity("L17")
+def test_hints_while_a_read_waits_to_be_retried_lead_to_no_further_attempt() -> None:
+    it = Steering(1, hold=(effects.Read,))
+    read = it.held.pop()
+    assert isinstance(read, effects.Read)
+    it.tell(inputs.ReadFailed(read.read_id, "connection refused"))
+    wake_at, reads = it.machine.wake_at, len(it.all(effects.Read))
+    for head in range(1, 21):
+        it.tell(inputs.HeadSeen(head))
+    assert (it.machine.wake_at, len(it.all(effects.Read))) == (wake_at, reads)
+    assert wake_at is not None
+    it.later(wake_at - it.now)
+    assert len(it.all(effects.Read)) == reads + 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ import pytest
 from headwater import Filter, NewEvent, RecordedEvent
 from headwater.storage.leases import PartitionKey, Progress
 from headwater.storage.model import EventPage
-from headwater.subscriptions.core import inputs
+from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.observer import Observer, Status
-from headwater.subscriptions.options import RetryPolicy, SubscriptionOptions
+from headwater.subscriptions.options import CURRENT, ORIGIN, RetryPolicy, Start, SubscriptionOptions
 from headwater.subscriptions.ports import Delivered
+from headwater.subscriptions.testing.builders import recorded
 from headwater.subscriptions.testing.runtime import MemoryRuntime
 from tests.plugins.waiting import until
 from tests.unit.core.steering import Steering
@@ -62,6 +64,40 @@ async def test_a_selector_and_a_mapper_are_found_by_their_paths_and_hold_for_old
         await runtime.append("a", *happened(3))
         await runtime.caught_up()
         assert handler.items == [2, 4, 6]
+
+
+def odd(event: RecordedEvent) -> bool:
+    return event.position % 2 == 1
+
+
+@pytest.mark.parity("T358", "T359", "T360")
+@pytest.mark.parametrize("start", [ORIGIN, CURRENT], ids=repr)
+@pytest.mark.parametrize(("stored", "live"), [(100, 0), (100, 100), (0, 100)])
+async def test_a_selector_holds_while_catching_up_and_live(start: Start, stored: int, live: int) -> None:
+    handler = Batches()
+    async with MemoryRuntime() as runtime:
+        if stored:
+            await runtime.append("a", *happened(stored))
+        await runtime.run("odd", handler, SubscriptionOptions(selector=f"{HERE}:odd", start=start, batch_size=7))
+        await runtime.caught_up()
+        for _ in range(live // 10):
+            await runtime.append("a", *happened(10))
+        await runtime.caught_up()
+        first = 1 if start is ORIGIN else stored + 1
+        assert [event.position for event in handler.items] == list(range(first, stored + live + 1, 2))
+
+
+@pytest.mark.parity("E21")
+async def test_a_beginning_beyond_the_end_is_waited_for() -> None:
+    handler = Batches()
+    async with MemoryRuntime() as runtime:
+        await runtime.append("a", *happened(2))
+        await runtime.run("later", handler, SubscriptionOptions(start=4, batch_size=10))
+        await runtime.append("a", *happened(2))
+        await runtime.append("a", *happened(2))
+        await runtime.caught_up()
+        await until(lambda: len(handler.items) == 2)
+        assert [event.position for event in handler.items] == [5, 6]
 
 
 async def test_a_filter_is_applied_by_the_store_and_the_watermark_passes_the_rest() -> None:
@@ -143,15 +179,77 @@ def test_doubled_hints_lead_to_one_delivery_and_to_no_more_timers() -> None:
     assert it.machine.wake_at == wake_at
 
 
-@pytest.mark.parity("L24")
-def test_what_one_more_event_costs_does_not_grow_with_what_is_in_flight() -> None:
-    def facts(events: int) -> int:
-        it = Steering(events, batch_size=100, max_in_flight=events, read_size=1000)
-        it.handle_all()
-        return len(it.seen)
+def odd_only(event: RecordedEvent) -> object:
+    if event.position % 2 == 0:
+        raise ZeroDivisionError("even")
+    return event.stream
 
-    small, large = facts(1000), facts(8000)
-    assert large <= 8 * small + 8, "effects are counted by batches"
+
+@pytest.mark.parity("L7")
+@pytest.mark.parametrize("function", ["selector", "mapper", "partition_by"])
+async def test_a_function_of_the_user_that_raises_is_a_failure_of_that_event_and_of_no_other(function: str) -> None:
+    handler = Batches()
+    options = SubscriptionOptions(
+        **{function: f"{HERE}:odd_only"},  # type: ignore[arg-type]
+        batch_size=2,
+        consumers=2 if function == "partition_by" else 0,
+        retry=RetryPolicy(attempts=1),
+    )
+    async with MemoryRuntime() as runtime:
+        await runtime.run("odd", handler, options)
+        for stream in ("a", "b", "c", "d"):
+            await runtime.append(stream, *happened(1))
+        await runtime.caught_up()
+        assert len(handler.items) == 2
+        assert [each.event.position for each in runtime.parked("odd")] == [2, 4]
+        await runtime.append("e", *happened(1))
+        await runtime.caught_up()
+        assert len(handler.items) == 3
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """Count the calls that a piece of work consists of, those into C included: its cost, without a clock."""
+    count = 0
+
+    def noted(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(noted)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+class Counted(int):
+    """A number that counts how often it is compared: what sorting costs."""
+
+    compared = 0
+
+    def __lt__(self, other: int) -> bool:
+        Counted.compared += 1
+        return int(self) < int(other)
+
+
+@pytest.mark.parity("L24")
+@pytest.mark.parametrize("consumers", [0, 8])
+def test_what_one_more_event_costs_does_not_grow_with_what_is_in_flight(consumers: int) -> None:
+    def cost(in_flight: int) -> int:
+        stored = [
+            recorded(Counted(n), f"s-{n % 50}", number=Counted(n), version=Counted(n)) for n in range(1, 2 * in_flight)
+        ]
+        it = Steering(stored, consumers=consumers, max_in_flight=in_flight, read_size=in_flight)
+        # All but what is left of the page is in flight: nothing more is read within what is counted.
+        it.hold = (effects.Read, effects.Save)
+        assert it.machine.unsettled == in_flight
+        before = Counted.compared
+        return calls_of(lambda: [it.handle() for _ in range(50)]) + Counted.compared - before
+
+    few, many = cost(200), cost(6_400)
+    assert many <= 1.5 * few, "32 times as much in flight"
 
 
 class Watching(Observer):

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import pytest
+
 from headwater import ClusterOptions, StoreOptions, StoreUnavailable
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts
 from headwater.cluster.supervisor import Backoff, NodeFacts, Supervisor
@@ -66,6 +68,7 @@ async def supervised(world: World) -> AsyncIterator[None]:
     await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.mark.parity("T087", "T090")
 async def test_each_node_gets_a_host_and_another_one_when_it_has_died() -> None:
     world = World()
     async with supervised(world):
@@ -93,6 +96,7 @@ async def test_an_outage_of_the_database_keeps_hosts_from_nothing() -> None:
         await until(lambda: bool(world.written))
 
 
+@pytest.mark.parity("T088")
 def test_what_fails_again_and_again_is_tried_ever_more_seldom() -> None:
     backoff = Backoff(first=1.0, most=8.0)
     tried = [now for now in range(40) if backoff.due("node", float(now))]

@@ -218,6 +218,7 @@ async def test_when_the_last_subscriber_leaves_the_lease_is_free_and_the_next_on
         await until(lambda: outside.coordination.row(KEY).holder is None)
         assert outside.checkpoint == 1
         assert numbers(await take(subscription.subscriber("b"))) == [2]
+        assert [batch async for batch in first] == [], "who has left gets nothing more"
 
 
 @pytest.mark.parity("T347", "T348", "T350", "E19")

@@ -1,0 +1,40 @@
+"""Checks of what operators ask for: a request that can never be obeyed is refused before it is written down.
+
+Looks at values only; whether there is such a subscription, node or event is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from headwater.storage.checks import check_name, check_number
+from headwater.storage.errors import InvalidArgument
+
+
+def check_arguments(arguments: object) -> dict[str, Any]:
+    """Return a request's arguments, which are kept as JSON. Raises InvalidArgument."""
+    if arguments is None:
+        return {}
+    if not isinstance(arguments, Mapping):
+        raise InvalidArgument("arguments", f"must be names and values, not {type(arguments).__name__}")
+    given = dict(arguments)
+    for name in ("to", "position"):
+        if given.get(name) is not None:
+            check_number(name, given[name])
+    if given.get("node") is not None:
+        check_name("node", given["node"])
+    try:
+        orjson.dumps(given)
+    except TypeError as error:  # also for text that is no Unicode, and for numbers beyond 64 bits
+        raise InvalidArgument("arguments", f"cannot be kept as JSON: {error}") from error
+    return given
+
+
+def check_complete(verb: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse a request that does not say where to. Raises InvalidArgument."""
+    needed = {"rewind": "to", "move": "node"}.get(verb)
+    if needed is not None and arguments.get(needed) is None:
+        raise InvalidArgument(needed, f"'{verb}' needs it")

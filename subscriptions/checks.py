@@ -1,0 +1,105 @@
+"""Checks of what users say about subscriptions: a value that can never work is refused where it is written.
+
+Imports nothing of what the values name: whether a path leads anywhere is found out by whoever runs the handler.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from headwater.storage.checks import check_name, check_number, check_time
+from headwater.storage.errors import InvalidArgument
+
+MOST: Final = 2**31 - 1
+"""More of anything than a subscription can have."""
+MOST_PARTITIONS: Final = 10_000
+LONGEST: Final = timedelta(days=36_500)
+"""Longer than anybody waits; seconds as a float still tell it to the microsecond."""
+KEYS: Final = ("stream", "none", "category", "correlation_id")
+"""What ``partition_by`` can be, beside fields and import paths."""
+
+
+def check_kind(argument: str, value: object, kind: type[Any]) -> None:
+    """Refuse a value of another type. Raises InvalidArgument."""
+    if not isinstance(value, kind):
+        raise InvalidArgument(argument, f"must be of type {kind.__name__}, not {type(value).__name__}")
+
+
+def check_count(argument: str, value: object, lowest: int = 1, highest: int = MOST) -> None:
+    """Refuse what is no whole number of ``lowest`` or more. Raises InvalidArgument."""
+    check_number(argument, value, lowest, highest)
+
+
+def check_share(argument: str, value: object, lowest: float, highest: float = math.inf) -> None:
+    """Refuse what is no finite number in its range. Raises InvalidArgument."""
+    if type(value) not in (int, float) or not math.isfinite(_as_float(value)):
+        raise InvalidArgument(argument, f"must be a number, not {value!r:.100}")
+    if not lowest <= _as_float(value) <= highest:
+        limit = f"from {lowest:g} to {highest:g}" if math.isfinite(highest) else f"{lowest:g} or more"
+        raise InvalidArgument(argument, f"must be {limit}, not {value!r:.100}")
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def check_span(argument: str, value: object, *, may_be_zero: bool = False) -> None:
+    """Refuse what is no length of time. Raises InvalidArgument."""
+    check_kind(argument, value, timedelta)
+    if value < timedelta(0) or (value == timedelta(0) and not may_be_zero):  # type: ignore[operator]  # checked above
+        raise InvalidArgument(argument, f"must be {'0 or more' if may_be_zero else 'above 0'}, not {value}")
+    if value > LONGEST:  # type: ignore[operator]
+        raise InvalidArgument(argument, f"must be at most {LONGEST.days} days, not {value}")
+
+
+def check_start(value: object) -> None:
+    """Refuse a beginning that is neither a number of 0 or more nor a time with its zone. Raises InvalidArgument."""
+    if isinstance(value, datetime):
+        check_time("start", value)
+    elif isinstance(value, int):
+        check_number("start", value)
+    else:
+        raise InvalidArgument("start", f"must be ORIGIN, CURRENT, a number or a time, not {type(value).__name__}")
+
+
+def check_path(argument: str, value: object) -> None:
+    """Refuse what is neither None nor an import path. Raises InvalidArgument."""
+    if value is not None:
+        module, colon, attribute = check_name(argument, value).partition(":")
+        if not (module and colon and attribute):
+            raise InvalidArgument(argument, f"{value!r} is not an import path: write 'package.module:attribute'")
+
+
+def check_partition_key(value: object) -> None:
+    """Refuse what names no partition key. Raises InvalidArgument."""
+    if value is None or check_name("partition_by", value) in KEYS:
+        return
+    part, _, field = str(value).partition(".")
+    if not (part in ("data", "metadata") and field and ":" not in field):
+        check_path("partition_by", value)
+
+
+def check_resources(value: object) -> None:
+    """Refuse what are no pairs of a resource's name and how much of it is needed. Raises InvalidArgument."""
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes):
+        raise InvalidArgument("resources", 'must be pairs of a name and an amount: (("GPU", 1.0),)')
+    for pair in value:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InvalidArgument("resources", f"{pair!r:.100} is not a name and an amount")
+        check_name("resources", pair[0])
+        check_share("resources", pair[1], 0)
+
+
+def check_error_classes(argument: str, value: object) -> None:
+    """Refuse what are no classes of errors. Raises InvalidArgument."""
+    if not isinstance(value, tuple | list):
+        raise InvalidArgument(argument, f"must be a tuple of error classes, not {type(value).__name__}")
+    for each in value:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise InvalidArgument(argument, f"{each!r:.100} is not a class of errors")
