@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -21,7 +22,7 @@ from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.observer import Observer, Status
 from headwater.subscriptions.options import Delivery, SubscriptionOptions
-from headwater.subscriptions.ports import Checkpoints, Delivered, EventReader, Leases
+from headwater.subscriptions.ports import Checkpoints, Delivered, EventReader, Leases, Opener
 from headwater.subscriptions.pulled import PulledBatch
 from headwater.subscriptions.runner import SubscriptionRunner
 
@@ -50,7 +51,7 @@ class PullSubscriber:
 
     async def handle(self, delivery: Delivered) -> None:
         """Hand a delivery over and wait for its acknowledgement; called by the runner."""
-        batch = self._subscription.batch(delivery)
+        batch = self._subscription.batch(await self._subscription.opened(delivery))
         self._current = batch
         self._batches.put_nowait(batch)
         try:
@@ -105,6 +106,7 @@ class PullSubscription:
         checkpoints: Checkpoints,
         heads: Heads | None = None,
         observer: Observer | None = None,
+        opener: Opener | None = None,
     ) -> None:
         if options.delivery is Delivery.EXACTLY_ONCE:
             raise InvalidArgument(
@@ -117,8 +119,10 @@ class PullSubscription:
             "checkpoints": checkpoints,
             "heads": heads,
             "observer": observer,
+            "opener": opener,
         }
         self._leases = leases
+        self._opener = opener
         self._map = None if options.mapper is None else resolve(options.mapper)
         self._subscribers: dict[int, PullSubscriber] = {}
         self._changed = asyncio.Event()
@@ -187,6 +191,12 @@ class PullSubscription:
     def runner(self) -> SubscriptionRunner | None:
         """What runs under the current grant, for an operator's requests."""
         return self._runner
+
+    async def opened(self, delivery: Delivered) -> Delivered:
+        """Return a delivery whose events show what they may show now."""
+        if self._opener is None:
+            return delivery
+        return replace(delivery, events=await self._opener.open(delivery.events))
 
     def batch(self, delivery: Delivered) -> PulledBatch:
         """Make the batch of a delivery."""
