@@ -11,6 +11,7 @@ from datetime import timedelta
 from headwater.storage.leases import Grant
 from headwater.storage.model import RecordedEvent
 from headwater.storage.options import StoreOptions
+from headwater.storage.payloads import StoredReader
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.leases import LeaseSession
 from headwater.storage.postgres.registry import Registry
@@ -77,11 +78,18 @@ async def following(
         grants: list[Grant] = []
         for state in await registry.states(name):
             grants += await leases.claim([state.key])
-        consumer = LocalConsumer(Handler(handler, options, name), None)
+        opener = None if store.payloads.plain else store.payloads
+        consumer = LocalConsumer(Handler(handler, options, name), None, opener=opener)
         await consumer.start()
         checkpoints = PostgresCheckpoints(store.pool, store.sql)
         runner = SubscriptionRunner(
-            options, grants[0], reader=store, leases=leases, checkpoints=checkpoints, consumers=[consumer]
+            options,
+            grants[0],
+            reader=StoredReader(store),
+            leases=leases,
+            checkpoints=checkpoints,
+            consumers=[consumer],
+            opener=opener,
         )
         running = asyncio.create_task(runner.run())
         try:
