@@ -21,8 +21,8 @@ from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions, import_folders
 from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import HeadwaterError, InvalidArgument, StoreUnavailable
+from headwater.storage.making import Making
 from headwater.storage.options import StoreOptions
-from headwater.storage.payloads import Making
 from headwater.storage.postgres import schema as schemas
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.subscriptions.app import App

@@ -17,7 +17,8 @@ from headwater.cluster.slot import StartableConsumer
 from headwater.cluster.supervisor import Nodes, Supervisor
 from headwater.storage.leases import Grant
 from headwater.storage.opening import hints_of
-from headwater.storage.payloads import Payloads, StoredReader
+from headwater.storage.pages import OpeningReader, StoredReader
+from headwater.storage.payloads import Payloads
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.connect import handlers_pool
@@ -33,7 +34,7 @@ from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.observer import LogObserver
 from headwater.subscriptions.options import SubscriptionOptions
-from headwater.subscriptions.ports import Consumer, Opener
+from headwater.subscriptions.ports import Consumer, EventReader, Opener
 from headwater.subscriptions.runner import SubscriptionRunner
 
 MakeConsumer = Callable[[str, SubscriptionOptions, int], StartableConsumer]
@@ -86,8 +87,10 @@ async def open_host(
         heads = Heads(store, hints, poll_interval=options.poll_interval.total_seconds())
         opener = _unless_plain(store.payloads)
         make_one = make_consumer or partial(remote_consumer, opener=opener)
-        reader = SharedReader(store if opener is None else StoredReader(store), heads)
-        stack.push_async_callback(reader.close)
+        # What is kept for all is kept as it is stored, and opened for each.
+        shared = SharedReader(store if opener is None else StoredReader(store), heads)
+        stack.push_async_callback(shared.close)
+        reader: EventReader = shared if opener is None else OpeningReader(shared, opener)
         observer = LogObserver()
         commands = Commands(store.pool, store.sql)
 
@@ -108,7 +111,6 @@ async def open_host(
                 checkpoints=checkpoints,
                 consumers=consumers,
                 heads=heads,
-                opener=opener,
                 observer=observer,
                 parking=commands,
             )

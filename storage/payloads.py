@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from headwater.storage.checks import check_name, check_target
 from headwater.storage.codec import JSON, Codec
@@ -19,11 +19,7 @@ from headwater.storage.encryption.options import Encryption
 from headwater.storage.encryption.ring import Handle, KeyRing
 from headwater.storage.errors import ConfigurationError, EncodingFailed, InvalidArgument, SealBroken
 from headwater.storage.event_types import EventTypes, Shape
-from headwater.storage.imports import resolve
 from headwater.storage.model import (
-    EVERYTHING,
-    EventPage,
-    Filter,
     ImportedEvent,
     NewEvent,
     RecordedEvent,
@@ -31,7 +27,6 @@ from headwater.storage.model import (
     StreamAppend,
     ViewedEvent,
 )
-from headwater.storage.options import StoreOptions
 
 _CHUNK: Final = 500
 """How many events of an import are made ready together."""
@@ -294,29 +289,6 @@ class Payloads:
         return await self._ring.rewrap()
 
 
-class StoredPages(Protocol):
-    """A store that also hands out its events unopened."""
-
-    async def read_stored_page(self, source: str, after: int, limit: int, *, where: Filter = ...) -> EventPage: ...
-
-    async def head(self) -> int: ...
-
-
-class StoredReader:
-    """Reads pages of events that nobody has opened: what keeps events must not keep what they say."""
-
-    def __init__(self, store: StoredPages) -> None:
-        self._store = store
-
-    async def read_page(self, source: str, after: int, limit: int, *, where: Filter = EVERYTHING) -> EventPage:
-        """Read a page; see the event store's method."""
-        return await self._store.read_stored_page(source, after, limit, where=where)
-
-    async def head(self) -> int:
-        """Ask the store for its head."""
-        return await self._store.head()
-
-
 _GONE: Final = object()
 
 
@@ -344,39 +316,6 @@ class PayloadView:
 
     def object(self, event: RecordedEvent) -> Any:
         return self._payloads.object(event, self.handle)
-
-
-@dataclass(frozen=True, slots=True)
-class Making:
-    """What a store's payloads are made of, before its key store is there."""
-
-    codec: Codec
-    types: EventTypes | None
-    encryption: Encryption | None
-
-    @classmethod
-    def of(cls, options: StoreOptions, codec: object = None, types: object = None, encryption: object = None) -> Making:
-        """Put it together from what was given, itself or by import path, and for the rest from what the options name.
-
-        Raises ImportPathError, and ConfigurationError for what is of another kind.
-        """
-        found_codec: Any = _imported(codec, options.codec)
-        found_types = _imported(types, options.types)
-        found_encryption = _imported(encryption, options.encryption)
-        if found_types is not None and not isinstance(found_types, EventTypes):
-            raise ConfigurationError(f"types: {found_types!r} is no EventTypes")
-        if found_encryption is not None and not isinstance(found_encryption, Encryption):
-            raise ConfigurationError(f"encryption: {found_encryption!r} is no Encryption")
-        return cls(JSON if found_codec is None else found_codec, found_types, found_encryption)
-
-    def payloads(self, keys: KeyStore, *, binary: bool) -> Payloads:
-        """Make them; ``binary``: the payload columns are bytea."""
-        return Payloads(keys, codec=self.codec, types=self.types, encryption=self.encryption, binary=binary)
-
-
-def _imported(given: object, path: str | None) -> object:
-    value = path if given is None else given
-    return resolve(value) if isinstance(value, str) else value
 
 
 def _well_formed(appends: object) -> bool:

@@ -40,7 +40,7 @@ class LocalConsumer:
     def __init__(
         self, handler: Handler, transactions: Transactions | None, index: int = 0, *, opener: Opener | None = None
     ) -> None:
-        """``opener`` opens the events before the handler gets them, in stores whose payloads are more than JSON."""
+        """``opener`` opens events for the handler, in stores whose payloads are more than JSON."""
         self._handler = handler
         self._transactions = transactions
         self._index = index

@@ -39,7 +39,11 @@ class EventReader(Protocol):
 
 
 class Opener(Protocol):
-    """Opens events that were read as they are stored: decrypts, decodes and lifts what their payloads show."""
+    """Opens events: decrypts, decodes and lifts what their payloads show.
+
+    A reader has opened them for the selector and the key function; whoever hands them to the user's code opens them
+    again, because a key may have been destroyed since.
+    """
 
     async def open(self, events: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
         """Return events as they may be seen now, whether they were opened before or not. Raises StoreUnavailable."""

@@ -119,7 +119,6 @@ class PullSubscription:
             "checkpoints": checkpoints,
             "heads": heads,
             "observer": observer,
-            "opener": opener,
         }
         self._leases = leases
         self._opener = opener

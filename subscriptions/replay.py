@@ -18,7 +18,7 @@ from headwater.storage.model import EVERYTHING, EventPage, Filter
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.observer import Observer, Status
 from headwater.subscriptions.options import Delivery, SubscriptionOptions
-from headwater.subscriptions.ports import Consumer, EventReader, Opener
+from headwater.subscriptions.ports import Consumer, EventReader
 from headwater.subscriptions.runner import SubscriptionRunner
 
 
@@ -53,7 +53,6 @@ async def replay(
     after: int,
     until: int,
     observer: Observer | None = None,
-    opener: Opener | None = None,
 ) -> Status:
     """Hand out once more what lies after one number and up to another; returns when all of it is settled.
 
@@ -78,7 +77,6 @@ async def replay(
         parking=MemoryParking(coordination),
         consumers=consumers,
         observer=observer,
-        opener=opener,
         replaying_to=lambda: until,
     )
     running = asyncio.create_task(runner.run(), name=f"headwater-replay-{name}")

@@ -13,7 +13,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,7 +35,6 @@ from headwater.subscriptions.ports import (
     EventReader,
     Leases,
     Nack,
-    Opener,
     Parking,
     Unmendable,
 )
@@ -77,7 +75,6 @@ class SubscriptionRunner:
         parking: Parking | None = None,
         replaying_to: Callable[[], int] | None = None,
         heads: Heads | None = None,
-        opener: Opener | None = None,
         sieve: Sieve | None = None,
         observer: Observer | None = None,
         clock: Clock | None = None,
@@ -94,7 +91,6 @@ class SubscriptionRunner:
         self._parking = parking
         self._retries: ParkedRetries | None = None
         self._heads = heads
-        self._opener = opener
         self._sieve = sieve if sieve is not None else sieve_of(options, grant.key.partition)
         self._observer = observer if observer is not None else Observer()
         self._clock = clock if clock is not None else MonotonicClock()
@@ -305,9 +301,6 @@ class SubscriptionRunner:
         options, begun = self._options, self._clock.monotonic()
         try:
             page = await self._reader.read_page(options.source, effect.after, effect.limit, where=options.where)
-            if self._opener is not None:
-                # For the selector and the key function; what is handed out later is opened again by its consumer.
-                page = replace(page, events=await self._opener.open(page.events))
         except Exception as error:  # noqa: BLE001  # whatever it is, reading is tried again, and the reason is shown
             self._observer.trouble(self._grant.key, "read", error)
             self._tell(inputs.ReadFailed(effect.read_id, repr(error)))

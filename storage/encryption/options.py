@@ -6,7 +6,7 @@ Values only.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -48,3 +48,10 @@ class Encryption:
         """Refuse what can never work. Raises ConfigurationError."""
         if self.cache_size < 1 or self.cache_time < timedelta(0):
             raise ConfigurationError("cache_size must be 1 or more, and cache_time not below 0")
+
+    def masters(self) -> Mapping[str, bytes]:
+        """Return the master keys. Raises ConfigurationError when there is none."""
+        found = self.master_keys()
+        if not found:
+            raise ConfigurationError("encryption has no master key")
+        return found

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from headwater.storage.encryption.keys import KeyStore, StoredKey
 from headwater.storage.encryption.options import Encryption
-from headwater.storage.errors import ConfigurationError, KeyUnavailable
+from headwater.storage.errors import KeyUnavailable
 
 _BATCH: Final = 500
 
@@ -63,13 +63,6 @@ class KeyRing:
         self._time = encryption.cache_time.total_seconds()
         self._handles: OrderedDict[uuid.UUID, Handle] = OrderedDict()
         self._of_subject: dict[str, Handle] = {}
-        self._masters()
-
-    def _masters(self) -> Mapping[str, bytes]:
-        masters = self._encryption.master_keys()
-        if not masters:
-            raise ConfigurationError("encryption has no master key")
-        return masters
 
     async def by_id(self, key_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, Handle]:
         """Return a handle for each id; what is wrong with a key, its handle says. Raises StoreUnavailable."""
@@ -78,7 +71,7 @@ class KeyRing:
         missing = [key_id for key_id in key_ids if key_id not in found]
         if missing:
             stored = {key.key_id: key for key in await self._store.by_id(missing)}
-            masters = self._masters()
+            masters = self._encryption.masters()
             for key_id in missing:
                 key = stored.get(key_id)
                 found[key_id] = self._missing(key_id, now) if key is None else self._learn(key, masters, now)
@@ -88,7 +81,7 @@ class KeyRing:
         """Return a usable key for each subject, made when it has none. Raises KeyUnavailable, StoreUnavailable."""
         now = self._encryption.clock()
         found = {name: handle for name in subjects if (handle := self._fresh(self._of_subject.get(name), now))}
-        masters = self._masters() if len(found) < len(subjects) else {}
+        masters = self._encryption.masters() if len(found) < len(subjects) else {}
         while missing := [name for name in subjects if name not in found]:
             stored = await self._store.by_subject(missing)
             if without := set(missing) - {key.subject for key in stored}:
@@ -114,7 +107,7 @@ class KeyRing:
 
         Safe to repeat and to interrupt. Raises KeyUnavailable for one that none of the master keys opens.
         """
-        masters = self._masters()
+        masters = self._encryption.masters()
         name = next(iter(masters))
         done = 0
         while stored := await self._store.wrapped_by_others(name, _BATCH):

@@ -74,6 +74,8 @@ class MemoryEventStore:
         encryption: Encryption | None = None,
         timeout: float = 15.0,
     ) -> None:
+        if encryption is not None:
+            encryption.masters()
         self._state = State()
         self._hard_deletes = hard_deletes
         self.payloads = Payloads(MemoryKeyStore(), codec=codec, types=types, encryption=encryption)

@@ -12,8 +12,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 
 from headwater.storage.encryption.keys import StoredKey
+from headwater.storage.making import Making
 from headwater.storage.options import StoreOptions
-from headwater.storage.payloads import Making, Payloads
+from headwater.storage.payloads import Payloads
 from headwater.storage.postgres.connect import Connection, connect, row_cursor
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.statements import Statements

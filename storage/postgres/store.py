@@ -22,6 +22,7 @@ from headwater.storage.encryption.keys import KeyStore
 from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import InvalidArgument, StoreClosed
 from headwater.storage.event_types import EventTypes
+from headwater.storage.making import Making
 from headwater.storage.model import (
     ANY,
     EVERYTHING,
@@ -35,7 +36,7 @@ from headwater.storage.model import (
     StreamAppend,
 )
 from headwater.storage.options import StoreOptions
-from headwater.storage.payloads import Making, Payloads
+from headwater.storage.payloads import Payloads
 from headwater.storage.postgres import appending, importing, reading, schema
 from headwater.storage.postgres.announce import Announcer
 from headwater.storage.postgres.calls import StreamCalls

@@ -15,12 +15,12 @@ from typing import Any, Self
 
 from headwater.storage.errors import InvalidArgument, StreamDeleted, StreamNotFound
 from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress, Retried
+from headwater.storage.making import Making
 from headwater.storage.memory.store import MemoryEventStore
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases, MemoryParking
 from headwater.storage.memory.transaction import MemoryTransaction
 from headwater.storage.model import NewEvent
 from headwater.storage.options import StoreOptions
-from headwater.storage.payloads import Making, StoredReader
 from headwater.subscriptions.app import App
 from headwater.subscriptions.consumers import LocalConsumer
 from headwater.subscriptions.core.phases import Phase
@@ -166,13 +166,12 @@ class MemoryRuntime:
         self._runners[name] = SubscriptionRunner(
             options,
             grant,
-            reader=StoredReader(self.store),
+            reader=self.store,
             leases=self._leases,
             checkpoints=self._checkpoints,
             consumers=consumers,
             parking=self._parking,
             observer=self._observer,
-            opener=opener,
         )
         self._running[name] = asyncio.create_task(self._runners[name].run(), name=f"headwater-{name}")
 

@@ -16,7 +16,7 @@ from headwater.cluster.packing import pack, unpack
 from headwater.cluster.wiring import remote_consumer, remote_opener
 from headwater.storage.leases import Grant, PartitionKey, Progress
 from headwater.storage.options import StoreOptions
-from headwater.storage.payloads import StoredReader
+from headwater.storage.pages import StoredReader
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.subscriptions.ports import Delivered
 from tests.integration.host import personal

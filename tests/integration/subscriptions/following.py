@@ -11,7 +11,6 @@ from datetime import timedelta
 from headwater.storage.leases import Grant
 from headwater.storage.model import RecordedEvent
 from headwater.storage.options import StoreOptions
-from headwater.storage.payloads import StoredReader
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.leases import LeaseSession
 from headwater.storage.postgres.registry import Registry
@@ -85,11 +84,10 @@ async def following(
         runner = SubscriptionRunner(
             options,
             grants[0],
-            reader=StoredReader(store),
+            reader=store,
             leases=leases,
             checkpoints=checkpoints,
             consumers=[consumer],
-            opener=opener,
         )
         running = asyncio.create_task(runner.run())
         try:

@@ -23,7 +23,7 @@ from headwater import (
     SubscriptionOptions,
 )
 from headwater.storage.memory import MemoryEventStore
-from headwater.storage.payloads import StoredReader
+from headwater.storage.pages import OpeningReader, StoredReader
 from headwater.subscriptions.consumers import LocalConsumer
 from headwater.subscriptions.fanout import SharedReader
 from headwater.subscriptions.handler import Handler
@@ -166,15 +166,16 @@ async def test_a_replay_a_pull_and_a_shared_reader_reveal_nothing_of_a_forgotten
 
     async with MemoryEventStore(types=types, encryption=encryption) as store:
         await store.append("a", [registered("old"), registered("ada"), registered("bob")])
-        reader = SharedReader(StoredReader(store), max_age=0)
-        kept = [await reader.read_page(ALL, after, 10) for after in (3, 0)]
+        shared = SharedReader(StoredReader(store), max_age=0)
+        reader = OpeningReader(shared, store.payloads)
+        kept = [await shared.read_page(ALL, after, 10) for after in (3, 0)]
         await store.append("a", [registered("ada again", "ada"), registered("carol")])
-        kept.append(await reader.read_page(ALL, 3, 10))
+        kept.append(await shared.read_page(ALL, 3, 10))
         assert "ada" not in repr([event.raw_data for page in kept for event in page.events])
         consumer = LocalConsumer(Handler(handle, OPTIONS), None, opener=store.payloads)
-        await replay("before", OPTIONS, [consumer], reader, after=1, until=5, opener=store.payloads)
+        await replay("before", OPTIONS, [consumer], reader, after=1, until=5)
         await store.forget("ada")
-        await replay("after", OPTIONS, [consumer], reader, after=1, until=5, opener=store.payloads)
+        await replay("after", OPTIONS, [consumer], reader, after=1, until=5)
         assert seen == ["ada", "bob", "ada again", "carol", ERASED, "bob", ERASED, "carol"]
         options = SubscriptionOptions(batch_size=10, poll_interval=timedelta(milliseconds=10))
         async with transient("pulled", options, reader, opener=store.payloads) as subscription:
@@ -183,4 +184,4 @@ async def test_a_replay_a_pull_and_a_shared_reader_reveal_nothing_of_a_forgotten
             assert batch.events[0].object == Registered("old", "NO")
             await batch.ack()
         await consumer.close()
-        await reader.close()
+        await shared.close()
