@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -17,6 +19,18 @@ from tests.integration.host import personal
 from tests.plugins.waiting import until
 
 FOLDER = Path(personal.__file__).parent
+
+
+@contextmanager
+def running_on_ray(log: Path) -> Iterator[None]:
+    """Run the app on a Ray node of its own."""
+    command = [sys.executable, "-m", "headwater", "run", "personal:app", "--nodes", "1"]
+    with log.open("wb") as out, subprocess.Popen(command, cwd=FOLDER, stdout=out, stderr=out) as running:
+        try:
+            yield
+        finally:
+            running.send_signal(signal.SIGINT)
+            running.wait(timeout=60)
 
 
 @pytest.mark.slow
@@ -31,17 +45,8 @@ async def test_actors_get_objects_and_nothing_of_whom_was_forgotten(
         await store.append("customers", [NewEvent("Registered", {"name": name}, subject=name) for name in "ab"])
         await store.forget("b")
     query = 'SELECT "saw" FROM "seen" WHERE "subscription" = \'pool\' ORDER BY "position"'
-    command = [sys.executable, "-m", "headwater", "run", "personal:app", "--nodes", "1"]
-    with (
-        psycopg.connect(database_url, autocommit=True) as conn,
-        (tmp_path / "log").open("wb") as log,
-        subprocess.Popen(command, cwd=FOLDER, stdout=log, stderr=log) as running,
-    ):
-        try:
-            await until(
-                lambda: len(conn.execute(query).fetchall()) == 2, deadline=90, what="waiting for both to be handled"
-            )
-            assert conn.execute(query).fetchall() == [("Registered(name='a', country='NO')",), ("ERASED",)]
-        finally:
-            running.send_signal(signal.SIGINT)
-            running.wait(timeout=60)
+    with running_on_ray(tmp_path / "log"), psycopg.connect(database_url, autocommit=True) as conn:
+        await until(
+            lambda: len(conn.execute(query).fetchall()) == 2, deadline=90, what="waiting for both to be handled"
+        )
+        assert conn.execute(query).fetchall() == [("Registered(name='a', country='NO')",), ("ERASED",)]
