@@ -77,7 +77,7 @@ class _HandlerActor:
         self, options: ClusterOptions, handler: str, subscription: SubscriptionOptions, index: int
     ) -> None:
         _import_from(options)
-        self._consumer = wiring.remote_consumer(handler, subscription, index)
+        self._consumer = wiring.remote_consumer(handler, subscription, index, wiring.remote_opener(options))
         await self._consumer.start()
 
     async def ready(self) -> None:

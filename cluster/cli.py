@@ -19,9 +19,12 @@ import typer
 from headwater.cluster import running, show
 from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions, import_folders
+from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import HeadwaterError, InvalidArgument, StoreUnavailable
+from headwater.storage.making import Making
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import schema as schemas
+from headwater.storage.postgres.store import PostgresEventStore
 from headwater.subscriptions.app import App
 from headwater.subscriptions.imports import resolve
 
@@ -45,6 +48,10 @@ Schema = Annotated[str | None, typer.Option(envvar="HEADWATER_SCHEMA", help="The
 RedisUrl = Annotated[str | None, typer.Option(envvar="HEADWATER_REDIS_URL", help="Where hints of appends go.")]
 Json = Annotated[bool, typer.Option("--json", envvar="HEADWATER_JSON", help="Answer in JSON.")]
 DryRun = Annotated[bool, typer.Option(envvar="HEADWATER_DRY_RUN", help="Say what would be done, and do nothing.")]
+EncryptionPath = Annotated[
+    str | None,
+    typer.Option(envvar="HEADWATER_ENCRYPTION", help="Import path of the store's encryption, if it has its own keys."),
+]
 Subscription = Annotated[str, typer.Argument(help="The subscription's name.")]
 Partition = Annotated[int | None, typer.Option(envvar="HEADWATER_PARTITION", help="Only this partition.")]
 Reason = Annotated[str, typer.Option(envvar="HEADWATER_REASON", help="Why; kept with the command.")]
@@ -102,6 +109,8 @@ def run(
     sys.path[:0] = [folder for folder in import_folders() if folder not in sys.path]
     found = None if app is None else _app(app)
     store = _store(database_url, schema, redis_url) if found is None or database_url else found.store_options
+    store = store if found is None else found.with_payloads(store)
+    Making.of(store)  # what cannot be imported is known before anything is started
     options = ClusterOptions.read(store)
     if address is not None:
         asyncio.run(running.on_ray(found, options, address))
@@ -178,6 +187,43 @@ def drop(
     if not yes:
         raise InvalidArgument("yes", f"this removes every event in {options!r}: say --yes")
     show.record({"removed": asyncio.run(schemas.drop(options, database=database))}, json=json)
+
+
+@cli.command()
+def forget(
+    subject: Annotated[str, typer.Argument(help="Whose data.")],
+    yes: Annotated[bool, typer.Option("--yes", envvar="HEADWATER_YES", help="Really.")] = False,
+    encryption: EncryptionPath = None,
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Destroy the key of a subject: what was encrypted under it can never be read again."""
+    if not (yes or dry_run):
+        raise InvalidArgument("yes", f"what is stored of {subject!r} can never be read again: say --yes")
+
+    async def destroy(store: PostgresEventStore) -> dict[str, Any]:
+        known = await store.payloads.knows(subject)
+        forgotten = not dry_run and await store.forget(subject)
+        return {"subject": subject, "known": known, "forgotten": forgotten, "dry_run": dry_run}
+
+    show.record(_in_store(database_url, schema, encryption, destroy), json=json)
+
+
+@cli.command()
+def rewrap(
+    encryption: EncryptionPath = None,
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+) -> None:
+    """Wrap every subject's key with the newest master key; afterwards the older ones are not needed any more."""
+
+    async def wrap(store: PostgresEventStore) -> dict[str, Any]:
+        return {"rewrapped": await store.payloads.rewrap_keys()}
+
+    show.record(_in_store(database_url, schema, encryption, wrap, Encryption), json=json)
 
 
 # Looking
@@ -343,6 +389,25 @@ def _ask(database_url: str | None, schema: str | None, question: Callable[[Clien
             await client.close()
 
     return asyncio.run(ask())
+
+
+def _in_store(
+    database_url: str | None,
+    schema: str | None,
+    encryption: str | None,
+    work: Callable[[PostgresEventStore], Awaitable[T]],
+    otherwise: Callable[[], Encryption] | None = None,
+) -> T:
+    """Do something with an open store; without the path of an encryption, with the one that ``otherwise`` makes."""
+    options = replace(_store(database_url, schema), types=None, codec=None, encryption=encryption)
+    sys.path[:0] = [folder for folder in import_folders() if folder not in sys.path]
+
+    async def run() -> T:
+        made = otherwise() if otherwise is not None and encryption is None else None
+        async with await PostgresEventStore.open(options=options, encryption=made) as store:
+            return await work(store)
+
+    return asyncio.run(run())
 
 
 def _store(database_url: str | None, schema: str | None, redis_url: str | None = None) -> StoreOptions:

@@ -78,13 +78,13 @@ class ClusterOptions:
 
     @property
     def client_store(self) -> StoreOptions:
-        """How an operator opens the store."""
-        return replace(self.store, pool_size=2, application_name="headwater client")
+        """How an operator opens the store: without the user's code."""
+        return replace(self.store.without_payloads(), pool_size=2, application_name="headwater client")
 
     @property
     def supervisor_store(self) -> StoreOptions:
-        """How a supervisor opens the store."""
-        return replace(self.store, pool_size=1, application_name="headwater supervisor")
+        """How a supervisor opens the store: without the user's code."""
+        return replace(self.store.without_payloads(), pool_size=1, application_name="headwater supervisor")
 
     @property
     def deployment(self) -> str:

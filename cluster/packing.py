@@ -13,7 +13,7 @@ from functools import partial
 from itertools import repeat
 from typing import Any, Final
 
-from headwater.storage.model import RecordedEvent
+from headwater.storage.model import RecordedEvent, ViewedEvent
 from headwater.subscriptions.ports import Delivered
 
 _ID: Final = RecordedEvent._fields.index("id")
@@ -37,8 +37,11 @@ def unpack(packed: bytes) -> Delivered:
 
 
 def _columns(events: Sequence[Any]) -> list[Any] | None:
-    """Turn events into columns, the ids as one piece of bytes; None for what is not made of plain stored events."""
-    if not events or any(type(event) is not RecordedEvent for event in events):
+    """Turn events into columns, the ids as one piece of bytes; None for what is not made of stored events.
+
+    They travel as they are stored: what an opened one shows stays here, and is found out anew where it is handled.
+    """
+    if not events or any(type(event) not in (RecordedEvent, ViewedEvent) for event in events):
         return None
     columns: list[Any] = list(zip(*events, strict=True))
     columns[_ID] = b"".join([id.bytes for id in columns[_ID]])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from functools import partial
 
 from headwater.cluster.directory import HostDirectory, SupervisorDirectory
 from headwater.cluster.host import Host
@@ -16,9 +17,12 @@ from headwater.cluster.slot import StartableConsumer
 from headwater.cluster.supervisor import Nodes, Supervisor
 from headwater.storage.leases import Grant
 from headwater.storage.opening import hints_of
+from headwater.storage.pages import OpeningReader, StoredReader
+from headwater.storage.payloads import Payloads
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.connect import handlers_pool
+from headwater.storage.postgres.keys import remote_payloads
 from headwater.storage.postgres.leases import LeaseSession, Presence
 from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.store import PostgresEventStore
@@ -30,21 +34,32 @@ from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.observer import LogObserver
 from headwater.subscriptions.options import SubscriptionOptions
-from headwater.subscriptions.ports import Consumer
+from headwater.subscriptions.ports import Consumer, EventReader, Opener
 from headwater.subscriptions.runner import SubscriptionRunner
 
 MakeConsumer = Callable[[str, SubscriptionOptions, int], StartableConsumer]
 """Makes one of several consumers of a handler, given its import path and the consumer's number."""
 
 
-def remote_consumer(handler: str, subscription: SubscriptionOptions, index: int) -> LocalConsumer:
-    """Make one of several consumers, for a process of its own: it has no part in the owner's transactions."""
-    return LocalConsumer(Handler.load(handler, subscription), None, index)
+def remote_consumer(
+    handler: str, subscription: SubscriptionOptions, index: int, opener: Opener | None = None
+) -> LocalConsumer:
+    """Make one of several consumers: it has no part in the owner's transactions."""
+    return LocalConsumer(Handler.load(handler, subscription), None, index, opener=opener)
+
+
+def remote_opener(options: ClusterOptions) -> Opener | None:
+    """Return what opens events in a process of its own, which has no store. Raises ConfigurationError."""
+    return _unless_plain(remote_payloads(options.store))
+
+
+def _unless_plain(payloads: Payloads) -> Payloads | None:
+    return None if payloads.plain else payloads
 
 
 @asynccontextmanager
 async def open_host(
-    options: ClusterOptions, node: str, resources: Mapping[str, float], make_consumer: MakeConsumer = remote_consumer
+    options: ClusterOptions, node: str, resources: Mapping[str, float], make_consumer: MakeConsumer | None = None
 ) -> AsyncIterator[Host]:
     """Open everything that a host needs, for the length of the block; ``run`` it within.
 
@@ -70,16 +85,20 @@ async def open_host(
             closing(PostgresTransactions(pool, store.sql, checkpoints, options.handlers_store))
         )
         heads = Heads(store, hints, poll_interval=options.poll_interval.total_seconds())
-        reader = SharedReader(store, heads)
-        stack.push_async_callback(reader.close)
+        opener = _unless_plain(store.payloads)
+        make_one = make_consumer or partial(remote_consumer, opener=opener)
+        # What is kept for all is kept as it is stored, and opened for each.
+        shared = SharedReader(store if opener is None else StoredReader(store), heads)
+        stack.push_async_callback(shared.close)
+        reader: EventReader = shared if opener is None else OpeningReader(shared, opener)
         observer = LogObserver()
         commands = Commands(store.pool, store.sql)
 
         def make_consumers(handler: str, subscription: SubscriptionOptions) -> Sequence[StartableConsumer]:
             if subscription.consumers:
                 resolve(handler)  # what cannot be imported is known before any process is started for it
-                return [make_consumer(handler, subscription, index) for index in range(subscription.consumers)]
-            return [LocalConsumer(Handler.load(handler, subscription), transactions)]
+                return [make_one(handler, subscription, index) for index in range(subscription.consumers)]
+            return [LocalConsumer(Handler.load(handler, subscription), transactions, opener=opener)]
 
         def make_runner(
             subscription: SubscriptionOptions, grant: Grant, consumers: Sequence[Consumer]

@@ -223,6 +223,10 @@ class BlockingEventStore:
         """Delete the source's snapshots."""
         return self._thread.call(self._store.delete_snapshots(source, before=before))
 
+    def forget(self, subject: str) -> bool:
+        """Destroy a subject's key; returns whether there was one."""
+        return self._thread.call(self._store.forget(subject))
+
     @contextmanager
     def subscribe(
         self,

@@ -175,6 +175,7 @@ def check_snapshot(snapshot: object) -> Snapshot:
     check_name("snapshot.source", snapshot.source)
     check_number("snapshot.version", snapshot.version)
     check_name("snapshot.type", snapshot.type)
+    check_number("snapshot.schema_version", snapshot.schema_version, 1, 32767)
     if snapshot.created_at is not None:
         check_created_at("snapshot.created_at", snapshot.created_at)
     return snapshot

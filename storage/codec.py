@@ -5,12 +5,12 @@ Never does I/O.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Final, Protocol
 
 import orjson
 
-from headwater.storage.errors import EncodingFailed
-from headwater.storage.model import DecodedEvent, RecordedEvent
+from headwater.storage.errors import EncodingFailed, InvalidArgument
 
 
 class Codec(Protocol):
@@ -26,12 +26,12 @@ class Codec(Protocol):
 
 
 class JsonCodec:
-    """JSON, with dataclasses, datetimes, dates, times, enums and UUIDs written as JSON knows them."""
+    """JSON, with dataclasses, pydantic models, datetimes, dates, times, enums and UUIDs written as JSON knows them."""
 
     def encode(self, event_type: str, value: Any) -> bytes:
         """Return compact JSON in UTF-8."""
         try:
-            return orjson.dumps(value)
+            return orjson.dumps(value, _model_values)
         except (TypeError, ValueError, RecursionError) as error:
             raise EncodingFailed(event_type, str(error)) from error
 
@@ -46,16 +46,24 @@ class JsonCodec:
 JSON: Final = JsonCodec()
 
 
-def decode_all(codec: Codec, events: list[RecordedEvent]) -> list[RecordedEvent]:
-    """Return events whose payloads the codec has decoded; plain JSON is left alone until somebody looks at it."""
-    if type(codec) is JsonCodec:
-        return events
-    return [
-        DecodedEvent(
-            *event[:6],
-            codec.decode(event.type, event.raw_data),
-            None if event.raw_metadata is None else codec.decode(event.type, event.raw_metadata),
-            *event[8:],
-        )
-        for event in events
-    ]
+def is_model(kind: type) -> bool:
+    """Whether a class is one of pydantic's models, or behaves like one."""
+    return callable(getattr(kind, "model_dump", None)) and callable(getattr(kind, "model_validate", None))
+
+
+def type_of(payload: object) -> str:
+    """Return what an event is called whose type was not given: the name of its payload's class.
+
+    Raises InvalidArgument for a payload that is no dataclass and no model.
+    """
+    kind = type(payload)
+    if dataclasses.is_dataclass(kind) or is_model(kind):
+        return kind.__name__
+    raise InvalidArgument("event.type", f"must not be empty for a payload that is a {kind.__name__}")
+
+
+def _model_values(value: Any) -> Any:
+    """Write what JSON does not know: called for such values only."""
+    if is_model(type(value)):
+        return value.model_dump(mode="json")
+    raise TypeError(f"Type is not JSON serializable: {type(value).__name__}")

@@ -28,7 +28,11 @@ Never a text to be parsed: callers look at the class and at the fields.
     │   ├── SubscriptionConflict   registered already with options that cannot be reconciled
     │   ├── StaleEpoch             another owner has been granted the lease since; nothing was written
     │   └── UnexpectedAck          the delivery attempt is not in flight
-    ├── EncodingFailed             a payload the codec cannot encode or decode
+    ├── EncodingFailed             a payload the codec, or its class, cannot encode or decode
+    ├── UpcastingFailed            an old payload that cannot be lifted to the newest shape
+    ├── EncryptionError
+    │   ├── KeyUnavailable         a subject's key that is not in the key store, or that no master key opens
+    │   └── SealBroken             an encrypted payload that was altered, or moved to another event
     ├── StoreClosed
     └── StoreUnavailable           the database did not answer; ``retry_safe`` says whether nothing was written
         └── CommitUnknown          the connection broke at COMMIT: send the same events again to learn the outcome
@@ -297,6 +301,56 @@ class EncodingFailed(HeadwaterError):
 
     def describe(self) -> str:
         return f"payload of {self.event_type!r}: {self.problem}"
+
+
+class UpcastingFailed(HeadwaterError):
+    """An old payload that cannot be lifted: a step is missing, goes round in a circle, or has raised."""
+
+    def __init__(self, event_type: str, version: int, problem: str, position: int | None = None) -> None:
+        super().__init__(event_type=event_type, version=version, problem=problem, position=position)
+
+    event_type: str
+    version: int
+    """The shape from which no step leads on."""
+    problem: str
+    position: int | None
+    """Where the event stands; None for a snapshot, and when the steps were registered."""
+
+    def describe(self) -> str:
+        place = "" if self.position is None else f" at position {self.position}"
+        return f"{self.event_type!r} version {self.version}{place}: {self.problem}"
+
+
+class EncryptionError(HeadwaterError):
+    """A payload that is encrypted cannot be read, or one cannot be encrypted."""
+
+
+class KeyUnavailable(EncryptionError):
+    """A subject's key that is not in the key store, or that no master key opens. A destroyed key is no error."""
+
+    def __init__(self, key_id: uuid.UUID, problem: str) -> None:
+        super().__init__(key_id=key_id, problem=problem)
+
+    key_id: uuid.UUID
+    problem: str
+
+    def describe(self) -> str:
+        return f"key {self.key_id}: {self.problem}"
+
+
+class SealBroken(EncryptionError):
+    """An encrypted payload that was altered, or that belongs to another event or snapshot."""
+
+    def __init__(self, place: str, part: str) -> None:
+        super().__init__(place=place, part=part)
+
+    place: str
+    """Which event or snapshot."""
+    part: str
+    """``data`` or ``metadata``."""
+
+    def describe(self) -> str:
+        return f"the {self.part} of {self.place} was altered, or was encrypted for another place"
 
 
 class StoreClosed(HeadwaterError):

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import orjson
 
@@ -60,10 +60,12 @@ def new_event_id() -> uuid.UUID:
 class NewEvent:
     """An event that is not stored yet. The id is chosen here, so that an append can be sent again safely."""
 
-    type: str
-    """What happened, in the past tense: ``"OrderPlaced"``."""
+    type: str = ""
+    """What happened, in the past tense: ``"OrderPlaced"``. Empty: what the payload's class is called, or registered
+    as."""
     data: Any = None
-    """The payload: whatever the store's codec can encode (JSON values by default)."""
+    """The payload: whatever the store's codec can encode (JSON values by default), or an instance of a dataclass or
+    pydantic model."""
     metadata: Mapping[str, Any] | None = None
     """What is known about the event but is not part of the fact: user, request, source."""
     id: uuid.UUID = field(default_factory=new_event_id)
@@ -76,6 +78,20 @@ class NewEvent:
     """Words to find the event by, across streams: ``("customer:42",)``."""
     schema_version: int = 1
     """Which shape of this type the payload has; upcasters lift old shapes when events are read."""
+    subject: str | None = None
+    """Whose data the payload is: it is encrypted under this subject's key, until the subject is forgotten."""
+
+
+class Erased(enum.Enum):
+    """What stands in place of a payload whose key was destroyed, unless the store's encryption says otherwise."""
+
+    ERASED = "erased"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+ERASED: Final = Erased.ERASED
 
 
 class EventRow(NamedTuple):
@@ -121,6 +137,16 @@ class RecordedEvent(EventRow):
         return None if self.raw_metadata is None else orjson.loads(self.raw_metadata)
 
     @property
+    def object(self) -> Any:
+        """The payload as an instance of the class that its type is registered for; ``data`` when there is none."""
+        return self.data
+
+    @property
+    def erased(self) -> bool:
+        """Whether the key of the payload was destroyed: its subject is forgotten."""
+        return False
+
+    @property
     def tags(self) -> tuple[str, ...]:
         """The words the event can be found by, across streams."""
         return tuple(self.raw_tags or ())
@@ -129,20 +155,102 @@ class RecordedEvent(EventRow):
         return f"<{self.type} {self.stream}@{self.version} position={self.position} id={self.id}>"
 
 
-class DecodedEvent(RecordedEvent):
-    """A recorded event of a store whose codec is not plain JSON: payloads were decoded when it was read."""
+class View(Protocol):
+    """How the payload of an event is seen that is more than plain JSON."""
 
-    __slots__ = ()
+    @property
+    def erased(self) -> bool: ...
+
+    def shape(self, event: RecordedEvent) -> tuple[str, int]:
+        """Return the type and the schema version of what ``data`` shows."""
+        ...
+
+    def data(self, event: RecordedEvent) -> Any: ...
+
+    def metadata(self, event: RecordedEvent) -> Any: ...
+
+    def object(self, event: RecordedEvent) -> Any: ...
+
+
+class ViewedEvent(RecordedEvent):
+    """A recorded event of a store with event types, encryption or a codec of its own.
+
+    The row is as stored; what it shows is found out when it is looked at, and may raise UpcastingFailed,
+    EncodingFailed or EncryptionError then. A pickled one carries what it shows.
+    """
+
+    view: View
+
+    @classmethod
+    def of(cls, event: RecordedEvent, view: View) -> ViewedEvent:
+        """Return the event, seen this way."""
+        made = tuple.__new__(cls, event)
+        made.view = view
+        return made
+
+    @property
+    def type(self) -> str:
+        """What happened, under its present name."""
+        return self.view.shape(self)[0]
+
+    @property
+    def schema_version(self) -> int:
+        """Which shape ``data`` has: the newest."""
+        return self.view.shape(self)[1]
 
     @property
     def data(self) -> Any:
-        """The payload, as the store's codec decoded it."""
-        return self.raw_data
+        """The payload: decrypted, decoded, and lifted to the newest shape."""
+        return self.view.data(self)
 
     @property
     def metadata(self) -> Any:
-        """The metadata, as the store's codec decoded it."""
-        return self.raw_metadata
+        """The metadata, decrypted and decoded; None when there is none."""
+        return self.view.metadata(self)
+
+    @property
+    def object(self) -> Any:
+        """The payload as an instance of the class that its type is registered for; ``data`` when there is none."""
+        return self.view.object(self)
+
+    @property
+    def erased(self) -> bool:
+        """Whether the key of the payload was destroyed: its subject is forgotten."""
+        return self.view.erased
+
+    def _replace(self, **fields: Any) -> ViewedEvent:
+        return ViewedEvent.of(super()._replace(**fields), self.view)
+
+    def __reduce__(self) -> Any:
+        seen = Seen(self.view.shape(self), self.data, self.metadata, self.object, self.erased)
+        return _seen_again, (tuple(self), seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an event has shown: the view of one that was pickled."""
+
+    _shape: tuple[str, int]
+    _data: Any
+    _metadata: Any
+    _object: Any
+    erased: bool
+
+    def shape(self, event: RecordedEvent) -> tuple[str, int]:  # noqa: ARG002  # any event: there is only the one
+        return self._shape
+
+    def data(self, event: RecordedEvent) -> Any:  # noqa: ARG002
+        return self._data
+
+    def metadata(self, event: RecordedEvent) -> Any:  # noqa: ARG002
+        return self._metadata
+
+    def object(self, event: RecordedEvent) -> Any:  # noqa: ARG002
+        return self._object
+
+
+def _seen_again(row: tuple[Any, ...], seen: Seen) -> ViewedEvent:
+    return ViewedEvent.of(RecordedEvent._make(row), seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +376,10 @@ class Snapshot:
     data: Any
     metadata: Mapping[str, Any] | None = None
     created_at: datetime | None = None
+    schema_version: int = 1
+    """Which shape of this type the state has; upcasters lift old shapes when it is read."""
+    subject: str | None = None
+    """Whose data it is: encrypted under this subject's key. Not told when it is read."""
 
 
 def category_of(stream: str) -> str:

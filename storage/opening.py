@@ -31,7 +31,8 @@ async def connect(url: str | None = None, **settings: Any) -> AsyncIterator[Post
     environment (``HEADWATER_DATABASE_URL``, ``HEADWATER_REDIS_URL``, ...). Raises ConfigurationError,
     SchemaMissing, SchemaOutdated, StoreUnavailable.
     """
-    opening: dict[str, Any] = {name: settings.pop(name) for name in ("codec", "migrate") if name in settings}
+    names = ("codec", "types", "encryption", "migrate")
+    opening: dict[str, Any] = {name: settings.pop(name) for name in names if name in settings}
     options = StoreOptions.read(url, **settings)
     async with AsyncExitStack() as stack:
         if (hints := hints_of(options)) is not None:

@@ -16,6 +16,9 @@ from headwater.storage.errors import ConfigurationError
 ENVIRONMENT_PREFIX: Final = "HEADWATER_"
 URL_VARIABLE: Final = "HEADWATER_DATABASE_URL"
 
+IMPORTED: Final = ("types", "encryption", "codec")
+"""The settings that are import paths."""
+
 Payload = Literal["json", "jsonb", "bytea"]
 
 
@@ -47,6 +50,12 @@ class StoreOptions:
     """Where hints are published: ``redis://host:6379/0``. Without it, readers poll."""
     application_name: str = "headwater"
     """How the store's sessions are named in the server's list."""
+    types: str | None = None
+    """Import path of the store's EventTypes: classes of events, and how old shapes are lifted."""
+    encryption: str | None = None
+    """Import path of the store's Encryption: whose payloads are encrypted, and how."""
+    codec: str | None = None
+    """Import path of the store's Codec, when payloads are not JSON."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.url, str) or not self.url:
@@ -70,6 +79,9 @@ class StoreOptions:
             raise ConfigurationError(f"timeout: {self.timeout!r} is not a number of seconds above 0")
         if self.payload not in get_args(Payload):
             raise ConfigurationError(f"payload: {self.payload!r} is none of {', '.join(get_args(Payload))}")
+        for name in IMPORTED:
+            if not isinstance(getattr(self, name), str | None):
+                raise ConfigurationError(f"{name}: must be an import path, not {getattr(self, name)!r}")
         if not isinstance(self.hard_deletes, bool):
             raise ConfigurationError(f"hard_deletes: {self.hard_deletes!r} is neither True nor False")
 
@@ -97,10 +109,15 @@ class StoreOptions:
             if environment.get(variable := ENVIRONMENT_PREFIX + name.upper())
         }
         found["url"] = url or environment.get(URL_VARIABLE) or environment.get("DATABASE_URL") or ""
-        bare, in_query = _take_query(found["url"], names - {"url"})
+        # What a URL says may come from afar: it never says what to import.
+        bare, in_query = _take_query(found["url"], names - {"url", *IMPORTED})
         found |= in_query | {"url": bare}
         parsed = {name: _parse(name, value) for name, value in found.items()}
         return cls(**(parsed | {name: value for name, value in settings.items() if value is not None}))
+
+    def without_payloads(self) -> StoreOptions:
+        """Return the same options for a program that never looks into a payload: it need not import the user's code."""
+        return replace(self, types=None, encryption=None, codec=None)
 
     def with_schema(self, schema: str) -> StoreOptions:
         """Return the same options for another schema of the database."""

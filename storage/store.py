@@ -217,6 +217,15 @@ class EventStore(Protocol):
         """Delete the source's snapshots (those below version ``before``); returns how many there were."""
         ...
 
+    async def forget(self, subject: str) -> bool:
+        """Destroy the key of a subject, for good; returns whether there was one. Safe to repeat.
+
+        What was encrypted under it stays where it is and shows ERASED from then on: here at once, in other programs as
+        soon as they ask for the key again (``Encryption.cache_time``). What they append for the subject meanwhile is
+        erased, too; later it gets a new key. Tags, stream names and whatever handlers wrote elsewhere stay.
+        """
+        ...
+
     def subscribe(
         self,
         source: str,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from headwater.storage.checks import check_name
@@ -63,12 +63,22 @@ class App:
     """
 
     def __init__(
-        self, name: str, *, database_url: str | None = None, redis_url: str | None = None, schema: str | None = None
+        self,
+        name: str,
+        *,
+        database_url: str | None = None,
+        redis_url: str | None = None,
+        schema: str | None = None,
+        types: str | None = None,
+        encryption: str | None = None,
+        codec: str | None = None,
     ) -> None:
+        """``types``, ``encryption`` and ``codec`` are import paths, so that every process of a cluster finds them."""
         self.name = check_name("app", name)
         self._database_url = database_url
         self._redis_url = redis_url
         self._schema = schema
+        self._payloads: dict[str, Any] = {"types": types, "encryption": encryption, "codec": codec}
         self._registrations: dict[str, Registration] = {}
 
     @property
@@ -80,7 +90,11 @@ class App:
         url = self._database_url or os.environ.get(DATABASE_URL) or os.environ.get("DATABASE_URL")
         if not url:
             raise ConfigurationError(f"app {self.name!r} has no database: pass database_url or set {DATABASE_URL}")
-        return StoreOptions.read(url, redis_url=self._redis_url, schema=self._schema)
+        return StoreOptions.read(url, redis_url=self._redis_url, schema=self._schema, **self._payloads)
+
+    def with_payloads(self, options: StoreOptions) -> StoreOptions:
+        """Return options of a store, with what this app says about its payloads."""
+        return replace(options, **{name: path for name, path in self._payloads.items() if path is not None})
 
     @property
     def registrations(self) -> tuple[Registration, ...]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from headwater.storage.errors import ConfigurationError
 from headwater.storage.leases import Grant, Progress, Retried
 from headwater.subscriptions.handler import Context, Handler
-from headwater.subscriptions.ports import Delivered
+from headwater.subscriptions.ports import Delivered, Opener
 
 
 class Transactions(Protocol):
@@ -36,10 +37,14 @@ class Transactions(Protocol):
 class LocalConsumer:
     """Runs a handler in this process, one delivery at a time."""
 
-    def __init__(self, handler: Handler, transactions: Transactions | None, index: int = 0) -> None:
+    def __init__(
+        self, handler: Handler, transactions: Transactions | None, index: int = 0, *, opener: Opener | None = None
+    ) -> None:
+        """``opener`` opens events for the handler, in stores whose payloads are more than JSON."""
         self._handler = handler
         self._transactions = transactions
         self._index = index
+        self._opener = opener
 
     async def start(self) -> None:
         """Start the handler. Call once, before the first delivery."""
@@ -51,6 +56,9 @@ class LocalConsumer:
         With ``delivery.commit`` the handler's writes and that progress are committed together, or neither: StaleEpoch
         means that nothing was written.
         """
+        if self._opener is not None:
+            # Now, and not when they were read: a key may have been destroyed since.
+            delivery = replace(delivery, events=await self._opener.open(delivery.events))
         if delivery.commit is None:
             await self._handler(delivery.events, self._context(delivery, None))
         elif self._transactions is None:

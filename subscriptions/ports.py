@@ -23,6 +23,7 @@ __all__ = [
     "Hints",
     "Leases",
     "Nack",
+    "Opener",
     "ParkedEvent",
     "Parking",
     "Unmendable",
@@ -35,6 +36,18 @@ class EventReader(Protocol):
     async def read_page(self, source: str, after: int, limit: int, *, where: Filter = ...) -> EventPage: ...
 
     async def head(self) -> int: ...
+
+
+class Opener(Protocol):
+    """Opens events: decrypts, decodes and lifts what their payloads show.
+
+    A reader has opened them for the selector and the key function; whoever hands them to the user's code opens them
+    again, because a key may have been destroyed since.
+    """
+
+    async def open(self, events: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
+        """Return events as they may be seen now, whether they were opened before or not. Raises StoreUnavailable."""
+        ...
 
 
 class Leases(Protocol):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -22,7 +23,7 @@ from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.observer import Observer, Status
 from headwater.subscriptions.options import Delivery, SubscriptionOptions
-from headwater.subscriptions.ports import Checkpoints, Delivered, EventReader, Leases
+from headwater.subscriptions.ports import Checkpoints, Delivered, EventReader, Leases, Opener
 from headwater.subscriptions.pulled import PulledBatch
 from headwater.subscriptions.runner import SubscriptionRunner
 
@@ -51,7 +52,7 @@ class PullSubscriber:
 
     async def handle(self, delivery: Delivered) -> None:
         """Hand a delivery over and wait for its acknowledgement; called by the runner."""
-        batch = self._subscription.batch(delivery)
+        batch = self._subscription.batch(await self._subscription.opened(delivery))
         self._current = batch
         self._batches.put_nowait(batch)
         try:
@@ -106,6 +107,7 @@ class PullSubscription:
         checkpoints: Checkpoints,
         heads: Heads | None = None,
         observer: Observer | None = None,
+        opener: Opener | None = None,
     ) -> None:
         check_kind("options", options, SubscriptionOptions)
         if options.delivery is Delivery.EXACTLY_ONCE:
@@ -121,6 +123,7 @@ class PullSubscription:
             "observer": observer,
         }
         self._leases = leases
+        self._opener = opener
         self._map = None if options.mapper is None else resolve(options.mapper)
         self._subscribers: dict[int, PullSubscriber] = {}
         self._changed = asyncio.Event()
@@ -190,6 +193,12 @@ class PullSubscription:
     def runner(self) -> SubscriptionRunner | None:
         """What runs under the current grant, for an operator's requests."""
         return self._runner
+
+    async def opened(self, delivery: Delivered) -> Delivered:
+        """Return a delivery whose events show what they may show now."""
+        if self._opener is None:
+            return delivery
+        return replace(delivery, events=await self._opener.open(delivery.events))
 
     def batch(self, delivery: Delivered) -> PulledBatch:
         """Make the batch of a delivery."""

@@ -11,7 +11,7 @@ from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoor
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.observer import Observer
 from headwater.subscriptions.options import SubscriptionOptions
-from headwater.subscriptions.ports import EventReader
+from headwater.subscriptions.ports import EventReader, Opener
 from headwater.subscriptions.pull import PullSubscription
 
 
@@ -23,6 +23,7 @@ def transient(
     after: int = 0,
     heads: Heads | None = None,
     observer: Observer | None = None,
+    opener: Opener | None = None,
 ) -> PullSubscription:
     """Make a subscription that begins after a number each time, and forgets at its end how far it came.
 
@@ -42,4 +43,5 @@ def transient(
         checkpoints=MemoryCheckpoints(coordination),
         heads=heads,
         observer=observer,
+        opener=opener,
     )

@@ -30,10 +30,13 @@ from headwater.storage.checks import (
     check_target,
     check_time,
 )
-from headwater.storage.codec import JSON, Codec, decode_all
+from headwater.storage.codec import JSON, Codec
+from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import HardDeletesDisabled, InvalidArgument, StoreClosed, StoreUnavailable
+from headwater.storage.event_types import EventTypes
 from headwater.storage.filters import matches
 from headwater.storage.memory import writing
+from headwater.storage.memory.keys import MemoryKeyStore
 from headwater.storage.memory.state import State
 from headwater.storage.memory.transaction import MemoryTransaction
 from headwater.storage.model import (
@@ -53,6 +56,7 @@ from headwater.storage.model import (
     StreamInfo,
     StreamPage,
 )
+from headwater.storage.payloads import Payloads
 from headwater.storage.postgres.encoding import Encoder
 from headwater.storage.store import StreamSort
 from headwater.storage.transient import Place, Wakeups, follow
@@ -61,13 +65,23 @@ from headwater.storage.transient import Place, Wakeups, follow
 class MemoryEventStore:
     """An :class:`~headwater.storage.store.EventStore` whose events end with the process."""
 
-    def __init__(self, *, hard_deletes: bool = False, codec: Codec = JSON, timeout: float = 15.0) -> None:
+    def __init__(
+        self,
+        *,
+        hard_deletes: bool = False,
+        codec: Codec = JSON,
+        types: EventTypes | None = None,
+        encryption: Encryption | None = None,
+        timeout: float = 15.0,
+    ) -> None:
+        if encryption is not None:
+            encryption.masters()
         self._state = State()
         self._hard_deletes = hard_deletes
-        self._codec = codec
+        self.payloads = Payloads(MemoryKeyStore(), codec=codec, types=types, encryption=encryption)
         self._timeout = timeout
         # It checks every part of an append; so both stores refuse the same.
-        self._encoder = Encoder("json", codec)
+        self._encoder = Encoder("json", self.payloads.writing)
         self._order = asyncio.Lock()
         self._closed = False
         self.wakeups = Wakeups()
@@ -160,9 +174,10 @@ class MemoryEventStore:
         conn: MemoryTransaction | None = None,
     ) -> list[AppendResult]:
         """Append to several streams; see :meth:`EventStore.append_to_many`."""
+        appends = await self.payloads.prepare(appends)
         self._encoder.unit(appends, created_at, condition)
         async with self._changing(conn) as state:
-            return writing.append(state, appends, created_at, condition, self._codec)
+            return writing.append(state, appends, created_at, condition, self.payloads.writing)
 
     async def link(
         self,
@@ -191,7 +206,7 @@ class MemoryEventStore:
         """Read a run of a stream, or of ALL; see :meth:`EventStore.read`."""
         check_name("stream", stream)
         check_range(start, limit)
-        return decode_all(self._codec, self._seen(conn).read(stream, start, limit, backward))
+        return list(await self.payloads.open(self._seen(conn).read(stream, start, limit, backward)))
 
     async def read_all(
         self,
@@ -205,8 +220,13 @@ class MemoryEventStore:
         """Read a run of the store-wide order; see :meth:`EventStore.read_all`."""
         check_filter(where)
         check_range(start, limit)
-        events = self._seen(conn).read(ALL, start, MAX_BIGINT if where else limit, backward)
-        return decode_all(self._codec, [event for event in events if matches(where, event)][:limit])
+        return list(await self.payloads.open(self._read_all(self._seen(conn), start, limit, where, backward)))
+
+    def _read_all(
+        self, state: State, start: int | None, limit: int, where: Filter, backward: bool = False
+    ) -> list[RecordedEvent]:
+        events = state.read(ALL, start, MAX_BIGINT if where else limit, backward)
+        return [event for event in events if matches(where, event)][:limit]
 
     async def stream(
         self, stream: str, *, start: int | None = None, backward: bool = False, page_size: int = 1000
@@ -243,6 +263,19 @@ class MemoryEventStore:
         conn: MemoryTransaction | None = None,
     ) -> EventPage:
         """Read the next events of a source; see :meth:`EventStore.read_page`."""
+        page = await self.read_stored_page(source, after, limit, where=where, conn=conn)
+        return replace(page, events=await self.payloads.open(page.events))
+
+    async def read_stored_page(
+        self,
+        source: str,
+        after: int,
+        limit: int,
+        *,
+        where: Filter = EVERYTHING,
+        conn: MemoryTransaction | None = None,
+    ) -> EventPage:
+        """Read a page whose events nobody has opened: for readers that keep them, and open them when they are due."""
         check_name("source", source)
         check_number("after", after)
         check_number("limit", limit, 1)
@@ -261,8 +294,8 @@ class MemoryEventStore:
             looked_at = state.read(source, after + 1, limit, backward=False)
             read_to = looked_at[-1].number if len(looked_at) == limit else head
             found = [event for event in looked_at if matches(where, event)]
-            return EventPage(decode_all(self._codec, found), read_to, head, stream_id)
-        events = await self.read_all(start=after + 1, limit=limit, where=where, conn=conn)
+            return EventPage(found, read_to, head, stream_id)
+        events = self._read_all(state, after + 1, limit, where)
         return EventPage(events, events[-1].position if len(events) == limit else head, head)
 
     async def head(self) -> int:
@@ -343,12 +376,8 @@ class MemoryEventStore:
         """Save a snapshot; see :meth:`EventStore.record_snapshot`."""
         check_snapshot(snapshot)
         self._seen(conn)
-        saved = replace(
-            snapshot,
-            data=self._copied(snapshot.type, snapshot.data),
-            metadata=None if snapshot.metadata is None else self._copied(snapshot.type, snapshot.metadata),
-            created_at=snapshot.created_at or datetime.now(UTC),
-        )
+        ready = await self.payloads.prepare_snapshot(snapshot)
+        saved = replace(ready, created_at=snapshot.created_at or datetime.now(UTC))
         async with self._changing(conn) as state:
             state.snapshots.setdefault(snapshot.source, {})[snapshot.version] = saved
 
@@ -358,8 +387,7 @@ class MemoryEventStore:
         """Return the newest snapshot; see :meth:`EventStore.read_snapshot`."""
         check_name("source", source)
         highest = MAX_BIGINT if up_to is None else check_number("up_to", up_to)
-        saved = self._seen(conn).newest_snapshot(source, highest)
-        return replace(saved, data=self._copied(saved.type, saved.data))
+        return await self.payloads.open_snapshot(self._seen(conn).newest_snapshot(source, highest))
 
     async def delete_snapshots(
         self, source: str, *, before: int | None = None, conn: MemoryTransaction | None = None
@@ -375,8 +403,10 @@ class MemoryEventStore:
                 del saved[version]
             return len(gone)
 
-    def _copied(self, kind: str, value: Any) -> Any:
-        return self._codec.decode(kind, self._codec.encode(kind, value))
+    async def forget(self, subject: str) -> bool:
+        """Destroy a subject's key; see :meth:`EventStore.forget`."""
+        self._seen(None)
+        return await self.payloads.forget(subject)
 
     def subscribe(
         self,

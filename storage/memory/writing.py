@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from headwater.storage.codec import Codec
+from headwater.storage.codec import Codec, type_of
 from headwater.storage.errors import (
     AppendError,
     ConditionFailed,
@@ -118,15 +118,16 @@ def _write(state: State, append: StreamAppend, time: datetime, codec: Codec) -> 
 
 
 def _recorded(event: NewEvent, stream: str, version: int, position: int, time: datetime, codec: Codec) -> RecordedEvent:
+    name = event.type or type_of(event.data)
     return RecordedEvent(
         position,
         stream,
         version,
         position,
         event.id,
-        event.type,
-        codec.encode(event.type, event.data),
-        None if event.metadata is None else codec.encode(event.type, event.metadata),
+        name,
+        codec.encode(name, event.data),
+        None if event.metadata is None else codec.encode(name, event.metadata),
         event.causation_id,
         event.correlation_id,
         time,

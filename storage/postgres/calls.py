@@ -25,7 +25,6 @@ from headwater.storage.checks import (
     check_sort,
     check_target,
 )
-from headwater.storage.codec import Codec
 from headwater.storage.errors import HardDeletesDisabled
 from headwater.storage.model import (
     ALL,
@@ -41,6 +40,7 @@ from headwater.storage.model import (
     StreamPage,
 )
 from headwater.storage.options import StoreOptions
+from headwater.storage.payloads import Payloads
 from headwater.storage.postgres import deletion, links, listing, reading, snapshots
 from headwater.storage.postgres.connect import Connection
 from headwater.storage.postgres.statements import Statements
@@ -54,7 +54,7 @@ class StreamCalls(ABC):
     options: StoreOptions
     sql: Statements
     wakeups: Wakeups
-    _codec: Codec
+    payloads: Payloads
 
     @abstractmethod
     def connection(self, conn: Connection | None = None) -> AbstractAsyncContextManager[Connection]:
@@ -143,15 +143,17 @@ class StreamCalls(ABC):
     async def record_snapshot(self, snapshot: Snapshot, *, conn: Connection | None = None) -> None:
         """Save a snapshot; see :meth:`EventStore.record_snapshot`."""
         check_snapshot(snapshot)
+        ready = await self.payloads.prepare_snapshot(snapshot)
         async with self.connection(conn) as conn:
-            await snapshots.record(conn, self.sql, self._codec, snapshot)
+            await snapshots.record(conn, self.sql, ready)
 
     async def read_snapshot(self, source: str, *, up_to: int | None = None, conn: Connection | None = None) -> Snapshot:
         """Return the newest snapshot; see :meth:`EventStore.read_snapshot`."""
         check_name("source", source)
         highest = MAX_BIGINT if up_to is None else check_number("up_to", up_to)
         async with self.connection(conn) as conn:
-            return await snapshots.read(conn, self.sql, self._codec, source, highest)
+            stored = await snapshots.read(conn, self.sql, source, highest)
+        return await self.payloads.open_snapshot(stored)
 
     async def delete_snapshots(self, source: str, *, before: int | None = None, conn: Connection | None = None) -> int:
         """Delete snapshots; see :meth:`EventStore.delete_snapshots`."""
@@ -160,6 +162,10 @@ class StreamCalls(ABC):
             check_number("before", before)
         async with self.connection(conn) as conn:
             return await snapshots.delete(conn, self.sql, source, before)
+
+    async def forget(self, subject: str) -> bool:
+        """Destroy a subject's key; see :meth:`EventStore.forget`."""
+        return await self.payloads.forget(subject)
 
     def subscribe(
         self,

@@ -22,7 +22,7 @@ from headwater.storage.checks import (
     check_target,
     check_uuid,
 )
-from headwater.storage.codec import Codec
+from headwater.storage.codec import Codec, type_of
 from headwater.storage.errors import DuplicateEvent, EncodingFailed, InvalidArgument
 from headwater.storage.model import ANY, NO_STREAM, AppendCondition, Expected, NewEvent, StreamAppend
 from headwater.storage.postgres.arrays import (
@@ -145,7 +145,11 @@ class Encoder:
         id_parts = _id_parts("event.id", ids)
         if len(ids) > 1 and len(set(id_parts)) != len(ids):
             check_distinct(stream, ids)
+        if [event.subject for event in events].count(None) != len(ids):
+            raise InvalidArgument("event.subject", "needs a store that was opened with encryption")
         types = [event.type for event in events]
+        if "" in types:
+            types = [name or type_of(event.data) for name, event in zip(types, events, strict=True)]
         return ids, (
             id_parts,
             [_type_part(name) for name in types],

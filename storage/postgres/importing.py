@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from headwater.storage.errors import InvalidArgument
 from headwater.storage.model import ImportedEvent
 from headwater.storage.postgres import appending, reading
 from headwater.storage.postgres.connect import Connection, row_cursor
@@ -130,12 +129,7 @@ async def _batches(encoder: Encoder, events: Events, size: int) -> AsyncIterator
 
 async def _pieces(events: Events, size: int) -> AsyncIterator[list[ImportedEvent]]:
     """Yield the events in lists of at most SLICE, none of which reaches over the end of a batch."""
-    if isinstance(events, AsyncIterable):
-        take = partial(_take_async, aiter(events))
-    elif isinstance(events, Iterable):
-        take = partial(_take, iter(events))
-    else:
-        raise InvalidArgument("events", f"must be an iterable of ImportedEvent, not {type(events).__name__}")
+    take = partial(_take_async, aiter(events)) if isinstance(events, AsyncIterable) else partial(_take, iter(events))
     left = size
     while piece := await take(min(SLICE, left)):
         yield piece

@@ -10,14 +10,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
 
 from headwater.storage.checks import check_filter, check_many, check_name, check_number, check_range, check_time
-from headwater.storage.codec import JSON, Codec, decode_all
+from headwater.storage.codec import Codec
+from headwater.storage.encryption.keys import KeyStore
+from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import InvalidArgument, StoreClosed
+from headwater.storage.event_types import EventTypes
+from headwater.storage.making import Making
 from headwater.storage.model import (
     ANY,
     EVERYTHING,
@@ -31,6 +36,7 @@ from headwater.storage.model import (
     StreamAppend,
 )
 from headwater.storage.options import StoreOptions
+from headwater.storage.payloads import Payloads
 from headwater.storage.postgres import appending, importing, reading, schema
 from headwater.storage.postgres.announce import Announcer
 from headwater.storage.postgres.calls import StreamCalls
@@ -39,6 +45,7 @@ from headwater.storage.postgres.encoding import Encoder, Unit
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.group import GroupCommit
 from headwater.storage.postgres.import_rows import ImportBatch
+from headwater.storage.postgres.keys import PostgresKeyStore
 from headwater.storage.postgres.resending import until_known
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.transient import Wakeups
@@ -52,7 +59,7 @@ class PostgresEventStore(StreamCalls):
         options: StoreOptions,
         pool: Pool,
         sql: Statements,
-        codec: Codec,
+        payloads: Callable[[KeyStore], Payloads],
         announcer: Announcer | None,
         *,
         own_pool: bool = True,
@@ -62,8 +69,8 @@ class PostgresEventStore(StreamCalls):
         self.wakeups = Wakeups()
         self._pool = pool
         self._own_pool = own_pool
-        self._codec = codec
-        self._encoder = Encoder(sql.payload, codec)
+        self.payloads = payloads(PostgresKeyStore(self.connection, sql))
+        self._encoder = Encoder(sql.payload, self.payloads.writing)
         self._announcer = announcer
         self._group = GroupCommit(self._send, lanes=1 if options.pool_size == 1 else 2)
         self._closed = False
@@ -77,7 +84,9 @@ class PostgresEventStore(StreamCalls):
         url: str | None = None,
         *,
         options: StoreOptions | None = None,
-        codec: Codec = JSON,
+        codec: Codec | str | None = None,
+        types: EventTypes | str | None = None,
+        encryption: Encryption | str | None = None,
         announce: Callable[[int], Awaitable[None]] | None = None,
         migrate: bool = False,
         pool: Pool | None = None,
@@ -85,13 +94,16 @@ class PostgresEventStore(StreamCalls):
     ) -> Self:
         """Connect and check the schema; ``settings`` are the fields of StoreOptions.
 
-        ``announce`` is told the new head after appends, for hints. ``migrate=True`` applies pending migrations first.
+        ``codec``, ``types`` and ``encryption``, themselves or by their import paths, say how payloads are written and
+        read; without them, the options do. ``announce`` is told the new head after appends, for hints.
+        ``migrate=True`` applies pending migrations first.
         ``pool`` is another store's (``store.pool``) on the same database: its connections are shared, and stay open
         when this store is closed.
-        Raises ConfigurationError, SchemaMissing, SchemaOutdated, StoreUnavailable.
+        Raises ConfigurationError, ImportPathError, SchemaMissing, SchemaOutdated, StoreUnavailable.
         """
         options = options or StoreOptions.read(url, **settings)
         sql = Statements(options.schema)
+        making = Making.of(options, codec, types, encryption)
         if migrate:
             await schema.migrate(options)
         own_pool = pool is None
@@ -109,7 +121,8 @@ class PostgresEventStore(StreamCalls):
                 await pool.close()
             raise
         announcer = None if announce is None else Announcer(announce)
-        return cls(options, pool, Statements(options.schema, payload), codec, announcer, own_pool=own_pool)
+        payloads = partial(making.payloads, binary=payload == "bytea")
+        return cls(options, pool, Statements(options.schema, payload), payloads, announcer, own_pool=own_pool)
 
     async def close(self) -> None:
         """Finish the appends under way, then close every connection. Safe to repeat."""
@@ -159,7 +172,8 @@ class PostgresEventStore(StreamCalls):
         created_at: datetime | None = None,
         conn: Connection | None = None,
     ) -> AppendResult:
-        unit = self._encoder.unit([StreamAppend(stream, events, expected_version)], created_at, condition)
+        appends = await self.payloads.prepare([StreamAppend(stream, events, expected_version)])
+        unit = self._encoder.unit(appends, created_at, condition)
         [result] = await self._append(unit, conn)
         return result
 
@@ -171,6 +185,7 @@ class PostgresEventStore(StreamCalls):
         created_at: datetime | None = None,
         conn: Connection | None = None,
     ) -> list[AppendResult]:
+        appends = await self.payloads.prepare(appends)
         return await self._append(self._encoder.unit(appends, created_at, condition), conn)
 
     async def _append(self, unit: Unit, conn: Connection | None) -> list[AppendResult]:
@@ -196,7 +211,8 @@ class PostgresEventStore(StreamCalls):
         Nothing is checked before. When the append is refused, the caller's COMMIT fails and with it the transaction:
         SQLSTATE HW409 for a wrong version, HW410 for a deleted stream, 23505 for an event that is stored already.
         """
-        unit = self._encoder.unit([StreamAppend(stream, events, expected_version)], created_at)
+        appends = await self.payloads.prepare([StreamAppend(stream, events, expected_version)])
+        unit = self._encoder.unit(appends, created_at)
         async with self.connection(conn) as conn:
             await row_cursor(conn).execute(self.sql.append_at_commit, self._encoder.parameters([unit]), binary=True)
 
@@ -221,7 +237,9 @@ class PostgresEventStore(StreamCalls):
         check_many("events", events)
         if self._closed:
             raise StoreClosed
-        return await importing.import_events(self._encoder, events, batch_size, self._write_batch)
+        return await importing.import_events(
+            self._encoder, self.payloads.prepare_import(events), batch_size, self._write_batch
+        )
 
     async def _write_batch(self, batch: ImportBatch) -> int:
         async def send() -> int:
@@ -245,7 +263,7 @@ class PostgresEventStore(StreamCalls):
         check_range(start, limit)
         async with self.connection(conn) as conn:
             events = await reading.read(conn, self.sql, stream, start, limit, backward)
-        return decode_all(self._codec, events)
+        return events if self.payloads.plain else list(await self.payloads.open(events))
 
     async def read_all(
         self,
@@ -260,7 +278,7 @@ class PostgresEventStore(StreamCalls):
         check_range(start, limit)
         async with self.connection(conn) as conn:
             events = await reading.read_all(conn, self.sql, start, limit, backward, where)
-        return decode_all(self._codec, events)
+        return events if self.payloads.plain else list(await self.payloads.open(events))
 
     async def stream(
         self, stream: str, *, start: int | None = None, backward: bool = False, page_size: int = 1000
@@ -294,13 +312,25 @@ class PostgresEventStore(StreamCalls):
         where: Filter = EVERYTHING,
         conn: Connection | None = None,
     ) -> EventPage:
+        page = await self.read_stored_page(source, after, limit, where=where, conn=conn)
+        return page if self.payloads.plain else replace(page, events=await self.payloads.open(page.events))
+
+    async def read_stored_page(
+        self,
+        source: str,
+        after: int,
+        limit: int,
+        *,
+        where: Filter = EVERYTHING,
+        conn: Connection | None = None,
+    ) -> EventPage:
+        """Read a page whose events nobody has opened: for readers that keep them, and open them when they are due."""
         check_name("source", source)
         check_number("after", after)
         check_number("limit", limit, 1)
         check_filter(where)
         async with self.connection(conn) as conn:
-            page = await reading.read_page(conn, self.sql, source, after, limit, where)
-        return page if self._codec is JSON else replace(page, events=decode_all(self._codec, list(page.events)))
+            return await reading.read_page(conn, self.sql, source, after, limit, where)
 
     async def head(self) -> int:
         async with self.connection() as conn:

@@ -15,10 +15,12 @@ from typing import Any, Self
 
 from headwater.storage.errors import InvalidArgument, StreamDeleted, StreamNotFound
 from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress, Retried
+from headwater.storage.making import Making
 from headwater.storage.memory.store import MemoryEventStore
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases, MemoryParking
 from headwater.storage.memory.transaction import MemoryTransaction
 from headwater.storage.model import NewEvent
+from headwater.storage.options import StoreOptions
 from headwater.subscriptions.app import App
 from headwater.subscriptions.consumers import LocalConsumer
 from headwater.subscriptions.core.phases import Phase
@@ -29,6 +31,10 @@ from headwater.subscriptions.runner import SubscriptionRunner
 
 SOON = timedelta(milliseconds=1)
 """The delay between attempts and the poll interval in a test: what is promised does not depend on them."""
+
+
+NOWHERE = "postgresql://nowhere/memory"
+"""The events are in memory: of the options of a store only those about payloads count."""
 
 
 class NotCaughtUp(AssertionError):
@@ -70,8 +76,11 @@ class MemoryRuntime:
     """
 
     def __init__(self, app: App | None = None, *, observer: Observer | None = None) -> None:
-        self.store = MemoryEventStore(hard_deletes=True)
         self._app = app
+        making = Making.of(StoreOptions(url=NOWHERE) if app is None else app.with_payloads(StoreOptions(url=NOWHERE)))
+        self.store = MemoryEventStore(
+            hard_deletes=True, codec=making.codec, types=making.types, encryption=making.encryption
+        )
         self._observer = observer
         self._coordination = MemoryCoordination()
         self._leases = MemoryLeases(self._coordination, "test")
@@ -145,7 +154,10 @@ class MemoryRuntime:
         retry = replace(options.retry, first_delay=SOON, max_delay=SOON)
         options = replace(options, retry=retry, poll_interval=SOON * 5, checkpoint_interval=SOON)
         transactions = MemoryTransactions(self.store, self._checkpoints, self._parking)
-        consumers = [LocalConsumer(handler, transactions, index) for index, handler in enumerate(handlers)]
+        opener = None if self.store.payloads.plain else self.store.payloads
+        consumers = [
+            LocalConsumer(handler, transactions, index, opener=opener) for index, handler in enumerate(handlers)
+        ]
         for consumer in consumers:
             await consumer.start()
             self._stack.push_async_callback(consumer.close)

@@ -3,17 +3,17 @@
 
 -- name: record_snapshot
 -- A payload comes as an array of one, because arrays are what the store's payload types are sent as.
-INSERT INTO "headwater"."snapshots" ("source", "version", "type", "data", "metadata", "created_at")
+INSERT INTO "headwater"."snapshots" ("source", "version", "type", "data", "metadata", "created_at", "schema_version")
 VALUES (
     %(source)s, %(version)s, %(type)s, (%(data)s::"payload"[])[1], (%(metadata)s::"payload"[])[1],
-    coalesce(%(created_at)s, clock_timestamp())
+    coalesce(%(created_at)s, clock_timestamp()), %(schema_version)s
 )
 ON CONFLICT ("source", "version") DO UPDATE SET
     "type" = excluded."type", "data" = excluded."data", "metadata" = excluded."metadata",
-    "created_at" = excluded."created_at";
+    "created_at" = excluded."created_at", "schema_version" = excluded."schema_version";
 
 -- name: read_snapshot
-SELECT "source", "version", "type", "data", "metadata", "created_at" FROM "headwater"."snapshots"
+SELECT "source", "version", "type", "data", "metadata", "created_at", "schema_version" FROM "headwater"."snapshots"
 WHERE "source" = %(source)s AND "version" <= %(up_to)s ORDER BY "version" DESC LIMIT 1;
 
 -- name: delete_snapshots

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headwater import App, NewEvent, SubscriptionOptions, connect
+from headwater import ERASED, App, Encryption, NewEvent, SubscriptionOptions, connect
 from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions
 from headwater.storage.options import StoreOptions
@@ -51,6 +54,9 @@ async def registered(database_url: str) -> str:
         (["run", "--nodes", "2", "--address", "here", "--database-url", NOWHERE], "not both"),
         (["run", "--nodes", "many"], "'--nodes'"),
         (["drop", "--database-url", NOWHERE], "--yes"),
+        (["forget", "ada", "--database-url", NOWHERE], "--yes"),
+        (["forget", "ada", "--yes", "--encryption", "lost:way", "--database-url", NOWHERE], "cannot import 'lost:way'"),
+        (["rewrap", "--database-url", NOWHERE], "HEADWATER_MASTER_KEYS"),
     ],
 )
 def test_bad_input_is_answered_in_one_line_with_status_2(arguments: list[str], says: str, tmp_path: Path) -> None:
@@ -135,3 +141,28 @@ def test_a_command_that_means_nothing_is_refused(registered: str, arguments: lis
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert says in done.stderr
+
+
+async def test_a_subject_is_forgotten_and_keys_are_wrapped_anew(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (f"{name}:{base64.b64encode(os.urandom(32)).decode()}" for name in ("old", "new"))
+    monkeypatch.setenv("HEADWATER_MASTER_KEYS", old)
+    async with connect(database_url, encryption=Encryption()) as store:
+        await store.append("a", [NewEvent("Registered", {"name": name}, subject=name) for name in ("ada", "bob")])
+
+    def run(*arguments: str) -> Any:
+        return answer(database_url, *arguments)
+
+    loop = asyncio.get_running_loop()
+    known = {"subject": "ada", "known": True, "forgotten": False, "dry_run": True}
+    assert await loop.run_in_executor(None, run, "forget", "ada", "--dry-run") == known
+    gone = {"subject": "ada", "known": True, "forgotten": True, "dry_run": False}
+    assert await loop.run_in_executor(None, run, "forget", "ada", "--yes") == gone
+    again = {"subject": "ada", "known": False, "forgotten": False, "dry_run": False}
+    assert await loop.run_in_executor(None, run, "forget", "ada", "--yes") == again
+    monkeypatch.setenv("HEADWATER_MASTER_KEYS", f"{new},{old}")
+    assert await loop.run_in_executor(None, run, "rewrap") == {"rewrapped": 1}
+    monkeypatch.setenv("HEADWATER_MASTER_KEYS", new)
+    async with connect(database_url, encryption=Encryption()) as store:
+        assert [event.data for event in await store.read("a")] == [ERASED, {"name": "bob"}]

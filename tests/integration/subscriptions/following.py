@@ -82,11 +82,17 @@ async def following(
         grants: list[Grant] = []
         for state in await registry.states(name):
             grants += await leases.claim([state.key])
-        consumer = LocalConsumer(Handler(handler, options, name), None)
+        opener = None if store.payloads.plain else store.payloads
+        consumer = LocalConsumer(Handler(handler, options, name), None, opener=opener)
         await consumer.start()
         checkpoints = PostgresCheckpoints(store.pool, store.sql)
         runner = SubscriptionRunner(
-            options, grants[0], reader=store, leases=leases, checkpoints=checkpoints, consumers=[consumer]
+            options,
+            grants[0],
+            reader=store,
+            leases=leases,
+            checkpoints=checkpoints,
+            consumers=[consumer],
         )
         running = asyncio.create_task(runner.run())
         try:
