@@ -89,6 +89,11 @@ async def check(conn: Connection, sql: Statements) -> PayloadType:
     return payload
 
 
+async def is_partitioned(conn: Connection, sql: Statements) -> bool:
+    """Return whether the events are kept in ranges of positions."""
+    return bool(await _value(conn, sql.is_partitioned))
+
+
 async def payload_type(conn: Connection, sql: Statements) -> PayloadType | None:
     """Return what the payload columns are made of, None when there are no tables yet."""
     found = await _value(conn, sql.payload_type)
@@ -170,6 +175,7 @@ __all__ = [
     "database_of",
     "drop",
     "init",
+    "is_partitioned",
     "migrate",
     "payload_type",
     "read_status",

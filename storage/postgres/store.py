@@ -19,6 +19,7 @@ from headwater.storage.checks import check_filter, check_name, check_number, che
 from headwater.storage.codec import JSON, Codec, decode_all
 from headwater.storage.errors import InvalidArgument, StoreClosed
 from headwater.storage.model import (
+    ALL,
     ANY,
     EVERYTHING,
     AppendCondition,
@@ -33,6 +34,7 @@ from headwater.storage.model import (
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import appending, importing, reading, schema
 from headwater.storage.postgres.announce import Announcer
+from headwater.storage.postgres.archived import ArchivedReads, Part, StreamPart
 from headwater.storage.postgres.calls import StreamCalls
 from headwater.storage.postgres.connect import Connection, Pool, connect, make_pool, row_cursor
 from headwater.storage.postgres.encoding import Encoder, Unit
@@ -64,6 +66,7 @@ class PostgresEventStore(StreamCalls):
         self._codec = codec
         self._encoder = Encoder(sql.payload, codec)
         self._announcer = announcer
+        self._archived = ArchivedReads(sql, options.archive) if sql.partitioned else None
         self._group = GroupCommit(self._send, lanes=1 if options.pool_size == 1 else 2)
         self._closed = False
 
@@ -101,6 +104,7 @@ class PostgresEventStore(StreamCalls):
                     # One connection of its own first: it says at once why there is none, which the pool never does.
                     async with await connect(options) as conn:
                         payload = await schema.check(conn, sql)
+                        partitioned = await schema.is_partitioned(conn, sql)
                     if own_pool:
                         await pool.open()
         except BaseException:
@@ -108,7 +112,8 @@ class PostgresEventStore(StreamCalls):
                 await pool.close()
             raise
         announcer = None if announce is None else Announcer(announce)
-        return cls(options, pool, Statements(options.schema, payload), codec, announcer, own_pool=own_pool)
+        sql = Statements(options.schema, payload, partitioned=partitioned)
+        return cls(options, pool, sql, codec, announcer, own_pool=own_pool)
 
     async def close(self) -> None:
         """Finish the appends under way, then close every connection. Safe to repeat."""
@@ -243,6 +248,8 @@ class PostgresEventStore(StreamCalls):
         check_range(start, limit)
         async with self.connection(conn) as conn:
             events = await reading.read(conn, self.sql, stream, start, limit, backward)
+            missing = await self._missing(conn, stream, start, limit, backward, EVERYTHING, events)
+        events = await self._complete(missing, limit, EVERYTHING, events)
         return decode_all(self._codec, events)
 
     async def read_all(
@@ -258,6 +265,8 @@ class PostgresEventStore(StreamCalls):
         check_range(start, limit)
         async with self.connection(conn) as conn:
             events = await reading.read_all(conn, self.sql, start, limit, backward, where)
+            missing = await self._missing(conn, ALL, start, limit, backward, where, events)
+        events = await self._complete(missing, limit, where, events)
         return decode_all(self._codec, events)
 
     async def stream(
@@ -298,6 +307,9 @@ class PostgresEventStore(StreamCalls):
         check_filter(where)
         async with self.connection(conn) as conn:
             page = await reading.read_page(conn, self.sql, source, after, limit, where)
+            missing = self._archived and await self._archived.of_page(conn, source, after, limit, where, page)
+        if self._archived and missing:
+            page = await self._archived.complete_page(missing, after, limit, where, page)
         return page if self._codec is JSON else replace(page, events=decode_all(self._codec, list(page.events)))
 
     async def head(self) -> int:
@@ -307,4 +319,17 @@ class PostgresEventStore(StreamCalls):
     async def position_at(self, when: datetime) -> int:
         check_time("when", when)
         async with self.connection() as conn:
-            return await reading.position_at(conn, self.sql, when)
+            position = await reading.position_at(conn, self.sql, when)
+            older = self._archived and await self._archived.since(conn, when)
+        return await self._archived.position_before(older, when) if self._archived and older else position
+
+    async def _missing(self, conn: Connection, *read: Any) -> Part | StreamPart | None:
+        return None if self._archived is None else await self._archived.of_read(conn, *read)
+
+    async def _complete(
+        self, missing: Part | StreamPart | None, limit: int, where: Filter, events: list[RecordedEvent]
+    ) -> list[RecordedEvent]:
+        # Outside of the connection's block: files are read without holding one, and not against its time.
+        if self._archived is None or missing is None:
+            return events
+        return await self._archived.complete(missing, limit, where, events)
