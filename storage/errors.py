@@ -250,8 +250,8 @@ class RangeArchived(ArchiveError):
     def describe(self) -> str:
         where = f" in {self.file}" if self.file else ""
         return (
-            f"the events at positions {self.first_position} to {self.last_position} are archived{where}: open the store "
-            "with archive=FOLDER (HEADWATER_ARCHIVE) to read them, or bring them back by 'headwater restore'"
+            f"the events at positions {self.first_position} to {self.last_position} are archived{where}: open the "
+            "store with archive=FOLDER (HEADWATER_ARCHIVE) to read them, or bring them back by 'headwater restore'"
         )
 
 

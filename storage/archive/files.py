@@ -1,7 +1,7 @@
-"""The files of an archive: for each range of positions one of compressed lines, and a manifest that says what is in it.
+"""The files of an archive: for each range of positions one of compressed lines, and a manifest of what is in it.
 
-Never replaces a file: what is written anew has another name. A range is read from its file block by block, each of which
-can be unpacked by itself; ``zcat`` unpacks the whole.
+Never replaces a file: what is written anew has another name. A range is read from its file block by block, each of
+which can be unpacked by itself; ``zcat`` unpacks the whole.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
 """Completes reads with what is archived: whoever reads gets every event, or an error that says where they are.
 
 Never looks into a file while a connection is held. The database is always asked after the events were read: a range is
-marked as archived before it leaves the events, so that a reader that did not get it finds the mark.
+marked as archived before it leaves the events, so that a reader that did not get it finds the mark. A range that came
+back since has no mark any more; the count of those tells, and then the events are read again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 from headwater.storage.archive.files import ArchiveFolder
 from headwater.storage.errors import RangeArchived
@@ -22,7 +23,6 @@ from headwater.storage.postgres.ranges import (
     Erasures,
     EventRange,
     archived_ranges,
-    archived_to,
     read_erasures,
 )
 from headwater.storage.postgres.statements import Statements
@@ -31,6 +31,7 @@ _PAGE_BLOCKS: Final = 64
 """How many blocks a page looks through at most before it says how far it came."""
 
 Wanted = Callable[[RecordedEvent], bool]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,17 @@ class Part:
 
 
 class ArchivedReads:
-    """Reads of one store that has an archive, or may have one."""
+    """Reads of one store that has an archive, or may have one.
+
+    A read is made of two steps: what the database has, with what is ``missing`` from it; then the files.
+    """
 
     def __init__(self, sql: Statements, folder: str | None) -> None:
         self._sql = sql
         self._folder = None if folder is None else ArchiveFolder(Path(folder))
+        self._restores = 0
 
-    async def of_read(
+    async def read(
         self,
         conn: Connection,
         source: str,
@@ -80,19 +85,81 @@ class ArchivedReads:
         limit: int,
         backward: bool,
         where: Filter,
-        events: Sequence[RecordedEvent],
-    ) -> Part | StreamPart | None:
-        """Return what is missing from a read; None for nothing."""
-        if limit == 0 or (backward and source == ALL and len(events) == limit):
-            return None
+        read: Callable[[], Awaitable[list[RecordedEvent]]],
+    ) -> tuple[list[RecordedEvent], Missing]:
+        """Read by ``read``; returns what it gave, and what is missing from that."""
         low, high = (1, MAX_BIGINT if start is None else start) if backward else (max(start or 1, 1), MAX_BIGINT)
-        if source == ALL:
-            # Archived are the oldest: where the first is here, all are.
-            whole = not backward and where == EVERYTHING and events and events[0].position == low
-            return None if whole else await self._part(conn, low, high, backward)
-        if not backward and len(events) == limit and (events[0].number, events[-1].number) == (low, low + limit - 1):
-            return None
-        return await self._of_stream(conn, source, low, high, limit, backward)
+
+        def whole(events: list[RecordedEvent]) -> bool:
+            if source == ALL and backward:
+                return len(events) == limit
+            if source == ALL:
+                # Archived are the oldest: where the first is here, all are.
+                return where == EVERYTHING and bool(events) and events[0].position == low
+            numbers = range(low, low + limit)
+            return not backward and len(events) == limit and (events[0].number, events[-1].number) == (low, numbers[-1])
+
+        async def missing(_: list[RecordedEvent]) -> Missing:
+            if source == ALL:
+                return await self._part(conn, low, high, backward)
+            return await self._of_stream(conn, source, low, high, limit, backward)
+
+        if limit == 0:
+            return await read(), None
+        return await self._watched(conn, read, whole, missing)
+
+    async def read_page(
+        self,
+        conn: Connection,
+        source: str,
+        after: int,
+        limit: int,
+        where: Filter,
+        read: Callable[[], Awaitable[EventPage]],
+    ) -> tuple[EventPage, Missing]:
+        """Read a page by ``read``; returns it, and what is missing from it."""
+
+        def whole(page: EventPage) -> bool:
+            if page.read_to <= after:
+                return True
+            if where != EVERYTHING or not page.events or page.events[0].number != after + 1:
+                return False
+            return source == ALL or (len(page.events) == limit and page.events[-1].number == after + limit)
+
+        async def missing(_: EventPage) -> Missing:
+            if source == ALL:
+                return await self._part(conn, after + 1, MAX_BIGINT)
+            return await self._of_stream(conn, source, after + 1, MAX_BIGINT, limit, False)
+
+        return await self._watched(conn, read, whole, missing)
+
+    async def position_at(
+        self, conn: Connection, when: datetime, read: Callable[[], Awaitable[int]]
+    ) -> tuple[int, Missing]:
+        """Find a time by ``read``; returns the position before it, and where it is looked for first."""
+
+        async def missing(_: int) -> Missing:
+            rows = await self._rows(conn, self._sql.archived_since, {"when": when})
+            return await self._part(conn, rows[0][0], rows[0][1]) if rows else None
+
+        return await self._watched(conn, read, lambda _: False, missing)
+
+    async def _watched(
+        self,
+        conn: Connection,
+        read: Callable[[], Awaitable[T]],
+        whole: Callable[[T], bool],
+        missing: Callable[[T], Awaitable[Missing]],
+    ) -> tuple[T, Missing]:
+        while True:
+            before = self._restores
+            got = await read()
+            if whole(got):
+                return got, None
+            part = await missing(got)
+            [(self._restores,)] = await self._rows(conn, self._sql.restores)
+            if self._restores == before:
+                return got, part
 
     async def _of_stream(
         self, conn: Connection, stream: str, low: int, high: int, limit: int, backward: bool
@@ -107,30 +174,18 @@ class ArchivedReads:
             stream,
             low,
             high,
-            await self._part(conn, *own[0], backward) if own else None,
+            await self._part(conn, own[0][0], own[0][1], backward) if own else None,
             await self._part(conn, min(links.values()), max(links.values())) if links else None,
             links,
             backward,
         )
 
-    async def of_page(
-        self, conn: Connection, source: str, after: int, limit: int, where: Filter, page: EventPage
-    ) -> Part | StreamPart | None:
-        """Return what is missing from a page; None for nothing."""
-        if page.read_to <= after:
-            return None
-        events = page.events if where == EVERYTHING else ()
-        return await self.of_read(conn, source, after + 1, limit, False, where, events)
-
-    async def since(self, conn: Connection, when: datetime) -> Part | None:
-        """Return where the first archived event of a time or later is; None when there is none."""
-        rows = await self._rows(conn, self._sql.archived_since, {"when": when})
-        return await self._part(conn, *rows[0]) if rows else None
-
     async def complete(
-        self, part: Part | StreamPart, limit: int, where: Filter, events: Sequence[RecordedEvent]
+        self, part: Missing, limit: int, where: Filter, events: list[RecordedEvent]
     ) -> list[RecordedEvent]:
         """Return the events of a read with those that are archived. Raises ArchiveError."""
+        if part is None:
+            return events
         if isinstance(part, StreamPart):
             found = {event.number: event for event in await asyncio.to_thread(part.events, self._folder, limit, where)}
             found |= {event.number: event for event in events}
@@ -140,22 +195,24 @@ class ArchivedReads:
             return here + await self._events(part, limit - len(here), where)
         return (await self._events(part, limit, where) + here)[:limit]
 
-    async def complete_page(
-        self, part: Part | StreamPart, after: int, limit: int, where: Filter, page: EventPage
-    ) -> EventPage:
-        """Return a page that has what is archived. Raises ArchiveError."""
+    async def complete_page(self, part: Missing, after: int, limit: int, where: Filter, page: EventPage) -> EventPage:
+        """Return a page with what is archived. Raises ArchiveError."""
+        if part is None:
+            return page
         if isinstance(part, StreamPart):
             # What comes later than the page has read is for a later page.
             part = replace(part, high=min(part.high, page.read_to))
-            events = await self.complete(part, limit, where, page.events)
+            events = await self.complete(part, limit, where, list(page.events))
             return replace(page, events=events, read_to=events[-1].number if len(events) == limit else page.read_to)
         found, read_to = await asyncio.to_thread(
             part.events, self._folder, limit, lambda event: matches(where, event), _PAGE_BLOCKS
         )
         return replace(page, events=found, read_to=max(read_to, after))
 
-    async def position_before(self, part: Part, when: datetime) -> int:
-        """Return the position before the first archived event of a time or later. Raises ArchiveError."""
+    async def first_position(self, part: Missing, when: datetime, position: int) -> int:
+        """Return the position before the first event of a time or later. Raises ArchiveError."""
+        if not isinstance(part, Part):
+            return position
         found = await self._events(part, 1, Filter(since=when))
         return found[0].position - 1 if found else part.high
 
@@ -164,13 +221,13 @@ class ArchivedReads:
         return found
 
     async def _part(self, conn: Connection, low: int, high: int, backward: bool = False) -> Part | None:
-        high = min(high, await archived_to(conn, self._sql))
-        if low > high:
-            return None
         ranges = await archived_ranges(conn, self._sql, low, high)
+        if not ranges:
+            return None
+        high = min(high, ranges[-1].last_position)
         return Part(ranges, await read_erasures(conn, self._sql), low, high, backward)
 
-    async def _rows(self, conn: Connection, statement: bytes, wanted: dict[str, Any]) -> list[Any]:
+    async def _rows(self, conn: Connection, statement: bytes, wanted: dict[str, Any] | None = None) -> list[Any]:
         return await (await row_cursor(conn).execute(statement, wanted)).fetchall()
 
 
@@ -206,3 +263,7 @@ class StreamPart:
             )
             found += [event._replace(number=numbers[event.position]) for event in linked]
         return found
+
+
+Missing: TypeAlias = Part | StreamPart | None
+"""What of a read is archived."""

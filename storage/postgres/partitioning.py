@@ -59,7 +59,9 @@ async def ranges_lock(options: StoreOptions) -> AsyncIterator[Connection]:
         async with await connect(options, session=True) as conn:
             sql = Statements(options.schema)
             if not (await _row(conn, sql.try_ranges_lock))[0]:
-                raise StoreUnavailable(f"the ranges of schema {options.schema!r} are being worked on by another process")
+                raise StoreUnavailable(
+                    f"the ranges of schema {options.schema!r} are being worked on by another process"
+                )
             yield conn
 
 
@@ -74,7 +76,7 @@ async def check_partitioned(conn: Connection, options: StoreOptions) -> Statemen
 
 
 async def _patiently(conn: Connection, statement: bytes, wanted: dict[str, Any] | None = None) -> None:
-    """Ask for a lock again and again, a short time each: whoever queues behind the request waits no longer than that."""
+    """Ask for a lock again and again, a short time each: whoever queues behind it waits no longer than that."""
     for tries_left in reversed(range(_TRIES)):
         try:
             await conn.execute(statement, wanted)

@@ -64,17 +64,9 @@ async def list_ranges(conn: Connection, sql: Statements) -> list[EventRange]:
     return [EventRange(*row) for row in await _rows(conn, sql.list_ranges)]
 
 
-async def archived_ranges(
-    conn: Connection, sql: Statements, low: int = 0, high: int = MAX_BIGINT
-) -> list[EventRange]:
+async def archived_ranges(conn: Connection, sql: Statements, low: int = 0, high: int = MAX_BIGINT) -> list[EventRange]:
     """Return the archived ranges that have any of the given positions, the oldest first."""
     return [EventRange(*row) for row in await _rows(conn, sql.archived_ranges, {"low": low, "high": high})]
-
-
-async def archived_to(conn: Connection, sql: Statements) -> int:
-    """Return up to which position all events are archived; 0 for none."""
-    [row] = await _rows(conn, sql.archived_to)
-    return int(row[0])
 
 
 async def read_erasures(conn: Connection, sql: Statements) -> Erasures:

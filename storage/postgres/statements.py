@@ -35,7 +35,7 @@ class Statements:
     """The named statements of one store: ``statements.read_forward`` is the SQL as bytes, in the store's schema.
 
     Two stores with the same schema share one object's texts, so that a connection prepares each statement once.
-    In a store whose events are in ranges, a statement that is named ``..._partitioned`` takes the place of its namesake.
+    In a store whose events are in ranges, a statement that is named ``..._partitioned`` takes its namesake's place.
     """
 
     def __init__(self, schema: str = "headwater", payload: PayloadType = "json", *, partitioned: bool = False) -> None:

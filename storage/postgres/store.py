@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,7 +35,7 @@ from headwater.storage.model import (
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import appending, importing, reading, schema
 from headwater.storage.postgres.announce import Announcer
-from headwater.storage.postgres.archived import ArchivedReads, Part, StreamPart
+from headwater.storage.postgres.archived import ArchivedReads
 from headwater.storage.postgres.calls import StreamCalls
 from headwater.storage.postgres.connect import Connection, Pool, connect, make_pool, row_cursor
 from headwater.storage.postgres.encoding import Encoder, Unit
@@ -247,9 +248,12 @@ class PostgresEventStore(StreamCalls):
         check_name("stream", stream)
         check_range(start, limit)
         async with self.connection(conn) as conn:
-            events = await reading.read(conn, self.sql, stream, start, limit, backward)
-            missing = await self._missing(conn, stream, start, limit, backward, EVERYTHING, events)
-        events = await self._complete(missing, limit, EVERYTHING, events)
+            read = partial(reading.read, conn, self.sql, stream, start, limit, backward)
+            if self._archived is None:
+                return decode_all(self._codec, await read())
+            events, missing = await self._archived.read(conn, stream, start, limit, backward, EVERYTHING, read)
+        # Files are read without holding a connection, and not against its time.
+        events = await self._archived.complete(missing, limit, EVERYTHING, events)
         return decode_all(self._codec, events)
 
     async def read_all(
@@ -264,9 +268,11 @@ class PostgresEventStore(StreamCalls):
         check_filter(where)
         check_range(start, limit)
         async with self.connection(conn) as conn:
-            events = await reading.read_all(conn, self.sql, start, limit, backward, where)
-            missing = await self._missing(conn, ALL, start, limit, backward, where, events)
-        events = await self._complete(missing, limit, where, events)
+            read = partial(reading.read_all, conn, self.sql, start, limit, backward, where)
+            if self._archived is None:
+                return decode_all(self._codec, await read())
+            events, missing = await self._archived.read(conn, ALL, start, limit, backward, where, read)
+        events = await self._archived.complete(missing, limit, where, events)
         return decode_all(self._codec, events)
 
     async def stream(
@@ -306,9 +312,12 @@ class PostgresEventStore(StreamCalls):
         check_number("limit", limit, 1)
         check_filter(where)
         async with self.connection(conn) as conn:
-            page = await reading.read_page(conn, self.sql, source, after, limit, where)
-            missing = self._archived and await self._archived.of_page(conn, source, after, limit, where, page)
-        if self._archived and missing:
+            read = partial(reading.read_page, conn, self.sql, source, after, limit, where)
+            if self._archived is None:
+                page, missing = await read(), None
+            else:
+                page, missing = await self._archived.read_page(conn, source, after, limit, where, read)
+        if self._archived is not None:
             page = await self._archived.complete_page(missing, after, limit, where, page)
         return page if self._codec is JSON else replace(page, events=decode_all(self._codec, list(page.events)))
 
@@ -319,17 +328,8 @@ class PostgresEventStore(StreamCalls):
     async def position_at(self, when: datetime) -> int:
         check_time("when", when)
         async with self.connection() as conn:
-            position = await reading.position_at(conn, self.sql, when)
-            older = self._archived and await self._archived.since(conn, when)
-        return await self._archived.position_before(older, when) if self._archived and older else position
-
-    async def _missing(self, conn: Connection, *read: Any) -> Part | StreamPart | None:
-        return None if self._archived is None else await self._archived.of_read(conn, *read)
-
-    async def _complete(
-        self, missing: Part | StreamPart | None, limit: int, where: Filter, events: list[RecordedEvent]
-    ) -> list[RecordedEvent]:
-        # Outside of the connection's block: files are read without holding one, and not against its time.
-        if self._archived is None or missing is None:
-            return events
-        return await self._archived.complete(missing, limit, where, events)
+            read = partial(reading.position_at, conn, self.sql, when)
+            if self._archived is None:
+                return await read()
+            position, missing = await self._archived.position_at(conn, when, read)
+        return await self._archived.first_position(missing, when, position)

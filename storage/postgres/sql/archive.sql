@@ -1,10 +1,11 @@
 -- Ranges that went into files, and what is known of them here.
 
--- name: archived_to
--- The archived ranges are the oldest: everything up to here is read from files.
-SELECT coalesce(max("last_position"), 0) FROM "headwater"."ranges" WHERE "archived_at" IS NOT NULL;
+-- name: restores
+-- How often a range came back; no mark of it is left then.
+SELECT "restores" FROM "headwater"."partitioning";
 
 -- name: archived_ranges
+-- The archived ranges are the oldest: what is in none of them is in the database.
 SELECT
     "first_position", "last_position", "table_name", "changes", "archived_at", "file", "manifest_sha256", "events",
     "first_time", "last_time"

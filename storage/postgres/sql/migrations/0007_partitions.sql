@@ -14,7 +14,9 @@ CREATE TABLE "headwater"."partitioning" (
     "first_range_to" bigint,
     "partitioned_at" timestamptz,
     -- True while programs may run that opened the store before it was partitioned: they know of no archive.
-    "unaware_readers" boolean NOT NULL DEFAULT false
+    "unaware_readers" boolean NOT NULL DEFAULT false,
+    -- How often a range came back: a reader that missed it and then finds no mark has to look again.
+    "restores" bigint NOT NULL DEFAULT 0
 );
 
 CREATE TABLE "headwater"."event_ids" (
@@ -388,6 +390,7 @@ BEGIN
         "last_time" = NULL
     WHERE "first_position" = p_first RETURNING "last_position" INTO v_last;
     PERFORM "headwater"."attach_range_v1"(p_first, v_last);
+    UPDATE "headwater"."partitioning" SET "restores" = "restores" + 1;
     DELETE FROM "headwater"."archived_streams" WHERE "first_position" = p_first;
     DELETE FROM "headwater"."archived_erasures"
     WHERE NOT EXISTS (SELECT FROM "headwater"."ranges" WHERE "archived_at" IS NOT NULL);
