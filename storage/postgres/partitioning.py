@@ -15,7 +15,7 @@ import psycopg
 from headwater.storage.checks import check_number
 from headwater.storage.errors import ConfigurationError, StoreUnavailable
 from headwater.storage.options import StoreOptions
-from headwater.storage.postgres import schema
+from headwater.storage.postgres import roles, schema
 from headwater.storage.postgres.connect import Connection, connect, row_cursor
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.statements import Statements
@@ -49,6 +49,8 @@ async def partition(options: StoreOptions, size: int) -> bool:
             await _patiently(conn, sql.bound_first_range, {"room": ROOM})
         await conn.execute(sql.validate_first_range)
         await _patiently(conn, sql.partition_events)
+        if await roles.read_roles(conn, sql):
+            await conn.execute(sql.grant_roles)
         return True
 
 
@@ -62,6 +64,7 @@ async def ranges_lock(options: StoreOptions) -> AsyncIterator[Connection]:
                 raise StoreUnavailable(
                     f"the ranges of schema {options.schema!r} are being worked on by another process"
                 )
+            await roles.become_admin(conn, sql)
             yield conn
 
 

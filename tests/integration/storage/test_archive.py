@@ -52,8 +52,13 @@ async def options(database_url: str, tmp_path: Path) -> StoreOptions:
         await store.import_events(
             ImportedEvent(
                 f"s-{n % 3}",
-                NewEvent("Odd" if n % 2 else "Even", {"n": n, "text": "a\nü"}, metadata={"m": n} if n % 5 else None,
-                         tags=[f"t{n % 7}"], correlation_id=NewEvent("X").id if n % 4 else None),
+                NewEvent(
+                    "Odd" if n % 2 else "Even",
+                    {"n": n, "text": "a\nü"},
+                    metadata={"m": n} if n % 5 else None,
+                    tags=[f"t{n % 7}"],
+                    correlation_id=NewEvent("X").id if n % 4 else None,
+                ),
                 begin + timedelta(hours=n),
             )
             for n in range(1, 101)
