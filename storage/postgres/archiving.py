@@ -16,7 +16,7 @@ from psycopg import sql as composed
 
 from headwater.storage.archive.files import ArchiveFolder, Manifest
 from headwater.storage.checks import check_number, check_time
-from headwater.storage.errors import ArchiveDamaged, ArchiveError, ConfigurationError, StoreUnavailable
+from headwater.storage.errors import ArchiveDamaged, ConfigurationError, StoreUnavailable
 from headwater.storage.model import RecordedEvent
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import reading
@@ -305,6 +305,3 @@ def _row_of(event: RecordedEvent, payload: str) -> tuple[Any, ...]:
         event.raw_tags,
         event.schema_version,
     )
-
-
-__all__ = ["ArchiveError", "Archivist", "RangeStatus", "open_archive"]

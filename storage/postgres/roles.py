@@ -75,7 +75,7 @@ async def ensure_roles(options: StoreOptions) -> list[StoreRole]:
             return await read_roles(conn, sql)
 
 
-async def change_member(options: StoreOptions, kind: RoleKind, member: str, *, remove: bool = False) -> str:
+async def change_member(options: StoreOptions, kind: str, member: str, *, remove: bool = False) -> str:
     """Put a role of the server, usually a login, into a role of the store, or take it out; returns that one's name.
 
     Safe to repeat. Raises InvalidArgument, ConfigurationError.

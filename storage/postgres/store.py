@@ -36,6 +36,7 @@ from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import appending, importing, reading, schema
 from headwater.storage.postgres.announce import Announcer
 from headwater.storage.postgres.archived import ArchivedReads
+from headwater.storage.postgres.archiving import RangeStatus, open_archive
 from headwater.storage.postgres.calls import StreamCalls
 from headwater.storage.postgres.connect import Connection, Pool, connect, make_pool, row_cursor
 from headwater.storage.postgres.encoding import Encoder, Unit
@@ -235,6 +236,14 @@ class PostgresEventStore(StreamCalls):
                 return written
 
         return await until_known(send)
+
+    async def archive(self, before: int | datetime, *, readers_restarted: bool = False) -> list[RangeStatus]:
+        """Move the ranges whose every event stands before a position or time into files of the archive's folder.
+
+        See :meth:`headwater.storage.postgres.archiving.Archivist.archive`, and ``open_archive`` for the rest.
+        """
+        async with open_archive(self.options) as archivist:
+            return await archivist.archive(before, readers_restarted=readers_restarted)
 
     async def read(
         self,

@@ -97,6 +97,10 @@ BEGIN
     EXECUTE format('GRANT SELECT ON "headwater"."event_ids", "headwater"."archived_streams" TO %I', v_append);
     EXECUTE format('GRANT SELECT ON "headwater"."archived_erasures", "headwater"."ranges" TO %I', v_append);
     EXECUTE format('GRANT INSERT ON "headwater"."appends_at_commit" TO %I', v_append);
+    IF to_regclass('"headwater"."subject_keys"') IS NOT NULL THEN
+        -- Keys of subjects are wrapped by one that the database does not know; a new subject's first event brings one.
+        EXECUTE format('GRANT SELECT, INSERT ON "headwater"."subject_keys" TO %I', v_append);
+    END IF;
     -- Running: read everything, write what subscriptions keep, and snapshots, which can be made anew from events.
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA "headwater" TO %I', v_run);
     EXECUTE format(
