@@ -92,7 +92,7 @@ class ArchivedReads:
 
         def whole(events: list[RecordedEvent]) -> bool:
             if source == ALL and backward:
-                return len(events) == limit
+                return where == EVERYTHING and len(events) == limit
             if source == ALL:
                 # Archived are the oldest: where the first is here, all are.
                 return where == EVERYTHING and bool(events) and events[0].position == low
@@ -192,7 +192,7 @@ class ArchivedReads:
             return [found[number] for number in sorted(found, reverse=part.backward)][:limit]
         here = [event for event in events if not part.low <= event.position <= part.high]
         if part.backward:
-            return here + await self._events(part, limit - len(here), where)
+            return here + (await self._events(part, limit - len(here), where) if len(here) < limit else [])
         return (await self._events(part, limit, where) + here)[:limit]
 
     async def complete_page(self, part: Missing, after: int, limit: int, where: Filter, page: EventPage) -> EventPage:

@@ -30,7 +30,7 @@ async def partition(options: StoreOptions, size: int) -> bool:
     """Partition a migrated store by ranges of ``size`` positions; returns whether it was not before.
 
     May be done while the store is in use, and again after it was interrupted. Appends wait for no longer than they do
-    for each other, except for three moments in which a lock on the events is asked for, at most 2 s each time.
+    for each other, except for three moments in which locks on the events are asked for, half a second each at most.
     The first range takes in all that is there, and at least a million positions more.
     Raises SchemaMissing, SchemaOutdated, StoreUnavailable (safe to repeat).
     """

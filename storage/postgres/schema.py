@@ -50,11 +50,19 @@ async def migrate(options: StoreOptions, *, wait: bool = True) -> list[Migration
 
 async def _apply_pending(conn: Connection, options: StoreOptions) -> list[MigrationStatus]:
     sql = _statements(options)
-    await conn.execute(sql.create_schema)
+    # Asked first, because it needs rights in the database also where there is nothing to make.
+    if not await _value(conn, sql.schema_exists, {"schema": options.schema}):
+        await conn.execute(sql.create_schema)
     await conn.execute(sql.create_migrations_table)
     sql = Statements(options.schema, await payload_type(conn, sql) or options.payload)
     done = {number for number, _, _ in await (await conn.execute(sql.applied_migrations)).fetchall()}
     pending = [migration for migration in migrations() if migration.number not in done]
+    guarding = any("SET headwater.allow_change" in migration.text for migration in pending)
+    if guarding and not await _value(conn, sql.may_open_guard):
+        raise ConfigurationError(
+            f"{conn.info.user} may not make the guard of the events: a superuser has to say once "
+            f'GRANT SET ON PARAMETER "headwater.allow_change" TO "{conn.info.user}"'
+        )
     for migration in pending:
         # A transaction of its own inside the one that holds the lock: a failure keeps nothing half-made.
         async with conn.transaction():

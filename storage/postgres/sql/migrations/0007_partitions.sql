@@ -178,7 +178,7 @@ END $$;
 
 -- Begins to keep the ids of new events; those of older ones are then copied in batches. Returns the head.
 CREATE FUNCTION "headwater"."begin_partitioning_v1"(p_size bigint) RETURNS bigint LANGUAGE plpgsql
-SET lock_timeout = '2s' AS $$
+SET lock_timeout = '500ms' AS $$
 BEGIN
     PERFORM FROM "headwater"."head" FOR UPDATE;
     INSERT INTO "headwater"."partitioning" ("size") VALUES (p_size);
@@ -192,7 +192,7 @@ END $$;
 -- Says where the first range will end: the end of a range, and so far behind the head that the check, which every append
 -- now passes, cannot be met while the events are looked through for it. Without events, the first range is as any other.
 CREATE FUNCTION "headwater"."bound_first_range_v1"(p_room bigint) RETURNS void LANGUAGE plpgsql
-SET lock_timeout = '2s' AS $$
+SET lock_timeout = '500ms' AS $$
 DECLARE
     v_last bigint;
 BEGIN
@@ -208,14 +208,17 @@ BEGIN
 END $$;
 
 -- The change itself: the events become the first range of a new table. Nothing is copied or looked at under the lock.
+-- The whole of "head" is locked here: an append that waits for its row has a lock on the table, which the new trigger would
+-- wait for in turn. Whoever waits for us and has what we wait for is safe: we give up before a deadlock is looked for.
 CREATE FUNCTION "headwater"."partition_events_v1"() RETURNS void LANGUAGE plpgsql
-SET lock_timeout = '2s' AS $$
+SET lock_timeout = '500ms' AS $$
 DECLARE
     v_size bigint;
     v_last bigint;
     v_head bigint;
 BEGIN
-    SELECT "position" INTO v_head FROM "headwater"."head" FOR UPDATE;
+    LOCK TABLE "headwater"."head" IN SHARE ROW EXCLUSIVE MODE;
+    SELECT "position" INTO v_head FROM "headwater"."head";
     SELECT "size", "first_range_to" INTO v_size, v_last FROM "headwater"."partitioning";
     ALTER TABLE "headwater"."events" RENAME TO "events_1";
     ALTER INDEX "headwater"."events_pkey" RENAME TO "events_1_pkey";
@@ -370,17 +373,18 @@ BEGIN
 END $$;
 
 -- Forgets what is left here of archived events that were erased: ids, tags, links.
-CREATE FUNCTION "headwater"."forget_archived_v1"(p_positions bigint[]) RETURNS void LANGUAGE plpgsql
-SET headwater.allow_change = 'on' AS $$
+CREATE FUNCTION "headwater"."forget_archived_v1"(p_positions bigint[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM set_config('headwater.allow_change', 'on', true);
     DELETE FROM "headwater"."event_ids" WHERE "position" = ANY (p_positions);
     DELETE FROM "headwater"."event_tags" WHERE "position" = ANY (p_positions);
     DELETE FROM "headwater"."links" WHERE "position" = ANY (p_positions);
+    PERFORM set_config('headwater.allow_change', 'off', true);
 END $$;
 
 -- Takes a range back whose table has been filled from its file.
 CREATE FUNCTION "headwater"."restore_range_v1"(p_first bigint) RETURNS void LANGUAGE plpgsql
-SET lock_timeout = '2s' AS $$
+SET lock_timeout = '500ms' AS $$
 DECLARE
     v_last bigint;
 BEGIN
