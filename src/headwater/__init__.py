@@ -8,6 +8,8 @@ from headwater.cluster.local import LocalCluster
 from headwater.cluster.options import ClusterOptions
 from headwater.storage.errors import (
     AppendError,
+    ArchiveDamaged,
+    ArchiveError,
     CommitUnknown,
     ConditionFailed,
     ConfigurationError,
@@ -19,6 +21,7 @@ from headwater.storage.errors import (
     ImportPathError,
     InvalidArgument,
     PoolerRefused,
+    RangeArchived,
     ReservedStream,
     SchemaMissing,
     SchemaOutdated,
@@ -82,6 +85,8 @@ __all__ = [
     "App",
     "AppendError",
     "AppendResult",
+    "ArchiveDamaged",
+    "ArchiveError",
     "Client",
     "ClusterOptions",
     "CommitUnknown",
@@ -104,6 +109,7 @@ __all__ = [
     "NewEvent",
     "OnFailure",
     "PoolerRefused",
+    "RangeArchived",
     "RecordedEvent",
     "Registration",
     "ReservedStream",

@@ -108,6 +108,7 @@ async def pages(
     assert after == page.head
 
 
+@pytest.mark.parity("L28")
 async def test_every_read_gives_the_same_when_old_ranges_are_archived_and_when_they_are_back(
     store: PostgresEventStore, options: StoreOptions
 ) -> None:

@@ -103,8 +103,9 @@ async def test_a_store_is_partitioned_while_it_is_in_use(database_url: str, monk
         assert (
             await value(
                 database_url,
-                'SELECT count(*) FROM "headwater"."event_ids" AS "id" JOIN "headwater"."events" USING ("event_id", "position") '
-                'WHERE "id"."version" = "events"."version"',
+                'SELECT count(*) FROM "headwater"."event_ids" AS "id" '
+                'JOIN "headwater"."events" AS "event" USING ("event_id", "position") '
+                'WHERE "id"."version" = "event"."version"',
             )
             == len(everything) + 2_500
         )

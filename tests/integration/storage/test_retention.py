@@ -40,6 +40,7 @@ def url(request: pytest.FixtureRequest) -> str:
     return url
 
 
+@pytest.mark.parity("L28")
 async def test_age_and_count_decide_what_stays_of_each_stream(url: str) -> None:
     async with await PostgresEventStore.open(url, hard_deletes=True) as store:
         await fill(store)

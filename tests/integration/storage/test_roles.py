@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -87,7 +88,7 @@ def login() -> Iterator[Login]:
 
 
 @asynccontextmanager
-async def opened(url: str, **settings: object) -> AsyncIterator[PostgresEventStore]:
+async def opened(url: str, **settings: Any) -> AsyncIterator[PostgresEventStore]:
     async with await PostgresEventStore.open(url, pool_size=2, **settings) as store:
         yield store
 
@@ -224,9 +225,9 @@ async def test_the_admin_role_deletes_and_migrates_and_what_it_makes_is_the_role
     url: str, login: Login, tmp_path: Path
 ) -> None:
     mine = login(url, "admin")
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute('DELETE FROM "headwater"."migrations" WHERE "number" = 6')
-        conn.execute('DROP TABLE "headwater"."appends_at_commit"; DROP FUNCTION "headwater"."append_at_commit_v1"')
+    with psycopg.connect(url, autocommit=True) as owner:
+        owner.execute('DELETE FROM "headwater"."migrations" WHERE "number" = 6')
+        owner.execute('DROP TABLE "headwater"."appends_at_commit"; DROP FUNCTION "headwater"."append_at_commit_v1"')
     options = StoreOptions(url=mine, hard_deletes=True, archive=str(tmp_path / "archive"))
     assert [row.number for row in await schema.migrate(options) or []] == [6]
     await partition(options, 16)
@@ -241,11 +242,11 @@ async def test_the_admin_role_deletes_and_migrates_and_what_it_makes_is_the_role
         if size == 16:
             assert await archivist.archive(17)
             assert await archivist.restore()
-    with psycopg.connect(url, autocommit=True) as conn:
-        owners = conn.execute(
+    with psycopg.connect(url, autocommit=True) as owner:
+        owners = owner.execute(
             "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'headwater'::regnamespace"
         ).fetchall()
-        assert owners == conn.execute('SELECT "name" FROM "headwater"."roles" WHERE "kind" = \'admin\'').fetchall()
+        assert owners == owner.execute('SELECT "name" FROM "headwater"."roles" WHERE "kind" = \'admin\'').fetchall()
     async with opened(login(url, "append")) as store, opened(login(url, "run")) as reader:
         await store.append("s", events(1), 63)
         async with store.pool.connection() as conn, conn.transaction():
