@@ -17,13 +17,25 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from headwater.cluster import running, show
+from headwater.cluster.arguments import (
+    Archive,
+    DatabaseUrl,
+    DryRun,
+    Json,
+    PartitionSize,
+    RedisUrl,
+    Schema,
+    number_or_time,
+    store_options,
+)
 from headwater.cluster.client import Client
+from headwater.cluster.keeping import keeping
 from headwater.cluster.options import ClusterOptions, import_folders
 from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import HeadwaterError, InvalidArgument, StoreUnavailable
 from headwater.storage.making import Making
-from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import schema as schemas
+from headwater.storage.postgres.partitioning import partition
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.subscriptions.app import App
 from headwater.subscriptions.imports import resolve
@@ -41,13 +53,6 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-DatabaseUrl = Annotated[
-    str | None, typer.Option(envvar=["HEADWATER_DATABASE_URL", "DATABASE_URL"], help="Where the store's database is.")
-]
-Schema = Annotated[str | None, typer.Option(envvar="HEADWATER_SCHEMA", help="The schema that holds the store.")]
-RedisUrl = Annotated[str | None, typer.Option(envvar="HEADWATER_REDIS_URL", help="Where hints of appends go.")]
-Json = Annotated[bool, typer.Option("--json", envvar="HEADWATER_JSON", help="Answer in JSON.")]
-DryRun = Annotated[bool, typer.Option(envvar="HEADWATER_DRY_RUN", help="Say what would be done, and do nothing.")]
 EncryptionPath = Annotated[
     str | None,
     typer.Option(envvar="HEADWATER_ENCRYPTION", help="Import path of the store's encryption, if it has its own keys."),
@@ -102,13 +107,17 @@ def run(
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     redis_url: RedisUrl = None,
+    archive: Archive = None,
 ) -> None:
     """Run an app's subscriptions until interrupted; on SIGTERM or Ctrl-C hand them over first."""
     if nodes and address:
         raise InvalidArgument("nodes", "give a number of local nodes or an address, not both")
     sys.path[:0] = [folder for folder in import_folders() if folder not in sys.path]
     found = None if app is None else _app(app)
-    store = _store(database_url, schema, redis_url) if found is None or database_url else found.store_options
+    if found is None or database_url:
+        store = store_options(database_url, schema, redis_url, archive)
+    else:
+        store = found.store_options
     store = store if found is None else found.with_payloads(store)
     Making.of(store)  # what cannot be imported is known before anything is started
     options = ClusterOptions.read(store)
@@ -145,9 +154,14 @@ def dev(
 
 
 @cli.command()
-def create(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
+def create(
+    partition_size: PartitionSize = None, database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False
+) -> None:
     """Make the database, the schema and the tables, as far as they are missing."""
-    applied = asyncio.run(schemas.init(_store(database_url, schema)))
+    options = store_options(database_url, schema)
+    applied = asyncio.run(schemas.init(options))
+    if partition_size is not None:
+        asyncio.run(partition(options, partition_size))
     show.rows(applied, json=json, empty="Everything is there.")
 
 
@@ -156,7 +170,7 @@ def migrate(
     database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False, dry_run: DryRun = False
 ) -> None:
     """Bring the store's tables up to this version; safe to run from several places at once."""
-    options = _store(database_url, schema)
+    options = store_options(database_url, schema)
     if dry_run:
         pending = [m for m in asyncio.run(schemas.status(options)) if m.applied_at is None]
         show.rows(pending, json=json, empty="Nothing is pending.")
@@ -168,7 +182,7 @@ def migrate(
 @cli.command()
 def migrations(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
     """List the migrations and when each was applied; the exit status is 1 while one is pending."""
-    known = asyncio.run(schemas.status(_store(database_url, schema)))
+    known = asyncio.run(schemas.status(store_options(database_url, schema)))
     show.rows(known, json=json, empty="There are none.")
     if any(migration.applied_at is None for migration in known):
         raise typer.Exit(1)
@@ -183,7 +197,7 @@ def drop(
     json: Json = False,
 ) -> None:
     """Remove the store with every event in it."""
-    options = _store(database_url, schema)
+    options = store_options(database_url, schema)
     if not yes:
         raise InvalidArgument("yes", f"this removes every event in {options!r}: say --yes")
     show.record({"removed": asyncio.run(schemas.drop(options, database=database))}, json=json)
@@ -224,6 +238,9 @@ def rewrap(
         return {"rewrapped": await store.payloads.rewrap_keys()}
 
     show.record(_in_store(database_url, schema, encryption, wrap, Encryption), json=json)
+
+
+cli.add_typer(keeping)
 
 
 # Looking
@@ -309,7 +326,7 @@ def rewind(
     dry_run: DryRun = False,
 ) -> None:
     """Deliver again from a number or a time on; or skip forward to it."""
-    target = _number_or_time(to)
+    target = number_or_time("to", to)
     if isinstance(target, datetime):
         number = _ask(database_url, schema, functools.partial(Client.position_at, when=target))
     else:
@@ -382,7 +399,7 @@ def _command(
 
 def _ask(database_url: str | None, schema: str | None, question: Callable[[Client], Awaitable[T]]) -> T:
     async def ask() -> T:
-        client = await Client.open(ClusterOptions(store=_store(database_url, schema)))
+        client = await Client.open(ClusterOptions(store=store_options(database_url, schema)))
         try:
             return await question(client)
         finally:
@@ -399,7 +416,7 @@ def _in_store(
     otherwise: Callable[[], Encryption] | None = None,
 ) -> T:
     """Do something with an open store; without the path of an encryption, with the one that ``otherwise`` makes."""
-    options = replace(_store(database_url, schema), types=None, codec=None, encryption=encryption)
+    options = replace(store_options(database_url, schema), types=None, codec=None, encryption=encryption)
     sys.path[:0] = [folder for folder in import_folders() if folder not in sys.path]
 
     async def run() -> T:
@@ -408,23 +425,6 @@ def _in_store(
             return await work(store)
 
     return asyncio.run(run())
-
-
-def _store(database_url: str | None, schema: str | None, redis_url: str | None = None) -> StoreOptions:
-    if not database_url:
-        raise InvalidArgument("database-url", "say where the database is, or set HEADWATER_DATABASE_URL")
-    return StoreOptions.read(database_url, schema=schema, redis_url=redis_url)
-
-
-def _number_or_time(text: str) -> int | datetime:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise InvalidArgument("to", f"{text!r} is neither a number nor a time like 2026-01-31T12:00") from None
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ Never a text to be parsed: callers look at the class and at the fields.
     ├── EventNotFound              a link names an event that is not stored
     ├── SnapshotNotFound
     ├── HardDeletesDisabled
+    ├── ArchiveError
+    │   ├── RangeArchived          the events are in an archive that this store was not told of
+    │   └── ArchiveDamaged         a file of the archive is missing, or is not what was written
     ├── SubscriptionError
     │   ├── SubscriptionNotFound
     │   ├── SubscriptionConflict   registered already with options that cannot be reconciled
@@ -232,6 +235,41 @@ class HardDeletesDisabled(HeadwaterError):
 
     def describe(self) -> str:
         return f"hard delete of {self.stream!r} refused: open the store with hard_deletes=True"
+
+
+class ArchiveError(HeadwaterError):
+    """Something about events that were moved out of the database into files."""
+
+
+class RangeArchived(ArchiveError):
+    """The events are needed and archived, and this store cannot look into the archive. Nothing was passed over."""
+
+    def __init__(self, first_position: int, last_position: int, file: str | None = None) -> None:
+        super().__init__(first_position=first_position, last_position=last_position, file=file)
+
+    first_position: int
+    last_position: int
+    file: str | None
+
+    def describe(self) -> str:
+        where = f" in {self.file}" if self.file else ""
+        return (
+            f"the events at positions {self.first_position} to {self.last_position} are archived{where}: open the "
+            "store with archive=FOLDER (HEADWATER_ARCHIVE) to read them, or bring them back by 'headwater restore'"
+        )
+
+
+class ArchiveDamaged(ArchiveError):
+    """A file of the archive is missing, or is not what was written."""
+
+    def __init__(self, file: str, problem: str) -> None:
+        super().__init__(file=file, problem=problem)
+
+    file: str
+    problem: str
+
+    def describe(self) -> str:
+        return f"archive file {self.file}: {self.problem}"
 
 
 class SubscriptionError(HeadwaterError):

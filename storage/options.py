@@ -48,6 +48,9 @@ class StoreOptions:
     """Whether streams may be deleted or truncated for good."""
     redis_url: str | None = None
     """Where hints are published: ``redis://host:6379/0``. Without it, readers poll."""
+    archive: str | None = None
+    """The folder of the archive, the same for every program: old ranges of events are moved there, and read from there.
+    Without it, a read that needs them raises RangeArchived."""
     application_name: str = "headwater"
     """How the store's sessions are named in the server's list."""
     types: str | None = None

@@ -9,6 +9,8 @@ from headwater.cluster.options import ClusterOptions
 from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import (
     AppendError,
+    ArchiveDamaged,
+    ArchiveError,
     CommitUnknown,
     ConditionFailed,
     ConfigurationError,
@@ -22,6 +24,7 @@ from headwater.storage.errors import (
     InvalidArgument,
     KeyUnavailable,
     PoolerRefused,
+    RangeArchived,
     ReservedStream,
     SchemaMissing,
     SchemaOutdated,
@@ -90,6 +93,8 @@ __all__ = [
     "App",
     "AppendError",
     "AppendResult",
+    "ArchiveDamaged",
+    "ArchiveError",
     "Client",
     "ClusterOptions",
     "CommitUnknown",
@@ -116,6 +121,7 @@ __all__ = [
     "NewEvent",
     "OnFailure",
     "PoolerRefused",
+    "RangeArchived",
     "RecordedEvent",
     "Registration",
     "ReservedStream",

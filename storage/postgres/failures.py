@@ -17,12 +17,14 @@ from headwater.storage.errors import (
     ConfigurationError,
     HeadwaterError,
     InvalidArgument,
+    RangeArchived,
     SchemaMissing,
     StoreClosed,
     StoreUnavailable,
 )
 
 _NO_SUCH_TABLES: Final = frozenset({"3F000", "42P01", "42883", "42704"})
+_ARCHIVED: Final = "HW420"
 _BAD_VALUE: Final = ("22", "54")
 _TRY_AGAIN: Final = ("08", "40", "53", "55", "57", "58")
 _WRONG_SETTINGS: Final = ("28", "3D", "42")
@@ -69,6 +71,8 @@ def translate(error: psycopg.Error | TimeoutError) -> HeadwaterError:
         if isinstance(error, psycopg.DataError | psycopg.NotSupportedError | psycopg.ProgrammingError):
             return InvalidArgument("value", problem)
         return StoreUnavailable(problem)
+    if state == _ARCHIVED:
+        return RangeArchived(1, int(error.diag.message_detail or 0))
     if state in _NO_SUCH_TABLES:
         return SchemaMissing(f"{problem} (has 'headwater migrate' been run on this database and schema?)")
     if state == "25006" or state.startswith(_TRY_AGAIN):

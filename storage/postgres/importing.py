@@ -71,7 +71,8 @@ async def write(conn: Connection, sql: Statements, encoder: Encoder, batch: Impo
     try:
         async with conn.transaction():
             return await _copy(conn, sql, batch)
-    except (psycopg.errors.UniqueViolation, _NotAsOne):
+    except (psycopg.errors.UniqueViolation, psycopg.errors.InsufficientPrivilege, _NotAsOne):
+        # Some of it is stored, or cannot be; or this user may append and no more, which takes longer.
         written = await _write_what_is_new(conn, sql, encoder, batch)
         return Written(written, await reading.head(conn, sql))
 

@@ -11,10 +11,12 @@ from datetime import datetime
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+import psycopg
 from psycopg import sql as composed
 
 from headwater.storage.errors import ConfigurationError, SchemaMissing, SchemaOutdated
 from headwater.storage.options import StoreOptions, join_url
+from headwater.storage.postgres import roles
 from headwater.storage.postgres.connect import Connection, connect
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.statements import PAYLOAD_TYPES, Migration, PayloadType, Statements, migrations
@@ -48,16 +50,26 @@ async def migrate(options: StoreOptions, *, wait: bool = True) -> list[Migration
 
 async def _apply_pending(conn: Connection, options: StoreOptions) -> list[MigrationStatus]:
     sql = _statements(options)
-    await conn.execute(sql.create_schema)
+    # Asked first, because it needs rights in the database also where there is nothing to make.
+    if not await _value(conn, sql.schema_exists, {"schema": options.schema}):
+        await conn.execute(sql.create_schema)
     await conn.execute(sql.create_migrations_table)
     sql = Statements(options.schema, await payload_type(conn, sql) or options.payload)
     done = {number for number, _, _ in await (await conn.execute(sql.applied_migrations)).fetchall()}
-    for migration in migrations():
-        if migration.number not in done:
-            # A transaction of its own inside the one that holds the lock: a failure keeps nothing half-made.
-            async with conn.transaction():
-                await conn.execute(sql.migration(migration), prepare=False)
-                await conn.execute(sql.record_migration, {"number": migration.number, "name": migration.name})
+    pending = [migration for migration in migrations() if migration.number not in done]
+    guarding = any("SET headwater.allow_change" in migration.text for migration in pending)
+    if guarding and not await _value(conn, sql.may_open_guard):
+        raise ConfigurationError(
+            f"{conn.info.user} may not make the guard of the events: a superuser has to say once "
+            f'GRANT SET ON PARAMETER "headwater.allow_change" TO "{conn.info.user}"'
+        )
+    for migration in pending:
+        # A transaction of its own inside the one that holds the lock: a failure keeps nothing half-made.
+        async with conn.transaction():
+            await conn.execute(sql.migration(migration), prepare=False)
+            await conn.execute(sql.record_migration, {"number": migration.number, "name": migration.name})
+    if pending and await _value(conn, sql.roles_table_exists):
+        await roles.make(conn, sql)
     return [row for row in await _applied(conn, sql) if row.number not in done]
 
 
@@ -87,6 +99,11 @@ async def check(conn: Connection, sql: Statements) -> PayloadType:
     if unknown := [row.name for row in rows if row.number > migrations()[-1].number]:
         raise SchemaOutdated(f"schema {sql.schema!r} was migrated by a newer program ({', '.join(unknown)})")
     return payload
+
+
+async def is_partitioned(conn: Connection, sql: Statements) -> bool:
+    """Return whether the events are kept in ranges of positions."""
+    return bool(await _value(conn, sql.is_partitioned))
 
 
 async def payload_type(conn: Connection, sql: Statements) -> PayloadType | None:
@@ -119,16 +136,29 @@ async def drop(options: StoreOptions, *, database: bool = False) -> bool:
     with translated():
         if database:
             name = database_of(options)
+            mine = await _roles_of_database(options)
             async with await connect(_maintenance(options), session=True) as conn:
                 there = bool(await _value(conn, _statements(options).database_exists, {"database": name}))
                 await conn.execute(
                     composed.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(composed.Identifier(name))
                 )
+                await roles.drop_roles(conn, mine)
                 return there
         async with await connect(options, session=True) as conn:
             there = bool(await _value(conn, _statements(options).schema_exists, {"schema": options.schema}))
+            mine = await roles.read_roles(conn, _statements(options))
             await conn.execute(_statements(options).drop_schema)
+            await roles.drop_roles(conn, mine)
             return there
+
+
+async def _roles_of_database(options: StoreOptions) -> list[roles.StoreRole]:
+    """Return the roles of the store whose database is to be dropped, when there is one."""
+    try:
+        async with await connect(options, session=True) as conn:
+            return await roles.read_roles(conn, _statements(options))
+    except psycopg.OperationalError:
+        return []
 
 
 async def reset(options: StoreOptions) -> None:
@@ -170,6 +200,7 @@ __all__ = [
     "database_of",
     "drop",
     "init",
+    "is_partitioned",
     "migrate",
     "payload_type",
     "read_status",

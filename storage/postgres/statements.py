@@ -35,9 +35,10 @@ class Statements:
     """The named statements of one store: ``statements.read_forward`` is the SQL as bytes, in the store's schema.
 
     Two stores with the same schema share one object's texts, so that a connection prepares each statement once.
+    In a store whose events are in ranges, a statement that is named ``..._partitioned`` takes its namesake's place.
     """
 
-    def __init__(self, schema: str = "headwater", payload: PayloadType = "json") -> None:
+    def __init__(self, schema: str = "headwater", payload: PayloadType = "json", *, partitioned: bool = False) -> None:
         # The name also stands inside literals and function bodies: what could end one of those is refused.
         if not 1 <= len(schema.encode("utf-8", "replace")) <= 63 or not schema.isprintable() or _QUOTES.search(schema):
             raise ConfigurationError(f"schema: {schema!r} is not a name of 1 to 63 bytes without quotes, % and $")
@@ -45,9 +46,11 @@ class Statements:
             raise ConfigurationError(f"payload: {payload!r} is none of {', '.join(PAYLOAD_TYPES)}")
         self.schema = schema
         self.payload: PayloadType = payload
+        self.partitioned = partitioned
 
     def __getattr__(self, name: str) -> bytes:
-        text = named_statements().get(name)
+        known = named_statements()
+        text = (self.partitioned and known.get(f"{name}_partitioned")) or known.get(name)
         if text is None:
             raise AttributeError(f"no statement is named {name!r} in {_FOLDER}")
         statement = self.__dict__[name] = self._placed(text)

@@ -24,6 +24,7 @@ from headwater.storage.errors import InvalidArgument, StoreClosed
 from headwater.storage.event_types import EventTypes
 from headwater.storage.making import Making
 from headwater.storage.model import (
+    ALL,
     ANY,
     EVERYTHING,
     AppendCondition,
@@ -39,6 +40,8 @@ from headwater.storage.options import StoreOptions
 from headwater.storage.payloads import Payloads
 from headwater.storage.postgres import appending, importing, reading, schema
 from headwater.storage.postgres.announce import Announcer
+from headwater.storage.postgres.archived import ArchivedReads
+from headwater.storage.postgres.archiving import RangeStatus, open_archive
 from headwater.storage.postgres.calls import StreamCalls
 from headwater.storage.postgres.connect import Connection, Pool, connect, make_pool, row_cursor
 from headwater.storage.postgres.encoding import Encoder, Unit
@@ -72,6 +75,7 @@ class PostgresEventStore(StreamCalls):
         self.payloads = payloads(PostgresKeyStore(self.connection, sql))
         self._encoder = Encoder(sql.payload, self.payloads.writing)
         self._announcer = announcer
+        self._archived = ArchivedReads(sql, options.archive) if sql.partitioned else None
         self._group = GroupCommit(self._send, lanes=1 if options.pool_size == 1 else 2)
         self._closed = False
 
@@ -114,6 +118,7 @@ class PostgresEventStore(StreamCalls):
                     # One connection of its own first: it says at once why there is none, which the pool never does.
                     async with await connect(options) as conn:
                         payload = await schema.check(conn, sql)
+                        partitioned = await schema.is_partitioned(conn, sql)
                     if own_pool:
                         await pool.open()
         except BaseException:
@@ -121,8 +126,10 @@ class PostgresEventStore(StreamCalls):
                 await pool.close()
             raise
         announcer = None if announce is None else Announcer(announce)
-        payloads = partial(making.payloads, binary=payload == "bytea")
-        return cls(options, pool, Statements(options.schema, payload), payloads, announcer, own_pool=own_pool)
+        sql = Statements(options.schema, payload, partitioned=partitioned)
+        return cls(
+            options, pool, sql, partial(making.payloads, binary=payload == "bytea"), announcer, own_pool=own_pool
+        )
 
     async def close(self) -> None:
         """Finish the appends under way, then close every connection. Safe to repeat."""
@@ -250,6 +257,17 @@ class PostgresEventStore(StreamCalls):
 
         return await until_known(send)
 
+    async def archive(self, before: int | datetime, *, readers_restarted: bool = False) -> list[RangeStatus]:
+        """Move the ranges whose every event stands before a position or time into files of the archive's folder.
+
+        See :meth:`headwater.storage.postgres.archiving.Archivist.archive`, and ``open_archive`` for the rest.
+        """
+        async with open_archive(self.options) as archivist:
+            return await archivist.archive(before, readers_restarted=readers_restarted)
+
+    async def _opened(self, events: list[RecordedEvent]) -> list[RecordedEvent]:
+        return events if self.payloads.plain else list(await self.payloads.open(events))
+
     async def read(
         self,
         stream: str,
@@ -262,8 +280,15 @@ class PostgresEventStore(StreamCalls):
         check_name("stream", stream)
         check_range(start, limit)
         async with self.connection(conn) as conn:
-            events = await reading.read(conn, self.sql, stream, start, limit, backward)
-        return events if self.payloads.plain else list(await self.payloads.open(events))
+            read = partial(reading.read, conn, self.sql, stream, start, limit, backward)
+            if self._archived is None:
+                events, missing = await read(), None
+            else:
+                events, missing = await self._archived.read(conn, stream, start, limit, backward, EVERYTHING, read)
+        # Files are read, and keys are fetched, without holding a connection, and not against its time.
+        if self._archived is not None:
+            events = await self._archived.complete(missing, limit, EVERYTHING, events)
+        return await self._opened(events)
 
     async def read_all(
         self,
@@ -277,8 +302,14 @@ class PostgresEventStore(StreamCalls):
         check_filter(where)
         check_range(start, limit)
         async with self.connection(conn) as conn:
-            events = await reading.read_all(conn, self.sql, start, limit, backward, where)
-        return events if self.payloads.plain else list(await self.payloads.open(events))
+            read = partial(reading.read_all, conn, self.sql, start, limit, backward, where)
+            if self._archived is None:
+                events, missing = await read(), None
+            else:
+                events, missing = await self._archived.read(conn, ALL, start, limit, backward, where, read)
+        if self._archived is not None:
+            events = await self._archived.complete(missing, limit, where, events)
+        return await self._opened(events)
 
     async def stream(
         self, stream: str, *, start: int | None = None, backward: bool = False, page_size: int = 1000
@@ -330,7 +361,11 @@ class PostgresEventStore(StreamCalls):
         check_number("limit", limit, 1)
         check_filter(where)
         async with self.connection(conn) as conn:
-            return await reading.read_page(conn, self.sql, source, after, limit, where)
+            read = partial(reading.read_page, conn, self.sql, source, after, limit, where)
+            if self._archived is None:
+                return await read()
+            page, missing = await self._archived.read_page(conn, source, after, limit, where, read)
+        return await self._archived.complete_page(missing, after, limit, where, page)
 
     async def head(self) -> int:
         async with self.connection() as conn:
@@ -339,4 +374,8 @@ class PostgresEventStore(StreamCalls):
     async def position_at(self, when: datetime) -> int:
         check_time("when", when)
         async with self.connection() as conn:
-            return await reading.position_at(conn, self.sql, when)
+            read = partial(reading.position_at, conn, self.sql, when)
+            if self._archived is None:
+                return await read()
+            position, missing = await self._archived.position_at(conn, when, read)
+        return await self._archived.first_position(missing, when, position)

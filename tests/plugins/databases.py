@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 
 from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.partitioning import partition
 from headwater.storage.postgres.schema import migrate
 
 
@@ -30,6 +31,9 @@ def new_database(server: str, template: str = "template0") -> Iterator[str]:
     finally:
         with psycopg.connect(server, autocommit=True) as conn:
             conn.execute(drop)
+            # Roles belong to the server: those of stores in this database begin with its name.
+            for (role,) in conn.execute("SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", (f"{name}.",)):
+                conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +48,21 @@ def template_database(database_server: str) -> Iterator[str]:
 def database_url(database_server: str, template_database: str) -> Iterator[str]:
     """The URL of a database of the test's own, with the current schema in it."""
     with new_database(database_server, template_database) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def partitioned_template(database_server: str, template_database: str) -> Iterator[str]:
+    """The name of a database with a store in ranges of a few positions."""
+    with new_database(database_server, template_database) as url:
+        asyncio.run(partition(StoreOptions(url=url), 16))
+        yield urlsplit(url).path.lstrip("/")
+
+
+@pytest.fixture
+def partitioned_url(database_server: str, partitioned_template: str) -> Iterator[str]:
+    """The URL of a database of the test's own, with a store in ranges of 16 positions."""
+    with new_database(database_server, partitioned_template) as url:
         yield url
 
 

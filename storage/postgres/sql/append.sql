@@ -26,7 +26,7 @@ INSERT INTO "headwater"."appends_at_commit" (
 ) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: import_begin
-SELECT "position_before", "versions_before", "present" FROM "headwater"."import_begin_v1"(%s, %s, %s, %s, %s);
+SELECT "position_before", "versions_before", "present" FROM "headwater"."begin_import_v1"(%s, %s, %s, %s, %s);
 
 -- name: import_copy
 -- In the order in which a row is put together: what is mostly null comes last.

@@ -1,4 +1,4 @@
-"""Runs each test of the contract on both stores."""
+"""Runs each test of the contract on both stores, and on one whose events are in ranges."""
 
 from __future__ import annotations
 
@@ -16,12 +16,25 @@ from headwater.storage.store import EventStore
 Transaction: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 
 
-@pytest.fixture(params=["memory", "postgres"])
+ABOUT_EVENTS = ("test_append", "test_read", "test_links", "test_delete")
+"""The files that are about events: only for those it matters where the events are kept."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on every kind of store that it says something about."""
+    if "store_url" in metafunc.fixturenames:
+        kinds = ["memory", "postgres"]
+        if metafunc.module.__name__.endswith(ABOUT_EVENTS):
+            kinds.append("partitioned")
+        metafunc.parametrize("store_url", kinds, indirect=True)
+
+
+@pytest.fixture
 def store_url(request: pytest.FixtureRequest) -> str | None:
     """The URL of a fresh database; None for memory."""
     if request.param == "memory":
         return None
-    url: str = request.getfixturevalue("database_url")
+    url: str = request.getfixturevalue("database_url" if request.param == "postgres" else "partitioned_url")
     return url
 
 

@@ -1,8 +1,9 @@
 -- The beginning of a bulk import: locks the order, checks and raises the streams' versions and the head in one step; the
 -- caller copies the rows into the tables within the same transaction. p_counts says how many events each stream gets,
 -- p_firsts which event of the batch is its first; p_times are the events' own times, null for the present.
+-- Who may call it may leave the rows out, so it is not for those who may only append; they import by the append functions.
 -- "position_before" is null, and nothing is changed, when one of the streams is deleted.
-CREATE FUNCTION "headwater"."import_begin_v1"(
+CREATE FUNCTION "headwater"."begin_import_v1"(
     p_streams text[], p_counts integer[], p_firsts integer[], p_total integer, p_times timestamptz[],
     OUT position_before bigint, OUT versions_before bigint[], OUT present timestamptz
 ) LANGUAGE plpgsql

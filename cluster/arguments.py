@@ -1,0 +1,48 @@
+"""Options that many commands of the command line have, each written once.
+
+Decides nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from headwater.storage.errors import InvalidArgument
+from headwater.storage.options import StoreOptions
+
+DatabaseUrl = Annotated[
+    str | None, typer.Option(envvar=["HEADWATER_DATABASE_URL", "DATABASE_URL"], help="Where the store's database is.")
+]
+Schema = Annotated[str | None, typer.Option(envvar="HEADWATER_SCHEMA", help="The schema that holds the store.")]
+RedisUrl = Annotated[str | None, typer.Option(envvar="HEADWATER_REDIS_URL", help="Where hints of appends go.")]
+Archive = Annotated[str | None, typer.Option(envvar="HEADWATER_ARCHIVE", help="The folder of the archive.")]
+PartitionSize = Annotated[
+    int | None,
+    typer.Option(envvar="HEADWATER_PARTITION_SIZE", min=1, help="Keep the events in ranges of so many positions."),
+]
+Json = Annotated[bool, typer.Option("--json", envvar="HEADWATER_JSON", help="Answer in JSON.")]
+DryRun = Annotated[bool, typer.Option(envvar="HEADWATER_DRY_RUN", help="Say what would be done, and do nothing.")]
+
+
+def store_options(
+    database_url: str | None, schema: str | None, redis_url: str | None = None, archive: str | None = None
+) -> StoreOptions:
+    """Put a store's options together. Raises InvalidArgument without a database."""
+    if not database_url:
+        raise InvalidArgument("database-url", "say where the database is, or set HEADWATER_DATABASE_URL")
+    return StoreOptions.read(database_url, schema=schema, redis_url=redis_url, archive=archive)
+
+
+def number_or_time(argument: str, text: str) -> int | datetime:
+    """Return what a word means that may be a number or a time. Raises InvalidArgument."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise InvalidArgument(argument, f"{text!r} is neither a number nor a time like 2026-01-31T12:00") from None
