@@ -43,6 +43,7 @@ class Encryption:
     erased: Callable[[RecordedEvent | Snapshot], Any] = erased_marker
     """Returns what ``data`` shows when the key is destroyed."""
     clock: Callable[[], float] = time.monotonic
+    """What ``cache_time`` is measured by, in seconds."""
 
     def __post_init__(self) -> None:
         """Refuse what can never work. Raises ConfigurationError."""

@@ -54,6 +54,7 @@ class KeyRing:
 
     1. No more than ``cache_size`` keys are kept, those that were used last.
     2. None is used for longer than ``cache_time`` without having been asked for again.
+    3. A key that was destroyed stays so, whatever is learnt of it later.
     """
 
     def __init__(self, encryption: Encryption, keys: KeyStore) -> None:
@@ -90,7 +91,9 @@ class KeyRing:
                 stored = await self._store.by_subject(missing)
             for key in stored:
                 assert key.subject is not None
-                found[key.subject] = self._learn(key, masters, now)
+                handle = self._learn(key, masters, now)
+                if not handle.state.destroyed:
+                    found[key.subject] = handle
         for handle in found.values():
             handle.usable()
         return found
@@ -131,7 +134,7 @@ class KeyRing:
         except KeyUnavailable as error:
             state = State(problem=error.problem)
         handle = self._put_down(stored.key_id, state, now)
-        if stored.subject is not None:
+        if stored.subject is not None and not handle.state.destroyed:
             handle.subject = stored.subject
             self._of_subject[stored.subject] = handle
         return handle
@@ -143,7 +146,9 @@ class KeyRing:
         handle = self._handles.setdefault(key_id, Handle(key_id))
         self._handles.move_to_end(key_id)
         self._forget_subject(handle)
-        handle.state, handle.checked_at = state, now
+        handle.checked_at = now
+        if not handle.state.destroyed:  # an answer that was under way when the key was destroyed brings nothing back
+            handle.state = state
         while len(self._handles) > self._encryption.cache_size:
             self._forget_subject(self._handles.popitem(last=False)[1])
         return handle

@@ -38,10 +38,11 @@ class Scenario:
     assert scenario.handler.totals == {}
     """
 
-    def __init__(self, handler: Any, **options: Any) -> None:
+    def __init__(self, handler: Any, *, store: MemoryEventStore | None = None, **options: Any) -> None:
+        """``options`` are those of the subscription; ``store`` is one with event types or encryption, if need be."""
         self.handler: Any = handler() if inspect.isclass(handler) else handler
         """The function, or the one instance of the class."""
-        self.store = MemoryEventStore()
+        self.store = MemoryEventStore() if store is None else store
         """Where the events stand, for handlers that read, and for their transactions."""
         self._options = SubscriptionOptions(**options)
         self._runs = Handler(self.handler, self._options)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from headwater import ERASED, App, ImportPathError, NewEvent, SubscriptionOptions, connect
+from headwater import ERASED, App, ImportPathError, NewEvent, RecordedEvent, SubscriptionOptions, connect
 from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.packing import pack, unpack
@@ -27,7 +27,7 @@ PERSONAL = "tests.integration.host.personal"
 SEEN: list[object] = []
 
 
-def see(event: personal.RecordedEvent) -> None:
+def see(event: RecordedEvent) -> None:
     SEEN.append(event.object)
 
 

@@ -29,6 +29,7 @@ from headwater.subscriptions.fanout import SharedReader
 from headwater.subscriptions.handler import Handler
 from headwater.subscriptions.replay import replay
 from headwater.subscriptions.testing.runtime import MemoryRuntime
+from headwater.subscriptions.testing.scenario import Scenario
 from headwater.subscriptions.transient import transient
 from tests.plugins.waiting import until
 
@@ -185,3 +186,11 @@ async def test_a_replay_a_pull_and_a_shared_reader_reveal_nothing_of_a_forgotten
             await batch.ack()
         await consumer.close()
         await shared.close()
+
+
+async def test_a_scenario_may_have_a_store_with_event_types() -> None:
+    seen: list[Any] = []
+    scenario = Scenario(lambda event: seen.append(event.object), store=MemoryEventStore(types=types))
+    outcome = await scenario.when(("a", NewEvent(data=Registered("bob", "SE"))))
+    await scenario.end()
+    assert (outcome.error, seen) == (None, [Registered("bob", "SE")])
