@@ -65,7 +65,9 @@ class EventTypes:
         """
         if kind is None:
             return lambda kind: self.register(kind, name=name, version=version)
-        shape = Shape(check_name("name", name or kind.__name__), _check_version("version", version))
+        if not isinstance(kind, type):
+            raise ConfigurationError(f"{kind!r} is no class")
+        shape = Shape(check_name("name", kind.__name__ if name is None else name), _check_version("version", version))
         if kind in self._shapes or shape.type in self._classes:
             raise ConfigurationError(f"{kind.__qualname__} or the type {shape.type!r} is registered already")
         if not is_model(kind):
@@ -85,7 +87,7 @@ class EventTypes:
         """
         source = Shape(check_name("name", name), _check_version("version", version))
         target = Shape(
-            check_name("to_name", to_name or name),
+            check_name("to_name", name if to_name is None else to_name),
             _check_version("to_version", version + 1 if to_version is None else to_version),
         )
         if source in self._steps:

@@ -373,6 +373,8 @@ async def _each(events: AsyncIterable[ImportedEvent] | Iterable[ImportedEvent]) 
     if isinstance(events, AsyncIterable):
         async for event in events:
             yield event
-    else:
+    elif isinstance(events, Iterable):
         for event in events:
             yield event
+    else:
+        raise InvalidArgument("events", f"must be an iterable of ImportedEvent, not {type(events).__name__}")

@@ -131,7 +131,7 @@ def _recorded(event: NewEvent, stream: str, version: int, position: int, time: d
         event.causation_id,
         event.correlation_id,
         time,
-        list(dict.fromkeys(event.tags)) or None,
+        list(dict.fromkeys(event.tags or ())) or None,
         event.schema_version,
     )
 

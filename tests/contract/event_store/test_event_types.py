@@ -198,6 +198,8 @@ def test_registering_what_can_never_work_is_refused() -> None:
         own.register(Line, name="again")
     with pytest.raises(ConfigurationError, match="already"):
         own.register(Unregistered, name="Line")
+    with pytest.raises(ConfigurationError, match="no class"):
+        own.register("Line")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="no dataclass"):
         own.register(int)
     with pytest.raises(InvalidArgument):
