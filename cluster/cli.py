@@ -224,6 +224,22 @@ def parked(
         show.rows(rows, json=json, empty="Nothing is parked.")
 
 
+@cli.command()
+def wait(
+    subscription: Subscription,
+    position: Annotated[int | None, typer.Argument(help="The store-wide position; without: the head of now.")] = None,
+    timeout: Annotated[
+        float, typer.Option(envvar="HEADWATER_TIMEOUT", min=0, help="Seconds after which to give up, with status 2.")
+    ] = 10,
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+) -> None:
+    """Return once a subscription has settled everything up to a position."""
+    settled = _ask(database_url, schema, lambda client: client.wait_for(subscription, position, timeout=timeout))
+    show.record({"subscription": subscription, "settled": settled}, json=json)
+
+
 # Asking for something
 
 

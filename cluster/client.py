@@ -196,6 +196,15 @@ class Client:
         """Return the position before the first event created at or after a time."""
         return await self._store.position_at(when)
 
+    async def wait_for(self, subscription: str, position: int | None = None, *, timeout: float = 10.0) -> int:  # noqa: ASYNC109
+        """Return the position once a subscription has settled everything up to it; by default up to the head of now.
+
+        Raises what the store's ``wait_for`` does: WaitTimedOut, SubscriptionNotFound, StreamDeleted.
+        """
+        position = await self._store.head() if position is None else position
+        await self._store.wait_for(subscription, position, timeout)
+        return position
+
     async def pause(self, subscription: str) -> None:
         """Deliver nothing more until resumed."""
         await self.command(subscription, "pause")

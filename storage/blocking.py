@@ -223,6 +223,10 @@ class BlockingEventStore:
         """Delete the source's snapshots."""
         return self._thread.call(self._store.delete_snapshots(source, before=before))
 
+    def wait_for(self, subscription: str, position: int, timeout: float = 10.0) -> None:
+        """Return once a subscription has settled everything up to a position."""
+        self._thread.call(self._store.wait_for(subscription, position, timeout))
+
     @contextmanager
     def subscribe(
         self,

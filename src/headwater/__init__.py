@@ -34,6 +34,7 @@ from headwater.storage.errors import (
     SubscriptionError,
     SubscriptionNotFound,
     UnexpectedAck,
+    WaitTimedOut,
     WrongExpectedVersion,
 )
 from headwater.storage.model import (
@@ -130,6 +131,7 @@ __all__ = [
     "SubscriptionOptions",
     "UnexpectedAck",
     "Unmendable",
+    "WaitTimedOut",
     "WrongExpectedVersion",
     "category_of",
     "connect",

@@ -31,7 +31,7 @@ from headwater.storage.model import (
     StreamAppend,
 )
 from headwater.storage.options import StoreOptions
-from headwater.storage.postgres import appending, importing, reading, schema
+from headwater.storage.postgres import appending, importing, reading, schema, waiting
 from headwater.storage.postgres.announce import Announcer
 from headwater.storage.postgres.calls import StreamCalls
 from headwater.storage.postgres.connect import Connection, Pool, connect, make_pool, row_cursor
@@ -42,6 +42,7 @@ from headwater.storage.postgres.import_rows import ImportBatch
 from headwater.storage.postgres.resending import until_known
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.transient import Wakeups
+from headwater.storage.waiting import Standing, Trouble, wait_for
 
 
 class PostgresEventStore(StreamCalls):
@@ -309,3 +310,14 @@ class PostgresEventStore(StreamCalls):
         check_time("when", when)
         async with self.connection() as conn:
             return await reading.position_at(conn, self.sql, when)
+
+    async def wait_for(self, subscription: str, position: int, timeout: float = 10.0) -> None:  # noqa: ASYNC109
+        await wait_for(self._standings, self._trouble, subscription, position, timeout)
+
+    async def _standings(self, subscription: str, position: int) -> Sequence[Standing]:
+        async with self.connection() as conn:
+            return await waiting.standings(conn, self.sql, subscription, position)
+
+    async def _trouble(self, subscription: str, partition: int) -> Trouble:
+        async with self.connection() as conn:
+            return await waiting.trouble(conn, self.sql, subscription, partition)
