@@ -20,11 +20,12 @@ from typing import Any, Final, Self
 
 from headwater.cluster.options import ClusterOptions
 from headwater.storage.errors import InvalidArgument, SubscriptionNotFound
-from headwater.storage.postgres.commands import Commands
+from headwater.storage.model import RecordedEvent
+from headwater.storage.postgres.commands import ALL_PARKED, UNLIMITED, Commands
 from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
-from headwater.storage.registry import CommandRecord, ParkedRecord
+from headwater.storage.registry import CommandRecord, ParkedDetails, ParkedFilter, ParkedRecord
 from headwater.subscriptions.app import App
 from headwater.subscriptions.encoding import encode
 from headwater.subscriptions.options import Start
@@ -32,7 +33,7 @@ from headwater.subscriptions.options import Start
 WANTED: Final[Mapping[str, str]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
 DRAIN_CHECK: Final = 0.1
 """How often it is looked whether drained hosts have ended, in seconds."""
-VERBS: Final = (*WANTED, "rewind", "move", "retry", "discard")
+VERBS: Final = (*WANTED, "rewind", "move")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +235,78 @@ class Client:
             await asyncio.sleep(DRAIN_CHECK)
         return True
 
-    async def parked(self, subscription: str) -> list[ParkedRecord]:
-        """Return what is set aside."""
+    async def parked(
+        self, subscription: str, where: ParkedFilter = ALL_PARKED, *, after: int = 0, limit: int = 1000
+    ) -> list[ParkedRecord]:
+        """Return what is set aside, by position; ``after`` a position, for the next page."""
         await self._check(subscription, None)
-        return await self._commands.parked(subscription)
+        return await self._commands.parked(subscription, where=where, after=after, limit=limit)
+
+    async def parked_event(self, subscription: str, position: int) -> ParkedDetails:
+        """Return everything about one parked event. Raises SubscriptionNotFound, InvalidArgument."""
+        found = await self.parked(subscription, ParkedFilter(positions=(position,)))
+        if not found:
+            raise InvalidArgument("position", f"{position} is not parked in {subscription!r}")
+        stored = await self._stored(position)
+        edits = await self._commands.parked_edits(found[0].parked_id)
+        return ParkedDetails(
+            found[0], None if stored is None else stored.data, None if stored is None else stored.metadata, tuple(edits)
+        )
+
+    async def retry_parked(
+        self,
+        subscription: str,
+        where: ParkedFilter = ALL_PARKED,
+        *,
+        limit: int = 1000,
+        rate: float | None = None,
+        dry_run: bool = False,
+    ) -> list[int]:
+        """Let parked events be handled again, at most ``rate`` a second; returns their positions.
+
+        Earlier ones of the same keys come along. Raises SubscriptionNotFound, InvalidArgument.
+        """
+        return await self._commands.retry_parked(
+            subscription, issued_by=self._operator, where=where, limit=limit, rate=rate, dry_run=dry_run
+        )
+
+    async def cancel_retry(
+        self, subscription: str, where: ParkedFilter = ALL_PARKED, *, dry_run: bool = False
+    ) -> list[int]:
+        """Take retries back that were not made yet; returns the positions. Raises SubscriptionNotFound."""
+        return await self._commands.cancel_retry(subscription, issued_by=self._operator, where=where, dry_run=dry_run)
+
+    async def discard_parked(
+        self, subscription: str, where: ParkedFilter = ALL_PARKED, *, limit: int = UNLIMITED, dry_run: bool = False
+    ) -> list[int]:
+        """Give parked events up for good: later ones of their keys wait for them no more. Returns the positions.
+
+        Raises SubscriptionNotFound.
+        """
+        return await self._commands.discard_parked(
+            subscription, issued_by=self._operator, where=where, limit=limit, dry_run=dry_run
+        )
+
+    async def edit_parked(self, subscription: str, position: int, data: Any, *, reason: str = "") -> None:
+        """Let the handler get this payload instead, when the parked event is handled again.
+
+        The stored event stays as it is; who did it, when, why, and what it was and became, are kept. Raises
+        SubscriptionNotFound, InvalidArgument when the event is not parked or JSON cannot say the payload.
+        """
+        await self._check(subscription, None)
+        stored = await self._stored(position)
+        await self._commands.edit_parked(
+            subscription,
+            position,
+            data,
+            stored=None if stored is None else stored.data,
+            edited_by=self._operator,
+            reason=reason,
+        )
+
+    async def _stored(self, position: int) -> RecordedEvent | None:
+        found = await self._store.read_all(start=position, limit=1)
+        return found[0] if found and found[0].position == position else None
 
     async def audit(self, subscription: str | None = None) -> list[CommandRecord]:
         """Return what operators have asked for, newest first."""
@@ -252,7 +321,7 @@ class Client:
         partition: int | None = None,
         dry_run: bool = False,
     ) -> int:
-        """Ask for one of VERBS; returns how many partitions or parked events it is for.
+        """Ask for one of VERBS; returns how many partitions it is for.
 
         ``dry_run`` checks and asks for nothing. Raises SubscriptionNotFound, InvalidArgument.
         """
@@ -260,13 +329,6 @@ class Client:
             raise InvalidArgument("verb", f"{verb!r} is none of {', '.join(VERBS)}")
         concerned = await self._check(subscription, partition)
         given = dict(arguments or {})
-        if verb in ("retry", "discard"):
-            positions = None if given.get("position") is None else [given["position"]]
-            if dry_run:
-                records = await self._commands.parked(subscription, limit=2**31)
-                return sum(positions is None or record.position in positions for record in records)
-            change = self._commands.retry_parked if verb == "retry" else self._commands.discard_parked
-            return len(await change(subscription, issued_by=self._operator, positions=positions))
         if dry_run:
             return concerned
         if verb in WANTED:

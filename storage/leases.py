@@ -6,6 +6,7 @@ Values only; the sessions that hold the locks are in ``postgres`` and ``memory``
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from headwater.storage.model import RecordedEvent
 
@@ -61,6 +62,17 @@ class ParkedEvent:
     """``"failed"`` for the event that failed, ``"behind"`` for a later one of the same key."""
     error: str | None
     attempts: int
+
+
+class ToRetry(NamedTuple):
+    """A parked event that the owner should handle again."""
+
+    position: int
+    key: str | None
+    attempts: int
+    """How often it was handed out before."""
+    edited: bytes | None = None
+    """The corrected payload as JSON, when an operator has made one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress, Retried
+from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress, Retried, ToRetry
 from headwater.storage.model import EventPage, Filter, RecordedEvent
 from headwater.subscriptions.options import OnFailure
 
@@ -99,8 +99,8 @@ class Checkpoints(Protocol):
 class Parking(Protocol):
     """The parked events that are to be handled again."""
 
-    async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[tuple[int, str | None, int]]:
-        """Return position, key and attempts so far, by position.
+    async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[ToRetry]:
+        """Return what to handle again, by position, with the corrected payload where there is one.
 
         These are the events that an operator asked for, and those that were parked behind another one that is settled.
         """

@@ -9,9 +9,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+import orjson
+
 from headwater.storage.errors import StaleEpoch
 from headwater.storage.leases import Grant
-from headwater.storage.model import ALL, RecordedEvent
+from headwater.storage.model import ALL, DecodedEvent, RecordedEvent
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.machine import Machine
 from headwater.subscriptions.core.phases import delivers
@@ -95,9 +97,9 @@ class ParkedRetries:
         if self._machine.retrying or self._unwritten:
             return
         retries = [
-            ParkedRetry(found, key, attempts)
-            for position, key, attempts in await self._parking.to_retry(self._grant)
-            if (found := await self._event(position, key)) is not None
+            ParkedRetry(_corrected(found, each.edited), each.key, each.attempts)
+            for each in await self._parking.to_retry(self._grant)
+            if (found := await self._event(each.position, each.key)) is not None
         ]
         if retries:
             self._tell(inputs.RetryParked(tuple(retries)))
@@ -115,3 +117,10 @@ class ParkedRetries:
         # Deleted for good since: there is nothing left to handle.
         await self._parking.retried(self._grant, position, key)
         return None
+
+
+def _corrected(event: RecordedEvent, edited: bytes | None) -> RecordedEvent:
+    """Return the event with the payload that an operator gave it, for this delivery only."""
+    if edited is None:
+        return event
+    return event._replace(raw_data=orjson.loads(edited) if isinstance(event, DecodedEvent) else edited)

@@ -93,6 +93,8 @@ WITH "mine" AS (
         "reason" = excluded."reason",
         "error" = excluded."error",
         "attempts" = excluded."attempts",
+        "edited" = NULL,
+        "retry_at" = NULL,
         "parked_at" = clock_timestamp(),
         "updated_at" = clock_timestamp()
     WHERE "old"."status" IN ('settled', 'discarded')

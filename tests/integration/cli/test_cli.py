@@ -18,7 +18,11 @@ from headwater import App, NewEvent, SubscriptionOptions, connect
 from headwater.cluster.cli import main
 from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions
+from headwater.storage.leases import ParkedEvent
 from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.checkpoints import PostgresCheckpoints
+from headwater.storage.postgres.leases import LeaseSession
+from headwater.storage.postgres.registry import Registry
 
 NOWHERE = "postgresql://postgres@127.0.0.1:9/nothing"
 
@@ -58,6 +62,22 @@ async def registered(database_url: str) -> str:
     async with await Client.open(ClusterOptions(store=StoreOptions(url=database_url))) as client:
         await client.register(app)
     return database_url
+
+
+@pytest.fixture
+async def two_parked(registered: str) -> str:
+    """The same store, with the first two events set aside, as an owner would."""
+    options = StoreOptions(url=registered)
+    async with connect(registered) as store:
+        leases = LeaseSession(options, host="a test")
+        await leases.open()
+        states = await Registry(store.pool, store.sql, store).states("totals")
+        grant = (await leases.claim([states[0].key]))[0]
+        first, second = await store.read_all(limit=2)
+        parked = [ParkedEvent(first, "a", "failed", "it broke", 5), ParkedEvent(second, "b", "failed", "no", 1)]
+        await PostgresCheckpoints(store.pool, store.sql).park(grant, parked)
+        await leases.close()
+    return registered
 
 
 @pytest.mark.parametrize(
@@ -151,7 +171,7 @@ def test_a_dry_run_asks_for_nothing(registered: str) -> None:
         (["rewind", "totals", "--to", "3", "--partition", "7"], "totals/7"),
         (["move", "totals", "--to", "nowhere"], "no host is alive on a node 'nowhere'"),
         (["drain", "nowhere"], "no host is alive on 'nowhere'"),
-        (["parked", "totals", "--retry", "--discard"], "not both"),
+        (["parked", "totals", "--retry", "--discard"], "not several"),
     ],
 )
 def test_a_command_that_means_nothing_is_refused(registered: str, arguments: list[str], says: str) -> None:
@@ -159,3 +179,41 @@ def test_a_command_that_means_nothing_is_refused(registered: str, arguments: lis
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert says in done.stderr
+
+
+def test_parked_events_are_looked_at_corrected_and_tried_again(two_parked: str) -> None:
+    registered = two_parked
+    assert [row["position"] for row in answer(registered, "parked", "totals")] == [1, 2]
+    assert [row["position"] for row in answer(registered, "parked", "totals", "--error", "broke")] == [1]
+    told = answer(registered, "parked", "totals", "--position", "1", "--edit", '{"n": 1}', "--dry-run")
+    assert (told["before"], told["after"]) == (None, {"n": 1})
+    assert answer(registered, "parked", "totals", "--position", "1")["edits"] == []
+    for data in ('{"n": 1}', '{"n": 2}'):
+        answer(registered, "parked", "totals", "--position", "1", "--edit", data, "--reason", "was wrong")
+    found = answer(registered, "parked", "totals", "--position", "1")
+    assert (found["error"], found["attempts"], found["data"], found["edited"]) == ("it broke", 5, None, True)
+    assert [(e["before"], e["after"], e["reason"]) for e in found["edits"]] == [
+        (None, {"n": 1}, "was wrong"),
+        ({"n": 1}, {"n": 2}, "was wrong"),
+    ]
+    assert answer(registered, "parked", "totals", "--retry", "--dry-run")["positions"] == [1, 2]
+    assert answer(registered, "parked", "totals", "--retry", "--limit", "1", "--rate", "5")["positions"] == [1]
+    assert answer(registered, "parked", "totals", "--cancel")["positions"] == [1]
+    assert answer(registered, "parked", "totals", "--discard", "--key", "b")["positions"] == [2]
+    for arguments, says in [
+        (("--edit", "{"), "is not JSON"),
+        (("--edit", "{}"), "--position"),
+        (("--position", "9", "--edit", "{}"), "9 is not parked"),
+        (("--retry", "--rate", "0"), "above 0"),
+    ]:
+        done = headwater("parked", "totals", *arguments, "--database-url", registered)
+        assert done.returncode == 2
+        assert says in done.stderr
+
+
+def test_a_wait_ends_with_what_was_settled_or_with_the_reason(registered: str) -> None:
+    done = headwater("wait", "totals", "--timeout", "0", "--database-url", registered)
+    assert done.returncode == 2
+    assert "has not settled position 10" in done.stderr
+    assert "no host holds its lease" in done.stderr
+    assert answer(registered, "wait", "totals", "0") == {"subscription": "totals", "settled": 0}

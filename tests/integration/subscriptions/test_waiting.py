@@ -73,7 +73,7 @@ async def test_a_wait_in_vain_says_where_the_subscription_stands_and_why(desk: D
         await desk.store.wait_for("totals", 5, 0.02)
     assert (stopped.value.phase, stopped.value.checkpoint, stopped.value.lag) == ("failed", 2, 3)
     assert isinstance(stopped.value, TimeoutError)
-    assert pickle.loads(pickle.dumps(stopped.value)).fields == stopped.value.fields  # noqa: S301
+    assert pickle.loads(pickle.dumps(stopped.value)).fields == stopped.value.fields
 
 
 async def test_a_position_is_mapped_to_the_versions_of_a_single_stream(desk: Desk) -> None:
