@@ -10,7 +10,6 @@ import asyncio
 import functools
 import sys
 from dataclasses import asdict, replace
-from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -27,10 +26,10 @@ from headwater.cluster.asking import (
     Subscription,
     ask,
     command,
-    number_or_time,
     store_at,
 )
 from headwater.cluster.cli_parked import parked
+from headwater.cluster.cli_replays import replay, replays, rewind
 from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions, import_folders
 from headwater.storage.errors import HeadwaterError, InvalidArgument, StoreUnavailable
@@ -49,6 +48,9 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.command()(parked)
+cli.command()(rewind)
+cli.command()(replay)
+cli.command()(replays)
 
 
 def main() -> None:
@@ -245,25 +247,6 @@ def resume(
 ) -> None:
     """Go on after a pause, or after the failure policy has stopped the subscription."""
     command(database_url, schema, subscription, "resume", {}, None, json=json, dry_run=dry_run)
-
-
-@cli.command()
-def rewind(
-    subscription: Subscription,
-    to: Annotated[str, typer.Option(envvar="HEADWATER_TO", help="Begin after this number, or at this time.")] = "0",
-    partition: Partition = None,
-    database_url: DatabaseUrl = None,
-    schema: Schema = None,
-    json: Json = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Deliver again from a number or a time on; or skip forward to it."""
-    target = number_or_time(to)
-    if isinstance(target, datetime):
-        number = ask(database_url, schema, functools.partial(Client.position_at, when=target))
-    else:
-        number = target
-    command(database_url, schema, subscription, "rewind", {"to": number}, partition, json=json, dry_run=dry_run)
 
 
 @cli.command()

@@ -24,11 +24,12 @@ from headwater.storage.model import RecordedEvent
 from headwater.storage.postgres.commands import ALL_PARKED, UNLIMITED, Commands
 from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.registry import Registry
+from headwater.storage.postgres.replaying import Replays, ReplayStatus
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.registry import CommandRecord, ParkedDetails, ParkedFilter, ParkedRecord
 from headwater.subscriptions.app import App
-from headwater.subscriptions.encoding import encode
-from headwater.subscriptions.options import Start
+from headwater.subscriptions.encoding import decode, encode
+from headwater.subscriptions.options import Delivery, Start
 
 WANTED: Final[Mapping[str, str]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
 DRAIN_CHECK: Final = 0.1
@@ -100,6 +101,7 @@ class Client:
         self._registry = Registry(store.pool, store.sql, store)
         self._commands = Commands(store.pool, store.sql)
         self._placement = PostgresPlacement(store.pool, store.sql)
+        self._replays = Replays(store.pool, store.sql)
         self._operator = f"{_user()}@{socket.gethostname()}"
 
     @classmethod
@@ -193,10 +195,6 @@ class Client:
             for row in await self._placement.hosts()
         ]
 
-    async def position_at(self, when: datetime) -> int:
-        """Return the position before the first event created at or after a time."""
-        return await self._store.position_at(when)
-
     async def wait_for(self, subscription: str, position: int | None = None, *, timeout: float = 10.0) -> int:  # noqa: ASYNC109
         """Return the position once a subscription has settled everything up to it; by default up to the head of now.
 
@@ -214,9 +212,72 @@ class Client:
         """Go on, whatever the reason was not to."""
         await self.command(subscription, "resume")
 
-    async def rewind(self, subscription: str, to: int, *, partition: int | None = None) -> None:
-        """Begin again after a number, also to skip forward."""
-        await self.command(subscription, "rewind", {"to": to}, partition=partition)
+    async def rewind(
+        self,
+        subscription: str,
+        to: int | datetime,
+        *,
+        side_effects: bool = True,
+        partition: int | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Begin again after a number of the subscription's source, or at a time; also to skip forward.
+
+        What was settled before is a replay, which handlers see; ``side_effects`` tells them whether they may have
+        effects outside meanwhile. Returns the number. Raises SubscriptionNotFound, InvalidArgument.
+        """
+        number = await self.number_at(subscription, to)
+        asked: dict[str, Any] = {"to": number} if side_effects else {"to": number, "side_effects": False}
+        await self.command(subscription, "rewind", asked, partition=partition, dry_run=dry_run)
+        return number
+
+    async def replay(
+        self,
+        subscription: str,
+        first: int | datetime = 1,
+        last: int | datetime | None = None,
+        *,
+        side_effects: bool = True,
+        partition: int | None = None,
+    ) -> list[int]:
+        """Let what lies from one number of the source up to another (both included) be handled once more.
+
+        It runs beside the live delivery, by handlers of its own, and never passes the checkpoint; what fails is passed
+        over and counted. Goes on with the next owner when one dies. Returns the commands' ids, one for each partition.
+        Raises SubscriptionNotFound; InvalidArgument for exactly-once delivery, whose effects are there already, and
+        when nothing of the range was handled yet.
+        """
+        await self._check(subscription, partition)
+        record = await self._registry.find(subscription)
+        if record is not None and decode(record.options).delivery is Delivery.EXACTLY_ONCE:
+            raise InvalidArgument(
+                "delivery", "exactly-once effects are not made twice: rewind the subscription instead"
+            )
+        after = await self.number_at(subscription, first) - (not isinstance(first, datetime))
+        until = None if last is None else await self.number_at(subscription, last)
+        if after < 0 or (until is not None and until <= after):
+            raise InvalidArgument("from", f"{after + 1} to {until} is no range")
+        return await self._replays.issue(
+            subscription, after, until, side_effects=side_effects, issued_by=self._operator, partition=partition
+        )
+
+    async def cancel_replays(self, subscription: str) -> list[int]:
+        """Let the replays of a subscription end where they are; returns their commands' ids."""
+        await self._check(subscription, None)
+        return await self._replays.cancel(subscription, issued_by=self._operator)
+
+    async def replays(self, subscription: str | None = None) -> list[ReplayStatus]:
+        """Return the latest replays, newest first, with how far they came and how long they will take."""
+        return await self._replays.latest(subscription)
+
+    async def number_at(self, subscription: str, place: int | datetime) -> int:
+        """Return a number of a subscription's source: as given, or the one before the first event since a time."""
+        if not isinstance(place, datetime):
+            return place
+        record = await self._registry.find(subscription)
+        if record is None:
+            raise SubscriptionNotFound(subscription)
+        return await self._registry.number_at(record.source, place)
 
     async def move(self, subscription: str, node: str, *, partition: int | None = None) -> None:
         """Hand over to another node, without a gap."""

@@ -52,6 +52,17 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Boundary:
+    """Up to where everything was settled before: what is handed out of that is a replay."""
+
+    until: int = 0
+    final: bool = True
+    """False while nothing above it may be read: an older version is at work there, or only a range is replayed."""
+    side_effects: bool = True
+    """Whether handlers may have effects outside while they replay."""
+
+
+@dataclass(frozen=True, slots=True)
 class ParkedEvent:
     """An event to set aside, with the reason."""
 

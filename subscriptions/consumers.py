@@ -74,6 +74,7 @@ class LocalConsumer:
             epoch=grant.epoch,
             attempt=delivery.attempt,
             replaying=delivery.replaying,
+            side_effects=delivery.side_effects,
             consumer=self._index,
             transaction=transaction,
         )

@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress, Retried, ToRetry
+from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey, Progress, Retried, ToRetry
 from headwater.storage.model import EventPage, Filter, RecordedEvent
 from headwater.subscriptions.options import OnFailure
 
 __all__ = [
+    "Boundaries",
+    "Boundary",
     "Checkpoints",
     "Clock",
     "Consumer",
@@ -79,8 +81,11 @@ class Checkpoints(Protocol):
         """Return the saved progress: asked for when the outcome of a commit is unknown. Raises StaleEpoch."""
         ...
 
-    async def rewind(self, grant: Grant, progress: Progress) -> None:
-        """Set the progress, also to a lower checkpoint: what an operator asked for. Raises StaleEpoch."""
+    async def rewind(self, grant: Grant, progress: Progress, *, settled: int = 0, side_effects: bool = True) -> None:
+        """Set the progress, also to a lower checkpoint: what an operator asked for. Raises StaleEpoch.
+
+        Everything up to ``settled`` was settled before: it is a replay, with side effects or without.
+        """
         ...
 
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
@@ -93,6 +98,14 @@ class Checkpoints(Protocol):
 
     async def parked_keys(self, grant: Grant) -> set[str]:
         """The partition keys that have parked events: later events of them must wait behind."""
+        ...
+
+
+class Boundaries(Protocol):
+    """What a partition hands out as a replay, and how far it may read."""
+
+    async def boundary(self, grant: Grant) -> Boundary:
+        """Return the boundary as it is now. Raises StaleEpoch."""
         ...
 
 
@@ -156,6 +169,9 @@ class Delivered:
     commit: Progress | Retried | None = None
     """Exactly-once only: what the consumer must save in the handler's own transaction before it commits."""
     replaying: bool = False
+    """Whether all of it was settled before, here or by the version that this one replaces."""
+    side_effects: bool = True
+    """False while it replays and an operator wants no effects outside."""
 
 
 class ConsumerLost(Exception):

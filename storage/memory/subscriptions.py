@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
-from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress, ToRetry
+from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey, Progress, ToRetry
 
 
 @dataclass(slots=True)
@@ -20,6 +20,7 @@ class _Row:
     """What the database would hold of one partition."""
 
     progress: Progress
+    boundary: Boundary = field(default_factory=Boundary)
     epoch: int = 0
     holder: int | None = None
     phase: str = "new"
@@ -143,8 +144,15 @@ class MemoryCheckpoints:
     async def load(self, grant: Grant) -> Progress:
         return self._coordination.fenced(grant).progress
 
-    async def rewind(self, grant: Grant, progress: Progress) -> None:
-        self._coordination.fenced(grant).progress = replace(progress, delivered=0, redelivered=0)
+    async def rewind(self, grant: Grant, progress: Progress, *, settled: int = 0, side_effects: bool = True) -> None:
+        row = self._coordination.fenced(grant)
+        reborn = progress.stream_id != row.progress.stream_id
+        until = 0 if reborn else max(row.boundary.until, settled)
+        row.boundary = Boundary(until, side_effects=side_effects)
+        row.progress = replace(progress, delivered=0, redelivered=0)
+
+    async def boundary(self, grant: Grant) -> Boundary:
+        return self._coordination.fenced(grant).boundary
 
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
         row = self._coordination.fenced(grant)

@@ -116,6 +116,11 @@ class Registry:
             for row in await self._rows(self._sql.partition_states, {"name": name})
         ]
 
+    async def number_at(self, source: str, when: datetime) -> int:
+        """Return the number, in a source's own counting, before its first event at or after a time."""
+        number, _ = await self._resolve(source, when)
+        return number
+
     async def _resolve(self, source: str, start: StartPoint) -> tuple[int, int | None]:
         """Return the checkpoint to begin with, and the incarnation of the stream that it counts in."""
         if isinstance(start, bool) or (isinstance(start, int) and not 0 <= start <= MAX_BIGINT):

@@ -151,6 +151,8 @@ class Rewind:
     """Begin again after this number (or skip forward to it), once nothing is in flight any more."""
 
     to: int
+    side_effects: bool = True
+    """Whether handlers may have effects outside, up to where it was when it was rewound."""
 
 
 @dataclass(frozen=True, slots=True)

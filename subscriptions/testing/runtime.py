@@ -161,6 +161,7 @@ class MemoryRuntime:
             checkpoints=self._checkpoints,
             consumers=consumers,
             parking=self._parking,
+            boundaries=self._checkpoints,
             observer=self._observer,
         )
         self._running[name] = asyncio.create_task(self._runners[name].run(), name=f"headwater-{name}")
