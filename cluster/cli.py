@@ -7,9 +7,10 @@ standard error and exit status 2.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -29,7 +30,7 @@ from headwater.cluster.asking import (
     store_at,
 )
 from headwater.cluster.cli_parked import parked
-from headwater.cluster.cli_replays import replay, replays, rewind
+from headwater.cluster.cli_replays import replace, replacements, replay, replays, rewind
 from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions, import_folders
 from headwater.storage.errors import HeadwaterError, InvalidArgument, StoreUnavailable
@@ -51,6 +52,8 @@ cli.command()(parked)
 cli.command()(rewind)
 cli.command()(replay)
 cli.command()(replays)
+cli.command()(replace)
+cli.command()(replacements)
 
 
 def main() -> None:
@@ -288,7 +291,7 @@ def drain(
         ended = ask(database_url, schema, functools.partial(Client.drain, name=node, wait=wait))
         if wait and not ended:
             raise StoreUnavailable(f"the hosts of {node!r} have not ended after {wait:g} s; they go on draining")
-    show.rows([replace(host, draining=True) for host in leaving], json=json)
+    show.rows([dataclasses.replace(host, draining=True) for host in leaving], json=json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The commands that hand events out again: ``headwater rewind``, ``replay`` and ``replays``.
+"""The commands that hand events out again: ``rewind``, ``replay`` and ``replace``, and their lists.
 
 They say things only; the client does them.
 """
@@ -75,6 +75,37 @@ def replay(
     ids = ask(database_url, schema, change)
     verb = "cancel replay" if cancel else "replay"
     show.record({"subscription": subscription, "command": verb, "number": len(ids), "command_ids": ids}, json=json)
+
+
+def replace(
+    old: Annotated[str, typer.Argument(help="The version that runs.")],
+    new: Annotated[str, typer.Argument(help="The version that is to take over.")],
+    handler: Annotated[
+        str | None,
+        typer.Option(envvar="HEADWATER_HANDLER", help="Register the new one with this handler."),
+    ] = None,
+    side_effects: SideEffects = False,
+    cancel: Annotated[bool, typer.Option("--cancel", envvar="HEADWATER_CANCEL", help="Let the old one go on.")] = False,
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+) -> None:
+    """Let a new version catch up beside an old one and take over at an exact position."""
+
+    async def change(client: Client) -> None:
+        if cancel:
+            await client.cancel_replace(new)
+        else:
+            await client.replace(old, new, handler=handler, side_effects=side_effects)
+
+    ask(database_url, schema, change)
+    show.record({"command": "cancel replace" if cancel else "replace", "old": old, "new": new}, json=json)
+
+
+def replacements(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
+    """List new versions and the old ones that they replace, with progress and time to go."""
+    rows = ask(database_url, schema, lambda client: client.replacements())
+    show.rows(rows, json=json, empty="Nothing is or was replaced.", leave_out=("issued_at",))
 
 
 def replays(

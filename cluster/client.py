@@ -24,9 +24,10 @@ from headwater.storage.model import RecordedEvent
 from headwater.storage.postgres.commands import ALL_PARKED, UNLIMITED, Commands
 from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.registry import Registry
+from headwater.storage.postgres.replacing import OPEN, ReplacementRow, Replacements
 from headwater.storage.postgres.replaying import Replays, ReplayStatus
 from headwater.storage.postgres.store import PostgresEventStore
-from headwater.storage.registry import CommandRecord, ParkedDetails, ParkedFilter, ParkedRecord
+from headwater.storage.registry import CommandRecord, ParkedDetails, ParkedFilter, ParkedRecord, PartitionState
 from headwater.subscriptions.app import App
 from headwater.subscriptions.encoding import decode, encode
 from headwater.subscriptions.options import Delivery, Start
@@ -34,6 +35,8 @@ from headwater.subscriptions.options import Delivery, Start
 WANTED: Final[Mapping[str, str]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
 DRAIN_CHECK: Final = 0.1
 """How often it is looked whether drained hosts have ended, in seconds."""
+ENDED: Final = ("stopped", "finished")
+"""Phases of partitions that nobody should own."""
 VERBS: Final = (*WANTED, "rewind", "move")
 
 
@@ -75,6 +78,28 @@ class HostStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplacementStatus:
+    """A new version and the old one that it replaces."""
+
+    old: str
+    new: str
+    phase: str
+    """``catching up``, ``taking over``, ``done`` or ``cancelled``."""
+    since: datetime
+    events_to_go: int
+    """How far it is behind the old version."""
+    seconds_to_go: float | None
+    """At the rate so far; None before there is one."""
+    issued_by: str
+    issued_at: datetime
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        left = "" if self.seconds_to_go is None else f", {self.seconds_to_go:.0f} s"
+        return f"{self.phase}, {self.events_to_go} to go{left}"
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentStatus:
     """The whole deployment in a few figures."""
 
@@ -90,6 +115,8 @@ class DeploymentStatus:
     lag_seconds: float
     parked: int
     phases: dict[str, int]
+    replacing: dict[str, str]
+    """New versions that are about to take over: what they do, how much is to go, and for how long."""
 
 
 class Client:
@@ -102,6 +129,7 @@ class Client:
         self._commands = Commands(store.pool, store.sql)
         self._placement = PostgresPlacement(store.pool, store.sql)
         self._replays = Replays(store.pool, store.sql)
+        self._replacements = Replacements(store.pool, store.sql)
         self._operator = f"{_user()}@{socket.gethostname()}"
 
     @classmethod
@@ -126,10 +154,13 @@ class Client:
     async def register(self, app: App) -> None:
         """Register an app's subscriptions, or bring those that are there up to date. Safe to repeat.
 
-        Raises SubscriptionConflict for one whose source or number of partitions has changed.
+        One that ``replaces`` another begins to follow that. Raises SubscriptionConflict for one whose source or number
+        of partitions has changed, or that cannot follow.
         """
         for each in app.registrations:
             options = each.options
+            # Until it follows the old version, a new one must not run.
+            old = options.replaces if options.replaces and await self._registry.find(options.replaces) else None
             await self._registry.register(
                 each.name,
                 each.handler,
@@ -137,7 +168,45 @@ class Client:
                 source=options.source,
                 partitions=options.partitions,
                 start=options.start.value if isinstance(options.start, Start) else options.start,
+                wanted="running" if old is None else "stopped",
             )
+            if old is not None and not await self._replaces(old, each.name):
+                await self._replacements.begin(old, each.name, issued_by=self._operator)
+
+    async def _replaces(self, old: str, new: str) -> bool:
+        """Whether this replacement was begun before, whatever became of it."""
+        return any((row.old, row.new) == (old, new) for row in await self._replacements.latest())
+
+    async def replace(self, old: str, new: str, *, handler: str | None = None, side_effects: bool = False) -> None:
+        """Let a new version catch up beside an old one and take over at an exact position: no overlap, no gap.
+
+        With ``handler``, its import path, the new version is registered with the old one's options. Until it takes
+        over, everything is a replay for it, by default without side effects. Raises SubscriptionNotFound;
+        SubscriptionConflict when the new version has gone further than the old one, reads another source, or is
+        partitioned differently.
+        """
+        record = await self._registry.find(old)
+        if record is None:
+            raise SubscriptionNotFound(old)
+        if handler is not None:
+            await self._registry.register(
+                new,
+                handler,
+                record.options,
+                source=record.source,
+                partitions=record.partitions,
+                wanted="stopped",
+            )
+        await self._replacements.begin(old, new, issued_by=self._operator, side_effects=side_effects)
+
+    async def cancel_replace(self, new: str) -> None:
+        """Let the old version go on, and stop the new one where it is. Raises InvalidArgument when it replaces none."""
+        if not await self._replacements.cancel(new, issued_by=self._operator):
+            raise InvalidArgument("new", f"{new!r} is not about to replace anything")
+
+    async def replacements(self) -> list[ReplacementStatus]:
+        """Return new versions and the old ones that they replace, newest first, with progress and time to go."""
+        return [_replacement(row) for row in await self._replacements.latest()]
 
     async def status(self) -> DeploymentStatus:
         """Return the whole deployment in a few figures."""
@@ -147,12 +216,13 @@ class Client:
             hosts=len(await self._placement.hosts()),
             subscriptions=len({p.subscription for p in partitions}),
             partitions=len(partitions),
-            unowned=sum(p.node is None and p.phase != "stopped" for p in partitions),
-            without_standby=sum(p.standby is None and p.phase != "stopped" for p in partitions),
+            unowned=sum(p.node is None and p.phase not in ENDED for p in partitions),
+            without_standby=sum(p.standby is None and p.phase not in ENDED for p in partitions),
             lag=max((p.lag for p in partitions), default=0),
             lag_seconds=max((p.lag_seconds for p in partitions), default=0.0),
             parked=sum(p.parked for p in partitions),
             phases=dict(Counter(p.phase for p in partitions)),
+            replacing={each.new: each.describe() for each in await self.replacements() if each.phase in OPEN},
         )
 
     async def partitions(self, subscription: str | None = None) -> list[PartitionStatus]:
@@ -169,8 +239,8 @@ class Client:
                 PartitionStatus(
                     subscription=state.key.subscription,
                     partition=state.key.partition,
-                    phase=state.phase if node else "stopped" if stopped else "unowned",
-                    reason=state.reason if node else "stopped by an operator" if stopped else "no host holds its lease",
+                    phase=state.phase if node or state.closed else "stopped" if stopped else "unowned",
+                    reason=_reason(state, node),
                     since=state.since,
                     node=node,
                     standby=nodes.get(state.standby or "") if state.standby != state.owner else None,
@@ -404,6 +474,19 @@ class Client:
         if not concerned:
             raise SubscriptionNotFound(subscription if partition is None else f"{subscription}/{partition}")
         return concerned
+
+
+def _reason(state: PartitionState, node: str | None) -> str | None:
+    if node is not None or state.closed:
+        return state.reason
+    return "stopped by an operator" if state.wanted == "stopped" else "no host holds its lease"
+
+
+def _replacement(row: ReplacementRow) -> ReplacementStatus:
+    to_go = row.to_go or 0
+    done = row.reached - row.began_at
+    seconds = 0.0 if row.phase not in OPEN or not to_go else to_go * row.elapsed / done if done > 0 else None
+    return ReplacementStatus(row.old, row.new, row.phase, row.since, to_go, seconds, row.issued_by, row.issued_at)
 
 
 def _user() -> str:

@@ -6,18 +6,24 @@ Translates only; the statements are the durable side's.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts
 from headwater.cluster.replays import OneReplay
 from headwater.cluster.slot import Assigned, Slot
+from headwater.cluster.succession import next_step
+from headwater.storage.errors import HeadwaterError
 from headwater.storage.leases import Grant, PartitionKey
 from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.postgres.replacing import Replacements
 from headwater.storage.postgres.replaying import ReplayRange, Replays
 from headwater.storage.registry import CommandRecord
 from headwater.subscriptions.encoding import decode
+
+log = logging.getLogger(__name__)
 
 MakeSlotReplay = Callable[[Assigned, Grant, int, ReplayRange], OneReplay]
 """Makes a replay for a partition under a grant, given its command's id and its range."""
@@ -102,9 +108,10 @@ class Generation(Protocol):
 class SupervisorDirectory:
     """The wanted state and the owners, for the one that plans."""
 
-    def __init__(self, placement: PostgresPlacement, generation: Generation) -> None:
+    def __init__(self, placement: PostgresPlacement, generation: Generation, replacements: Replacements) -> None:
         self._placement = placement
         self._lease = generation
+        self._replacements = replacements
         self._generation: int | None = None
 
     async def supervise(self) -> bool:
@@ -146,6 +153,17 @@ class SupervisorDirectory:
         """Write assignments down; nothing is written when another supervisor has taken over."""
         if self._generation is not None:
             await self._placement.assign(self._generation, [(a.lock_id, a.owner, a.standby) for a in assignments])
+
+    async def replace(self) -> None:
+        """Make the steps that are due of new versions that take over from old ones."""
+        for row in await self._replacements.latest(open_only=True):
+            try:
+                step = await self._replacements.step(row, next_step)
+            except HeadwaterError as error:
+                log.warning("%s cannot replace %s: %s", row.new, row.old, error)
+            else:
+                if step is not None:
+                    log.info("%s replaces %s: %s", row.new, row.old, step)
 
     async def tidy(self) -> None:
         """Take note of moves that are done, and forget hosts that are long gone."""

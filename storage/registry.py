@@ -65,6 +65,8 @@ class PartitionState:
     delivered: int
     redelivered: int
     parked: int
+    closed: bool
+    """Whether another version has taken over: the reason says which, and where."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,9 @@ class SubscriptionOptions:
     """What to deliver; applied by the database, and the checkpoint moves past what is left out."""
     start: StartAt = ORIGIN
     """Where to begin, when the subscription is registered for the first time."""
+    replaces: str | None = None
+    """The subscription that this one is a new version of: it follows the old one, all of which is a replay without side
+    effects, and takes over from it at an exact position once it has caught up."""
     delivery: Delivery = Delivery.AT_LEAST_ONCE
     batch_size: int = 1
     """1: the handler takes one event. More: it takes a list of up to so many."""
