@@ -123,6 +123,9 @@ class SubscriptionOptions:
     """Pause the subscription when so many events in a row used up their attempts: then it is not the events' fault."""
     drain_timeout: timedelta = timedelta(seconds=10)
     """How long a hand-over waits for what is in flight."""
+    consumer_memory: int | None = None
+    """How many bytes of memory each handler actor may have. Its owner looks ten times a second, and ends one that has
+    more; what that had in its hands has failed once more, and goes to a new one."""
     resources: tuple[tuple[str, float], ...] = ()
     """Ray resources that each handler actor needs: ``(("GPU", 1.0),)``."""
 
@@ -133,5 +136,9 @@ class SubscriptionOptions:
                 raise InvalidArgument(name, f"must be 1 or more, not {getattr(self, name)}")
         if self.consumers < 0:
             raise InvalidArgument("consumers", f"must be 0 or more, not {self.consumers}")
+        if self.consumer_memory is not None and self.consumer_memory < 1:
+            raise InvalidArgument("consumer_memory", f"must be 1 byte or more, not {self.consumer_memory}")
+        if self.consumer_memory is not None and not self.consumers:
+            raise InvalidArgument("consumer_memory", "is of handler actors: the handler needs some, by consumers")
         if self.delivery is not Delivery.AT_LEAST_ONCE and self.consumers:
             raise InvalidArgument("consumers", f"{self.delivery.value} delivery goes to one consumer: use partitions")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey, Progress, Retried, ToRetry
 from headwater.storage.model import EventPage, Filter, RecordedEvent
@@ -27,6 +27,7 @@ __all__ = [
     "Nack",
     "ParkedEvent",
     "Parking",
+    "Replaceable",
     "Unmendable",
 ]
 
@@ -155,6 +156,18 @@ class Consumer(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Replaceable(Protocol):
+    """A consumer whose executor may have ended, and is made anew before the next delivery."""
+
+    async def ready(self) -> None:
+        """Make an executor ready, unless there is one. Raises ConsumerLost.
+
+        How long that takes is not the handler's: the time-out of a delivery counts from here.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from headwater.subscriptions.ports import (
     Leases,
     Nack,
     Parking,
+    Replaceable,
     Unmendable,
 )
 from headwater.subscriptions.retries import ParkedRetries
@@ -355,6 +356,8 @@ class SubscriptionRunner:
         if limit is None:
             await consumer.handle(delivery)
             return
+        if isinstance(consumer, Replaceable):
+            await consumer.ready()
         async with asyncio.timeout(limit.total_seconds()):
             await consumer.handle(delivery)
 

@@ -193,3 +193,22 @@ async def test_a_defect_of_an_observer_is_raised_and_not_swallowed(monkeypatch: 
     monkeypatch.setattr(outside.observer, "delivered", fail)
     with pytest.raises(RuntimeError, match="observer"):
         await runner.run()
+
+
+async def test_the_time_to_replace_a_consumer_is_not_the_handlers() -> None:
+    class Slow(Calling):
+        made = 0
+
+        async def ready(self) -> None:
+            self.made += 1
+            await asyncio.sleep(0.02)
+
+    consumer = Slow()
+    outside = Outside(ListReader(1))
+    runner = await outside.runner(consumer, handler_timeout=timedelta(milliseconds=1), retry=RetryPolicy(attempts=1))
+    running = asyncio.create_task(runner.run())
+    await until(lambda: runner.status.watermark == 1)
+    runner.drain()
+    await running
+    assert (consumer.numbers, consumer.made) == ([1], 1)
+    assert not outside.coordination.row(KEY).parked
