@@ -19,7 +19,7 @@ def resident(pid: int) -> int | None:
         if _PROC:
             return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         # Where the system has no such files, its own tool is asked.
-        found = subprocess.run(
+        found = subprocess.run(  # noqa: S603
             ["ps", "-o", "rss=", "-p", str(pid)],  # noqa: S607  wherever the system keeps it
             capture_output=True,
             text=True,

@@ -68,9 +68,18 @@ class RetryPolicy:
     then: OnFailure = OnFailure.PARK
     never: tuple[type[BaseException], ...] = ()
     """Error classes that no retry can mend: ``then`` applies at once."""
+    by_error: tuple[tuple[type[BaseException], RetryPolicy], ...] = ()
+    """Policies for some error classes; the first that fits counts, and this one for all others. Attempts are counted
+    for the event, whatever each of them ended with."""
+
+    def of(self, error: BaseException) -> RetryPolicy:
+        """Return the policy for an error."""
+        return next((policy for kind, policy in self.by_error if isinstance(error, kind)), self)
 
     def __post_init__(self) -> None:
         """Refuse what can never work. Raises InvalidArgument."""
+        if any(policy.by_error for _, policy in self.by_error):
+            raise InvalidArgument("by_error", "a policy for an error class has none of its own")
         if self.attempts < 1:
             raise InvalidArgument("attempts", f"must be 1 or more, not {self.attempts}")
         if not 0 <= self.jitter <= 1:

@@ -337,10 +337,11 @@ class SubscriptionRunner:
             self._tell(inputs.LeaseLost(str(error)))
         except Exception as error:  # noqa: BLE001  # a handler may raise anything: the failure policy deals with it
             observer.failed(key, delivery, error, self._clock.monotonic() - begun)
-            mendable = not isinstance(error, (Unmendable, UnexpectedAck, *self._options.retry.never))
+            policy = self._options.retry.of(error)
+            mendable = not isinstance(error, (Unmendable, UnexpectedAck, *policy.never))
             lost = isinstance(error, ConsumerLost)
             then = error.action if isinstance(error, Nack) else None
-            self._conclude(inputs.Failed(effect.delivery_id, _describe(error), mendable, lost, then))
+            self._conclude(inputs.Failed(effect.delivery_id, _describe(error), mendable, lost, then, policy))
         else:
             observer.handled(key, delivery, self._clock.monotonic() - begun)
             self._conclude(inputs.Handled(effect.delivery_id))

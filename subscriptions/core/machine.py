@@ -205,7 +205,9 @@ class Machine:
             # Whether the handler's transaction was committed is not certain: the durable progress tells.
             self._unknown.append((batch, fact))
         else:
-            self._failing.failure(batch, fact.error, mendable=fact.mendable, now=now, then=fact.then)
+            self._failing.failure(
+                batch, fact.error, mendable=fact.mendable, now=now, then=fact.then, policy=fact.policy
+            )
 
     def _on_joined(self, fact: inputs.Joined, now: float) -> None:  # noqa: ARG002
         self._seats.join(fact.consumer)
@@ -231,7 +233,7 @@ class Machine:
                 self._ledger.committed(replace(fact.progress, delivered=0, redelivered=0))
                 self._settle(batch, now)
             else:
-                self._failing.failure(batch, failure.error, mendable=failure.mendable, now=now)
+                self._failing.failure(batch, failure.error, mendable=failure.mendable, now=now, policy=failure.policy)
 
     def _on_saved(self, fact: inputs.Saved, now: float) -> None:  # noqa: ARG002
         self._ledger.saved()
