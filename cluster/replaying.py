@@ -60,6 +60,12 @@ class HostReplay:
         if self._replay is not None:
             self._replay.drain()
 
+    def stop(self) -> None:
+        """Let ``run`` return at once."""
+        self._drained = True
+        if self._replay is not None:
+            self._replay.stop()
+
     async def run(self) -> str | None:
         """Return the outcome; None when it was drained, or the lease is lost, before the end of the range."""
         assigned, found = self._assigned, self._found

@@ -30,6 +30,10 @@ class OneReplay(Protocol):
         """Finish what is in flight, save, and let ``run`` return."""
         ...
 
+    def stop(self) -> None:
+        """Let ``run`` return at once."""
+        ...
+
 
 MakeReplay = Callable[[int, ReplayRange], OneReplay]
 """Makes a replay, given its command's id and its range."""
@@ -62,10 +66,19 @@ class SlotReplays:
             if command_id in self._cancelled:
                 replay.drain()
 
-    async def end(self) -> None:
+    def drain(self) -> None:
         """Save and end what runs here; the next owner goes on with it."""
         for replay, _ in self._running.values():
             replay.drain()
+
+    def stop(self) -> None:
+        """End at once what runs here."""
+        for replay, _ in self._running.values():
+            replay.stop()
+
+    async def end(self) -> None:
+        """Drain, and wait until nothing runs here any more."""
+        self.drain()
         if self._running:
             await asyncio.wait([task for _, task in self._running.values()])
 

@@ -168,6 +168,7 @@ class Slot:
         """Finish what is in flight, and let ``run`` return; claims nothing any more. Safe to repeat."""
         self.draining = True
         self._changed.set()
+        self.replays.drain()
         if self._runner is not None:
             self._runner.drain()
 
@@ -175,6 +176,7 @@ class Slot:
         """Let ``run`` return at once: what is in flight is delivered again by the next owner."""
         self.draining = True
         self._changed.set()
+        self.replays.stop()
         if self._runner is not None:
             self._runner.stop()
 

@@ -89,6 +89,10 @@ class RangeReplay:
         """Finish what is in flight, save, and let ``run`` return."""
         self._runner.drain("the replay was ended")
 
+    def stop(self) -> None:
+        """Let ``run`` return at once: what is in flight is delivered again when it is gone on with."""
+        self._runner.stop("the replay was ended")
+
 
 async def replay(
     name: str,

@@ -310,6 +310,9 @@ class SubscriptionRunner:
         options, begun = self._options, self._clock.monotonic()
         try:
             page = await self._reader.read_page(options.source, effect.after, effect.limit, where=options.where)
+        except StaleEpoch as error:
+            self._tell(inputs.LeaseLost(str(error)))
+            return
         except Exception as error:  # noqa: BLE001  # whatever it is, reading is tried again, and the reason is shown
             self._observer.trouble(self._grant.key, "read", error)
             self._tell(inputs.ReadFailed(effect.read_id, repr(error)))

@@ -56,6 +56,8 @@ class Versions:
     """How long it has been in this phase."""
     pairs: Sequence[tuple[VersionRow, VersionRow]]
     """Each partition of the new version, behind the one of the old version that it follows."""
+    resumed: bool = False
+    """Whether the old version was stopped before, and had to go on."""
 
     @property
     def old(self) -> list[VersionRow]:
@@ -137,7 +139,7 @@ class Replacements:
                 if phase not in OPEN:
                     return None
                 pairs = await self._pairs(conn, row.old, row.new)
-                versions = Versions(phase, seconds, pairs)
+                versions = Versions(phase, seconds, pairs, old_wanted is not None)
                 step = decide(versions)
                 if step == "stop old":
                     await self._want(conn, versions.old[0], "stopped")

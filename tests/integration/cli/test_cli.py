@@ -217,3 +217,29 @@ def test_a_wait_ends_with_what_was_settled_or_with_the_reason(registered: str) -
     assert "has not settled position 10" in done.stderr
     assert "no host holds its lease" in done.stderr
     assert answer(registered, "wait", "totals", "0") == {"subscription": "totals", "settled": 0}
+
+
+def test_ranges_and_new_versions_are_asked_for_listed_and_taken_back(two_parked: str) -> None:
+    url = two_parked
+    told = answer(url, "rewind", "totals", "--to", "3", "--no-side-effects", "--dry-run")
+    assert (told["side_effects"], told["number"]) == (False, 2)
+    assert answer(url, "replays") == answer(url, "replacements") == []
+    told = answer(url, "replace", "totals", "totals-v2", "--handler", "shop:other")
+    assert told == {"command": "replace", "old": "totals", "new": "totals-v2"}
+    (row,) = answer(url, "replacements")
+    assert (row["phase"], row["events_to_go"]) == ("catching up", 0)
+    assert answer(url, "status")["replacing"] == {"totals-v2": "catching up, 0 to go, 0 s"}
+    answer(url, "replace", "totals", "totals-v2", "--cancel")
+    assert answer(url, "replacements")[0]["phase"] == "cancelled"
+    for arguments, says in [
+        (("replay", "totals", "--from", "1"), "nothing after 0 was handled"),
+        (("replay", "totals", "--from", "5", "--to", "4"), "is no range"),
+        (("replay", "nothing"), "no subscription named 'nothing'"),
+        (("replace", "nothing", "totals"), "no subscription named 'nothing'"),
+        (("replace", "totals", "nothing"), "no subscription named 'nothing'"),
+        (("replace", "totals", "totals"), "cannot replace itself"),
+        (("replace", "totals", "totals-v2", "--cancel"), "is not about to replace"),
+    ]:
+        done = headwater(*arguments, "--database-url", url)
+        assert done.returncode == 2
+        assert says in done.stderr

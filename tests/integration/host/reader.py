@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from headwater import App, Context, RecordedEvent
+from headwater import App, Context, RecordedEvent, RetryPolicy
 
 app = App("reader")
 
@@ -40,4 +40,4 @@ class Reading:
         self.conn.close()
 
 
-app.subscription("old", drain_timeout=timedelta(seconds=1))(Reading)
+app.subscription("old", drain_timeout=timedelta(seconds=1), retry=RetryPolicy(attempts=1000))(Reading)

@@ -14,6 +14,9 @@ from tests.integration.host.conftest import Shop
 from tests.integration.host.test_replays import Readings
 from tests.plugins.waiting import until
 
+PATIENCE = 90.0
+"""Seconds: a version is drained, and its owner killed, several times."""
+
 pytestmark = pytest.mark.xdist_group("host-replays")
 
 
@@ -53,7 +56,7 @@ async def check(shop: Shop, readings: Readings, *, repeated: bool = False) -> No
     [old] = await shop.client.partitions("old")
     boundary = old.checkpoint
     assert (old.phase, old.reason) == ("finished", f"replaced by 'new' after {boundary}")
-    await shop.client.wait_for("new", head, timeout=30)
+    await shop.client.wait_for("new", head, timeout=PATIENCE)
     before = readings.numbers("old", replaying=False)
     replayed = readings.numbers("new", replaying=True)
     live = readings.numbers("new", replaying=False)
@@ -80,7 +83,7 @@ async def test_a_new_version_takes_over_at_an_exact_position_while_events_keep_c
         with pytest.raises(SubscriptionConflict, match="already"):
             await shop.client.replace("old", "new")
         readings.open()
-        await until(lambda: is_done(shop), what="waiting until the new version has taken over")
+        await until(lambda: is_done(shop), deadline=PATIENCE, what="waiting until the new version has taken over")
     await check(shop, readings)
     with pytest.raises(SubscriptionConflict, match="taken over"):
         await shop.client.resume("old")
@@ -98,12 +101,14 @@ async def test_owners_and_supervisors_may_be_killed_at_any_step(shop: Shop, read
         await shop.client.replace("old", "new", handler="reader:Reading")
         await until(lambda: readings.numbers("new", replaying=True)[-1:] == [9], what="waiting for the new version")
         for node in ("a", "b"):  # while the one is drained in vain and the other one is held up
-            await until(lambda: is_taking_over(shop), what="waiting until the old version is stopped")
+            await until(
+                lambda: is_taking_over(shop), deadline=PATIENCE, what="waiting until the old version is stopped"
+            )
             shop.processes.kill(node)
             shop.processes.start(node, app="reader:app")
             await until(lambda: both_are_alive(shop), what="waiting for the process that was started again")
         readings.open()
-        await until(lambda: is_done(shop), what="waiting until the new version has taken over")
+        await until(lambda: is_done(shop), deadline=PATIENCE, what="waiting until the new version has taken over")
     await check(shop, readings, repeated=True)
 
 
@@ -129,7 +134,7 @@ async def test_a_replacement_that_is_cancelled_leaves_the_old_version_at_work(sh
     await shop.client.register(app)
     assert (await standing(shop)).phase == "cancelled", "registering the app again does not begin anew"
     await shop.append(5)
-    await shop.client.wait_for("old", timeout=30)
+    await shop.client.wait_for("old", timeout=PATIENCE)
     assert readings.numbers("old", replaying=False) == list(range(1, 16))
     [new] = await shop.client.partitions("new")
     assert new.phase in ("stopped", "draining", "running")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -32,7 +33,7 @@ async def row(replacements: Replacements) -> ReplacementRow:
 
 def at_once(versions: Versions) -> Step | None:
     """Decide as planners do, without the rest between two phases."""
-    return next_step(Versions(versions.phase, 60.0, versions.pairs))
+    return next_step(replace(versions, seconds=60.0))
 
 
 async def claim(office: Office, name: str) -> list[Grant]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from headwater.cluster.succession import CLOSE, REST, next_step
+from headwater.cluster.succession import CLOSE, REST, REST_AFTER_RESUME, next_step
 from headwater.storage.postgres.replacing import ReplacementPhase, Step, VersionRow, Versions
 
 ROW = VersionRow(1, "v", "$all", "running", b"{}", 0, 1, 5000, 5000, None, closed=False, owned=True)
@@ -24,6 +24,12 @@ def test_the_old_version_is_stopped_once_the_new_one_has_nearly_caught_up(
 ) -> None:
     new = replace(ROW, lock_id=2, checkpoint=5000 - behind)
     assert next_step(versions("catching up", (ROW, new), seconds=seconds)) == step
+
+
+def test_an_old_version_that_had_to_go_on_is_left_alone_for_longer() -> None:
+    resumed = replace(versions("catching up", (ROW, ROW)), resumed=True)
+    assert next_step(resumed) is None
+    assert next_step(replace(resumed, seconds=REST_AFTER_RESUME)) == "stop old"
 
 
 def test_the_slowest_partition_counts() -> None:
