@@ -17,8 +17,6 @@ CLOSE: Final = 1000
 """When the new version is no further behind the old one than this, the old one is stopped."""
 REST: Final = 1.0
 """For so many seconds at least the versions run beside each other before the old one is stopped."""
-REST_AFTER_RESUME: Final = 5.0
-"""For so many when that was tried before: each time an event that takes too long counts as attempted once more."""
 
 
 def next_step(versions: Versions) -> Step | None:
@@ -28,10 +26,9 @@ def next_step(versions: Versions) -> Step | None:
     owner died instead, it is resumed, and its next owner sorts out what the dead one has begun.
     """
     if versions.phase == "catching up":
-        settled = all(old.owned or old.clean for old in versions.old)
+        settled = all((old.owned or old.clean) and old.checkpoint >= versions.must_reach for old in versions.old)
         close = all(old.checkpoint - new.checkpoint <= CLOSE for old, new in versions.pairs)
-        rested = versions.seconds >= (REST_AFTER_RESUME if versions.resumed else REST)
-        return "stop old" if settled and close and rested else None
+        return "stop old" if settled and close and versions.seconds >= REST else None
     if any(old.owned for old in versions.old):
         return None
     return "take over" if all(old.clean for old in versions.old) else "resume old"

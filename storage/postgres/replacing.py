@@ -40,6 +40,8 @@ class VersionRow:
     closed: bool
     owned: bool
     """Whether anybody holds its lease."""
+    head: int
+    """The highest number of the source."""
 
     @property
     def clean(self) -> bool:
@@ -56,8 +58,8 @@ class Versions:
     """How long it has been in this phase."""
     pairs: Sequence[tuple[VersionRow, VersionRow]]
     """Each partition of the new version, behind the one of the old version that it follows."""
-    resumed: bool = False
-    """Whether the old version was stopped before, and had to go on."""
+    must_reach: int = 0
+    """What the old version has to settle before it is stopped again: a dead owner had begun it."""
 
     @property
     def old(self) -> list[VersionRow]:
@@ -135,18 +137,19 @@ class Replacements:
         """Look at a replacement under its locks and make the step that is due; returns which."""
         with translated():
             async with self._pool.connection() as conn, conn.transaction():
-                phase, old_wanted, seconds = await self._lock(conn, row.replacement_id)
+                phase, old_wanted, seconds, must_reach = await self._lock(conn, row.replacement_id)
                 if phase not in OPEN:
                     return None
                 pairs = await self._pairs(conn, row.old, row.new)
-                versions = Versions(phase, seconds, pairs, old_wanted is not None)
+                versions = Versions(phase, seconds, pairs, must_reach)
                 step = decide(versions)
                 if step == "stop old":
                     await self._want(conn, versions.old[0], "stopped")
-                    await self._become(conn, row, "taking over", versions.old[0].wanted)
+                    await self._become(conn, row, "taking over", old_wanted=versions.old[0].wanted)
                 elif step == "resume old":
                     await self._want(conn, versions.old[0], old_wanted or "running")
-                    await self._become(conn, row, "catching up")
+                    begun = max(min(old.in_flight_to, old.head) for old in versions.old)
+                    await self._become(conn, row, "catching up", must_reach=begun)
                 elif step == "take over":
                     await self._take_over(conn, row, versions)
                 return step
@@ -162,7 +165,7 @@ class Replacements:
         [row] = found
         with translated():
             async with self._pool.connection() as conn, conn.transaction():
-                phase, old_wanted, _ = await self._lock(conn, row.replacement_id)
+                phase, old_wanted, _, _ = await self._lock(conn, row.replacement_id)
                 if phase not in OPEN:
                     return False
                 pairs = await self._pairs(conn, row.old, row.new)
@@ -183,10 +186,10 @@ class Replacements:
         boundaries = [old.checkpoint for old, _ in versions.pairs]
         await self._audit(conn, row.new, "take over", {"old": row.old, "after": boundaries}, row.issued_by, "done")
 
-    async def _lock(self, conn: Connection, replacement_id: int) -> tuple[ReplacementPhase, str | None, float]:
+    async def _lock(self, conn: Connection, replacement_id: int) -> tuple[ReplacementPhase, str | None, float, int]:
         asked = {"replacement_id": replacement_id}
         row = await (await conn.execute(self._sql.lock_replacement, asked)).fetchone()
-        return ("cancelled", None, 0.0) if row is None else (row[0], row[1], row[2])
+        return ("cancelled", None, 0.0, 0) if row is None else (row[0], row[1], row[2], row[3])
 
     async def _pairs(self, conn: Connection, old: str, new: str) -> list[tuple[VersionRow, VersionRow]]:
         asked = {"old": old, "new": new}
@@ -207,9 +210,20 @@ class Replacements:
         await conn.execute(self._sql.want_subscription, values)
 
     async def _become(
-        self, conn: Connection, row: ReplacementRow, phase: ReplacementPhase, old_wanted: str | None = None
+        self,
+        conn: Connection,
+        row: ReplacementRow,
+        phase: ReplacementPhase,
+        *,
+        old_wanted: str | None = None,
+        must_reach: int = 0,
     ) -> None:
-        values = {"replacement_id": row.replacement_id, "phase": phase, "old_wanted": old_wanted}
+        values = {
+            "replacement_id": row.replacement_id,
+            "phase": phase,
+            "old_wanted": old_wanted,
+            "must_reach": must_reach,
+        }
         await conn.execute(self._sql.set_replacement_phase, values)
 
     async def _audit(

@@ -14,7 +14,11 @@ SELECT
             AND "l"."objid"::integer = "p"."lock_id"
             AND "l"."objsubid" = 2
             AND "l"."granted"
-    ) AS "owned"
+    ) AS "owned",
+    CASE WHEN "s"."source" = '$all'
+        THEN (SELECT "position" FROM "headwater"."head")
+        ELSE coalesce((SELECT "version" FROM "headwater"."streams" WHERE "streams"."name" = "s"."source"), 0)
+    END AS "head"
 FROM "headwater"."partitions" AS "p" JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
 WHERE "s"."name" IN (%(old)s, %(new)s)
 ORDER BY "p"."lock_id"
@@ -39,7 +43,7 @@ SET "wanted" = %(wanted)s, "updated_at" = clock_timestamp()
 WHERE "subscription_id" = %(subscription_id)s;
 
 -- name: lock_replacement
-SELECT "phase", "old_wanted", extract(epoch FROM clock_timestamp() - "since")::float8
+SELECT "phase", "old_wanted", extract(epoch FROM clock_timestamp() - "since")::float8, "must_reach"
 FROM "headwater"."replacements"
 WHERE "replacement_id" = %(replacement_id)s
 FOR UPDATE;
@@ -48,7 +52,8 @@ FOR UPDATE;
 UPDATE "headwater"."replacements"
 SET
     "phase" = %(phase)s, "since" = clock_timestamp(),
-    "old_wanted" = coalesce(%(old_wanted)s::text, "old_wanted")
+    "old_wanted" = coalesce(%(old_wanted)s::text, "old_wanted"),
+    "must_reach" = greatest("must_reach", %(must_reach)s)
 WHERE "replacement_id" = %(replacement_id)s;
 
 -- name: close_partition

@@ -82,8 +82,9 @@ async def test_an_old_version_whose_owner_was_killed_goes_on_first(office: Offic
     assert (await office.registry.find("old")).wanted == "running"  # type: ignore[union-attr]
     assert await replacements.step(await row(replacements), at_once) is None, "before somebody owns it again"
     (again,) = await claim(office, "old")
-    await replacements.step(await row(replacements), at_once)
+    assert await replacements.step(await row(replacements), at_once) is None, "before it has sorted out what was begun"
     await office.checkpoints.save(again, Progress(12, 12))
+    assert await replacements.step(await row(replacements), at_once) == "stop old"
     await office.leases.release([again])
     assert await replacements.step(await row(replacements), at_once) == "take over"
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from headwater.cluster.succession import CLOSE, REST, REST_AFTER_RESUME, next_step
+from headwater.cluster.succession import CLOSE, REST, next_step
 from headwater.storage.postgres.replacing import ReplacementPhase, Step, VersionRow, Versions
 
-ROW = VersionRow(1, "v", "$all", "running", b"{}", 0, 1, 5000, 5000, None, closed=False, owned=True)
+ROW = VersionRow(1, "v", "$all", "running", b"{}", 0, 1, 5000, 5000, None, closed=False, owned=True, head=6000)
 
 
 def versions(phase: ReplacementPhase, *pairs: tuple[VersionRow, VersionRow], seconds: float = REST) -> Versions:
@@ -26,10 +26,10 @@ def test_the_old_version_is_stopped_once_the_new_one_has_nearly_caught_up(
     assert next_step(versions("catching up", (ROW, new), seconds=seconds)) == step
 
 
-def test_an_old_version_that_had_to_go_on_is_left_alone_for_longer() -> None:
-    resumed = replace(versions("catching up", (ROW, ROW)), resumed=True)
+def test_an_old_version_that_had_to_go_on_settles_first_what_the_dead_owner_had_begun() -> None:
+    resumed = replace(versions("catching up", (ROW, ROW)), must_reach=5001)
     assert next_step(resumed) is None
-    assert next_step(replace(resumed, seconds=REST_AFTER_RESUME)) == "stop old"
+    assert next_step(replace(resumed, must_reach=5000)) == "stop old"
 
 
 def test_the_slowest_partition_counts() -> None:

@@ -41,6 +41,8 @@ CREATE TABLE "headwater"."replacements" (
     "since" timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- What the old version was meant to do before it was stopped, for the case that it goes on.
     "old_wanted" text,
+    -- What the old version has to settle before it is stopped again: an owner that died while it was drained had begun it.
+    "must_reach" bigint NOT NULL DEFAULT 0,
     -- The sum of the new version's checkpoints at the beginning: tells the rate.
     "began_at" bigint NOT NULL,
     "issued_by" text NOT NULL,
