@@ -63,6 +63,8 @@ class Case:
     parameters: Mapping[str, int] = field(default_factory=dict)
     targets: Sequence[Target] = ()
     """What is wanted; ratios without a bound are shown too."""
+    rounds: int | None = None
+    """So many rounds, none before them, whatever was asked for: when one takes very long."""
 
 
 class WrongCount(AssertionError):
@@ -72,7 +74,8 @@ class WrongCount(AssertionError):
 async def measure(case: Case, rounds: int, warm_up: bool = True) -> dict[str, Any]:
     """Run every candidate in each round, in the same order; returns what goes into the results."""
     taken: dict[str, list[Sample]] = {name: [] for name in case.candidates}
-    for number in range(-1 if warm_up else 0, rounds):
+    first, rounds = (0, case.rounds) if case.rounds is not None else (-1 if warm_up else 0, rounds)
+    for number in range(first, rounds):
         for name, candidate in case.candidates.items():
             gc.collect()
             sample = await candidate()

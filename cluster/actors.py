@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import sys
 from typing import Any, Final
 
-from headwater.cluster import environment, packing
+from headwater.cluster import environment, memory, packing
 
 environment.prepare(local=False)
 
@@ -34,6 +35,8 @@ MANY_CALLS: Final = 1000
 """How many calls an actor may have open at a time; whoever watches a host is in one that ends with it."""
 CLOSE_TIMEOUT: Final = 5.0
 """How long a handler may take to stop before its process is ended."""
+MEMORY_CHECK: Final = 0.1
+"""How often the memory of a handler actor is looked at, where it is limited, in seconds."""
 OBJECT_STORE: Final = 80 * 1024 * 1024
 """The shared memory of a local node: deliveries are sent inline, so the least that Ray accepts is enough."""
 
@@ -80,8 +83,9 @@ class _HandlerActor:
         self._consumer = wiring.remote_consumer(handler, subscription, index, wiring.remote_opener(options))
         await self._consumer.start()
 
-    async def ready(self) -> None:
-        """Answer once the handler has been started."""
+    async def ready(self) -> int:
+        """Answer with the process's number once the handler has been started."""
+        return os.getpid()
 
     async def handle(self, packed: bytes) -> None:
         await self._consumer.handle(packing.unpack(packed))
@@ -217,7 +221,11 @@ class ActorConsumer:
             index,
         )
         self._index = index
+        self._limit = subscription.consumer_memory
         self._actor: Any = None
+        self._watch: asyncio.Task[None] | None = None
+        self._ended = ""
+        """Why this end has ended the actor, when it has."""
 
     async def start(self) -> None:
         """Start the actor, unless it is there; returns when its handler has been started.
@@ -228,24 +236,41 @@ class ActorConsumer:
             return
         actor = self._make()
         try:
-            await actor.ready.remote()
+            pid = await actor.ready.remote()
         except ray.exceptions.RayActorError as error:
             raise ConfigurationError(f"handler actor {self._index} cannot be started: {_last_line(error)}") from None
-        self._actor = actor
+        self._actor, self._ended = actor, ""
+        if self._limit is not None:
+            self._watch = asyncio.create_task(self._watch_memory(actor, pid, self._limit), name="headwater-memory")
 
-    async def handle(self, delivery: Delivered) -> None:
-        """Send the delivery over and wait for the outcome; raises what the handler raised, or ConsumerLost."""
+    async def _watch_memory(self, actor: Any, pid: int, limit: int) -> None:
+        """End the actor once its process has more than it may: its own code may be in no state to do it."""
+        while (size := await asyncio.to_thread(memory.resident, pid)) is not None:
+            if size > limit:
+                self._ended = f"it had {size >> 20} MiB, of the {limit >> 20} MiB that it may have"
+                if self._actor is actor:
+                    self._actor = None
+                ray.kill(actor)
+                return
+            await asyncio.sleep(MEMORY_CHECK)
+
+    async def ready(self) -> None:
+        """Start an actor in the place of one that has ended. Raises ConsumerLost."""
         try:
             await self.start()
         except ConfigurationError as error:
             raise ConsumerLost(str(error)) from None
+
+    async def handle(self, delivery: Delivered) -> None:
+        """Send the delivery over and wait for the outcome; raises what the handler raised, or ConsumerLost."""
+        await self.ready()
         try:
             await self._actor.handle.remote(packing.pack(delivery))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayActorError as error:
             self._actor = None
-            raise ConsumerLost(f"handler actor {self._index} died: {_first_line(error)}") from None
+            raise ConsumerLost(f"handler actor {self._index} died: {self._ended or _first_line(error)}") from None
         except asyncio.CancelledError:
             # It may go on for ever, and it may hold what the next one needs: only its end is certain.
             actor, self._actor = self._actor, None
@@ -255,6 +280,8 @@ class ActorConsumer:
     async def close(self) -> None:
         """Let the handler stop, then end its process; safe to repeat."""
         actor, self._actor = self._actor, None
+        if self._watch is not None:
+            self._watch.cancel()
         if actor is None:
             return
         with contextlib.suppress(ray.exceptions.RayError, TimeoutError):

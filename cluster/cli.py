@@ -7,12 +7,11 @@ standard error and exit status 2.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
-from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -25,22 +24,21 @@ from headwater.cluster.arguments import (
     PartitionSize,
     RedisUrl,
     Schema,
-    number_or_time,
     store_options,
 )
+from headwater.cluster.asking import Partition, Reason, Subscription, ask, command
+from headwater.cluster.cli_keys import forget, rewrap
+from headwater.cluster.cli_parked import parked
+from headwater.cluster.cli_replays import replace, replacements, replay, replays, rewind
 from headwater.cluster.client import Client
 from headwater.cluster.keeping import keeping
 from headwater.cluster.options import ClusterOptions, import_folders
-from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import HeadwaterError, InvalidArgument, StoreUnavailable
 from headwater.storage.making import Making
 from headwater.storage.postgres import schema as schemas
 from headwater.storage.postgres.partitioning import partition
-from headwater.storage.postgres.store import PostgresEventStore
 from headwater.subscriptions.app import App
 from headwater.subscriptions.imports import resolve
-
-T = TypeVar("T")
 
 DETAILS = ("since", "checkpoint", "delivered", "redelivered", "epoch")
 """What a person sees of a partition only by ``--json``."""
@@ -52,14 +50,12 @@ cli = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-EncryptionPath = Annotated[
-    str | None,
-    typer.Option(envvar="HEADWATER_ENCRYPTION", help="Import path of the store's encryption, if it has its own keys."),
-]
-Subscription = Annotated[str, typer.Argument(help="The subscription's name.")]
-Partition = Annotated[int | None, typer.Option(envvar="HEADWATER_PARTITION", help="Only this partition.")]
-Reason = Annotated[str, typer.Option(envvar="HEADWATER_REASON", help="Why; kept with the command.")]
+cli.command()(parked)
+cli.command()(rewind)
+cli.command()(replay)
+cli.command()(replays)
+cli.command()(replace)
+cli.command()(replacements)
 
 
 def main() -> None:
@@ -203,43 +199,8 @@ def drop(
     show.record({"removed": asyncio.run(schemas.drop(options, database=database))}, json=json)
 
 
-@cli.command()
-def forget(
-    subject: Annotated[str, typer.Argument(help="Whose data.")],
-    yes: Annotated[bool, typer.Option("--yes", envvar="HEADWATER_YES", help="Really.")] = False,
-    encryption: EncryptionPath = None,
-    database_url: DatabaseUrl = None,
-    schema: Schema = None,
-    json: Json = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Destroy the key of a subject: what was encrypted under it can never be read again."""
-    if not (yes or dry_run):
-        raise InvalidArgument("yes", f"what is stored of {subject!r} can never be read again: say --yes")
-
-    async def destroy(store: PostgresEventStore) -> dict[str, Any]:
-        known = await store.payloads.knows(subject)
-        forgotten = not dry_run and await store.forget(subject)
-        return {"subject": subject, "known": known, "forgotten": forgotten, "dry_run": dry_run}
-
-    show.record(_in_store(database_url, schema, encryption, destroy), json=json)
-
-
-@cli.command()
-def rewrap(
-    encryption: EncryptionPath = None,
-    database_url: DatabaseUrl = None,
-    schema: Schema = None,
-    json: Json = False,
-) -> None:
-    """Wrap every subject's key with the newest master key; afterwards the older ones are not needed any more."""
-
-    async def wrap(store: PostgresEventStore) -> dict[str, Any]:
-        return {"rewrapped": await store.payloads.rewrap_keys()}
-
-    show.record(_in_store(database_url, schema, encryption, wrap, Encryption), json=json)
-
-
+cli.command()(forget)
+cli.command()(rewrap)
 cli.add_typer(keeping)
 
 
@@ -249,42 +210,36 @@ cli.add_typer(keeping)
 @cli.command()
 def status(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
     """Say in one record how the deployment is: head, hosts, subscriptions, lag, trouble."""
-    show.record(asdict(_ask(database_url, schema, lambda client: client.status())), json=json)
+    show.record(asdict(ask(database_url, schema, lambda client: client.status())), json=json)
 
 
 @cli.command()
 def subscriptions(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
     """List the partitions of all subscriptions: what each does, where, how far behind, and why."""
-    rows = _ask(database_url, schema, lambda client: client.partitions())
+    rows = ask(database_url, schema, lambda client: client.partitions())
     show.rows(rows, json=json, empty="No subscription is registered.", leave_out=DETAILS)
 
 
 @cli.command()
 def nodes(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
     """List the hosts that are alive, their nodes, and how much each owns and stands by for."""
-    show.rows(_ask(database_url, schema, lambda client: client.hosts()), json=json, empty="No host is alive.")
+    show.rows(ask(database_url, schema, lambda client: client.hosts()), json=json, empty="No host is alive.")
 
 
 @cli.command()
-def parked(
+def wait(
     subscription: Subscription,
-    retry: Annotated[bool, typer.Option("--retry", envvar="HEADWATER_RETRY", help="Deliver them again.")] = False,
-    discard: Annotated[bool, typer.Option("--discard", envvar="HEADWATER_DISCARD", help="Give them up.")] = False,
-    position: Annotated[int | None, typer.Option(envvar="HEADWATER_POSITION", help="Only this event.")] = None,
+    position: Annotated[int | None, typer.Argument(help="The store-wide position; without: the head of now.")] = None,
+    timeout: Annotated[
+        float, typer.Option(envvar="HEADWATER_TIMEOUT", min=0, help="Seconds after which to give up, with status 2.")
+    ] = 10,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
-    dry_run: DryRun = False,
 ) -> None:
-    """List what a subscription has set aside; or deliver it again, or give it up."""
-    if retry and discard:
-        raise InvalidArgument("parked", "--retry or --discard, not both")
-    if retry or discard:
-        verb = "retry" if retry else "discard"
-        _command(database_url, schema, subscription, verb, {"position": position}, None, json=json, dry_run=dry_run)
-    else:
-        rows = _ask(database_url, schema, lambda client: client.parked(subscription))
-        show.rows(rows, json=json, empty="Nothing is parked.")
+    """Return once a subscription has settled everything up to a position."""
+    settled = ask(database_url, schema, lambda client: client.wait_for(subscription, position, timeout=timeout))
+    show.record({"subscription": subscription, "settled": settled}, json=json)
 
 
 # Asking for something
@@ -300,7 +255,7 @@ def pause(
     dry_run: DryRun = False,
 ) -> None:
     """Stop delivering until resumed; what is in flight is finished."""
-    _command(database_url, schema, subscription, "pause", {"reason": reason}, None, json=json, dry_run=dry_run)
+    command(database_url, schema, subscription, "pause", {"reason": reason}, None, json=json, dry_run=dry_run)
 
 
 @cli.command()
@@ -312,26 +267,7 @@ def resume(
     dry_run: DryRun = False,
 ) -> None:
     """Go on after a pause, or after the failure policy has stopped the subscription."""
-    _command(database_url, schema, subscription, "resume", {}, None, json=json, dry_run=dry_run)
-
-
-@cli.command()
-def rewind(
-    subscription: Subscription,
-    to: Annotated[str, typer.Option(envvar="HEADWATER_TO", help="Begin after this number, or at this time.")] = "0",
-    partition: Partition = None,
-    database_url: DatabaseUrl = None,
-    schema: Schema = None,
-    json: Json = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Deliver again from a number or a time on; or skip forward to it."""
-    target = number_or_time("to", to)
-    if isinstance(target, datetime):
-        number = _ask(database_url, schema, functools.partial(Client.position_at, when=target))
-    else:
-        number = target
-    _command(database_url, schema, subscription, "rewind", {"to": number}, partition, json=json, dry_run=dry_run)
+    command(database_url, schema, subscription, "resume", {}, None, json=json, dry_run=dry_run)
 
 
 @cli.command()
@@ -345,12 +281,12 @@ def move(
     dry_run: DryRun = False,
 ) -> None:
     """Hand a subscription over to another node, without a gap."""
-    known = {host.node for host in _ask(database_url, schema, lambda client: client.hosts())}
+    known = {host.node for host in ask(database_url, schema, lambda client: client.hosts())}
     if to not in known:
         raise InvalidArgument(
             "to", f"no host is alive on a node {to!r}; there are {', '.join(sorted(known)) or 'none'}"
         )
-    _command(database_url, schema, subscription, "move", {"node": to}, partition, json=json, dry_run=dry_run)
+    command(database_url, schema, subscription, "move", {"node": to}, partition, json=json, dry_run=dry_run)
 
 
 @cli.command()
@@ -365,66 +301,15 @@ def drain(
     dry_run: DryRun = False,
 ) -> None:
     """Let the hosts of a node hand over all that they own, and end."""
-    hosts = _ask(database_url, schema, lambda client: client.hosts())
+    hosts = ask(database_url, schema, lambda client: client.hosts())
     leaving = [host for host in hosts if node in (host.node, host.host)]
     if not leaving:
         raise InvalidArgument("node", f"no host is alive on {node!r}")
     if not dry_run:
-        ended = _ask(database_url, schema, functools.partial(Client.drain, name=node, wait=wait))
+        ended = ask(database_url, schema, functools.partial(Client.drain, name=node, wait=wait))
         if wait and not ended:
             raise StoreUnavailable(f"the hosts of {node!r} have not ended after {wait:g} s; they go on draining")
-    show.rows([replace(host, draining=True) for host in leaving], json=json)
-
-
-def _command(
-    database_url: str | None,
-    schema: str | None,
-    subscription: str,
-    verb: str,
-    arguments: dict[str, Any],
-    partition: int | None,
-    *,
-    json: bool,
-    dry_run: bool,
-) -> None:
-    """Write an operator's command, or check only that it could be."""
-
-    async def ask(client: Client) -> Any:
-        return await client.command(subscription, verb, arguments, partition=partition, dry_run=dry_run)
-
-    number = _ask(database_url, schema, ask)
-    answer = {"subscription": subscription, "command": verb, "arguments": arguments, "partition": partition}
-    show.record({**answer, "number": number, "dry_run": dry_run}, json=json)
-
-
-def _ask(database_url: str | None, schema: str | None, question: Callable[[Client], Awaitable[T]]) -> T:
-    async def ask() -> T:
-        client = await Client.open(ClusterOptions(store=store_options(database_url, schema)))
-        try:
-            return await question(client)
-        finally:
-            await client.close()
-
-    return asyncio.run(ask())
-
-
-def _in_store(
-    database_url: str | None,
-    schema: str | None,
-    encryption: str | None,
-    work: Callable[[PostgresEventStore], Awaitable[T]],
-    otherwise: Callable[[], Encryption] | None = None,
-) -> T:
-    """Do something with an open store; without the path of an encryption, with the one that ``otherwise`` makes."""
-    options = replace(store_options(database_url, schema), types=None, codec=None, encryption=encryption)
-    sys.path[:0] = [folder for folder in import_folders() if folder not in sys.path]
-
-    async def run() -> T:
-        made = otherwise() if otherwise is not None and encryption is None else None
-        async with await PostgresEventStore.open(options=options, encryption=made) as store:
-            return await work(store)
-
-    return asyncio.run(run())
+    show.rows([dataclasses.replace(host, draining=True) for host in leaving], json=json)
 
 
 if __name__ == "__main__":

@@ -22,19 +22,24 @@ from headwater.cluster.options import ClusterOptions
 from headwater.cluster.requests import check_arguments, check_complete
 from headwater.storage.checks import check_name, check_number
 from headwater.storage.errors import InvalidArgument, SubscriptionNotFound
-from headwater.storage.postgres.commands import Commands
+from headwater.storage.model import RecordedEvent
+from headwater.storage.postgres.commands import ALL_PARKED, UNLIMITED, Commands
 from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.registry import Registry
+from headwater.storage.postgres.replacing import OPEN, ReplacementRow, Replacements
+from headwater.storage.postgres.replaying import Replays, ReplayStatus
 from headwater.storage.postgres.store import PostgresEventStore
-from headwater.storage.registry import CommandRecord, ParkedRecord
+from headwater.storage.registry import CommandRecord, ParkedDetails, ParkedFilter, ParkedRecord, PartitionState
 from headwater.subscriptions.app import App
-from headwater.subscriptions.encoding import encode
-from headwater.subscriptions.options import Start
+from headwater.subscriptions.encoding import decode, encode
+from headwater.subscriptions.options import Delivery, Start
 
 WANTED: Final[Mapping[str, str]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
 DRAIN_CHECK: Final = 0.1
 """How often it is looked whether drained hosts have ended, in seconds."""
-VERBS: Final = (*WANTED, "rewind", "move", "retry", "discard")
+ENDED: Final = ("stopped", "finished")
+"""Phases of partitions that nobody should own."""
+VERBS: Final = (*WANTED, "rewind", "move")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,28 @@ class HostStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplacementStatus:
+    """A new version and the old one that it replaces."""
+
+    old: str
+    new: str
+    phase: str
+    """``catching up``, ``taking over``, ``done`` or ``cancelled``."""
+    since: datetime
+    events_to_go: int
+    """How far it is behind the old version."""
+    seconds_to_go: float | None
+    """At the rate so far; None before there is one."""
+    issued_by: str
+    issued_at: datetime
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        left = "" if self.seconds_to_go is None else f", {self.seconds_to_go:.0f} s"
+        return f"{self.phase}, {self.events_to_go} to go{left}"
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentStatus:
     """The whole deployment in a few figures."""
 
@@ -90,6 +117,8 @@ class DeploymentStatus:
     lag_seconds: float
     parked: int
     phases: dict[str, int]
+    replacing: dict[str, str]
+    """New versions that are about to take over: what they do, how much is to go, and for how long."""
 
 
 class Client:
@@ -101,6 +130,8 @@ class Client:
         self._registry = Registry(store.pool, store.sql, store)
         self._commands = Commands(store.pool, store.sql)
         self._placement = PostgresPlacement(store.pool, store.sql)
+        self._replays = Replays(store.pool, store.sql)
+        self._replacements = Replacements(store.pool, store.sql)
         self._operator = f"{_user()}@{socket.gethostname()}"
 
     @classmethod
@@ -125,10 +156,13 @@ class Client:
     async def register(self, app: App) -> None:
         """Register an app's subscriptions, or bring those that are there up to date. Safe to repeat.
 
-        Raises SubscriptionConflict for one whose source or number of partitions has changed.
+        One that ``replaces`` another begins to follow that. Raises SubscriptionConflict for one whose source or number
+        of partitions has changed, or that cannot follow.
         """
         for each in app.registrations:
             options = each.options
+            # Until it follows the old version, a new one must not run.
+            old = options.replaces if options.replaces and await self._registry.find(options.replaces) else None
             await self._registry.register(
                 each.name,
                 each.handler,
@@ -136,7 +170,45 @@ class Client:
                 source=options.source,
                 partitions=options.partitions,
                 start=options.start.value if isinstance(options.start, Start) else options.start,
+                wanted="running" if old is None else "stopped",
             )
+            if old is not None and not await self._replaces(old, each.name):
+                await self._replacements.begin(old, each.name, issued_by=self._operator)
+
+    async def _replaces(self, old: str, new: str) -> bool:
+        """Whether this replacement was begun before, whatever became of it."""
+        return any((row.old, row.new) == (old, new) for row in await self._replacements.latest())
+
+    async def replace(self, old: str, new: str, *, handler: str | None = None, side_effects: bool = False) -> None:
+        """Let a new version catch up beside an old one and take over at an exact position: no overlap, no gap.
+
+        With ``handler``, its import path, the new version is registered with the old one's options. Until it takes
+        over, everything is a replay for it, by default without side effects. Raises SubscriptionNotFound;
+        SubscriptionConflict when the new version has gone further than the old one, reads another source, or is
+        partitioned differently.
+        """
+        record = await self._registry.find(old)
+        if record is None:
+            raise SubscriptionNotFound(old)
+        if handler is not None:
+            await self._registry.register(
+                new,
+                handler,
+                record.options,
+                source=record.source,
+                partitions=record.partitions,
+                wanted="stopped",
+            )
+        await self._replacements.begin(old, new, issued_by=self._operator, side_effects=side_effects)
+
+    async def cancel_replace(self, new: str) -> None:
+        """Let the old version go on, and stop the new one where it is. Raises InvalidArgument when it replaces none."""
+        if not await self._replacements.cancel(new, issued_by=self._operator):
+            raise InvalidArgument("new", f"{new!r} is not about to replace anything")
+
+    async def replacements(self) -> list[ReplacementStatus]:
+        """Return new versions and the old ones that they replace, newest first, with progress and time to go."""
+        return [_replacement(row) for row in await self._replacements.latest()]
 
     async def status(self) -> DeploymentStatus:
         """Return the whole deployment in a few figures."""
@@ -146,12 +218,13 @@ class Client:
             hosts=len(await self._placement.hosts()),
             subscriptions=len({p.subscription for p in partitions}),
             partitions=len(partitions),
-            unowned=sum(p.node is None and p.phase != "stopped" for p in partitions),
-            without_standby=sum(p.standby is None and p.phase != "stopped" for p in partitions),
+            unowned=sum(p.node is None and p.phase not in ENDED for p in partitions),
+            without_standby=sum(p.standby is None and p.phase not in ENDED for p in partitions),
             lag=max((p.lag for p in partitions), default=0),
             lag_seconds=max((p.lag_seconds for p in partitions), default=0.0),
             parked=sum(p.parked for p in partitions),
             phases=dict(Counter(p.phase for p in partitions)),
+            replacing={each.new: each.describe() for each in await self.replacements() if each.phase in OPEN},
         )
 
     async def partitions(self, subscription: str | None = None) -> list[PartitionStatus]:
@@ -170,8 +243,8 @@ class Client:
                 PartitionStatus(
                     subscription=state.key.subscription,
                     partition=state.key.partition,
-                    phase=state.phase if node else "stopped" if stopped else "unowned",
-                    reason=state.reason if node else "stopped by an operator" if stopped else "no host holds its lease",
+                    phase=state.phase if node or state.closed else "stopped" if stopped else "unowned",
+                    reason=_reason(state, node),
                     since=state.since,
                     node=node,
                     standby=nodes.get(state.standby or "") if state.standby != state.owner else None,
@@ -196,9 +269,14 @@ class Client:
             for row in await self._placement.hosts()
         ]
 
-    async def position_at(self, when: datetime) -> int:
-        """Return the position before the first event created at or after a time."""
-        return await self._store.position_at(when)
+    async def wait_for(self, subscription: str, position: int | None = None, *, timeout: float = 10.0) -> int:  # noqa: ASYNC109
+        """Return the position once a subscription has settled everything up to it; by default up to the head of now.
+
+        Raises what the store's ``wait_for`` does: WaitTimedOut, SubscriptionNotFound, StreamDeleted.
+        """
+        position = await self._store.head() if position is None else position
+        await self._store.wait_for(subscription, position, timeout)
+        return position
 
     async def pause(self, subscription: str) -> None:
         """Deliver nothing more until resumed."""
@@ -208,9 +286,72 @@ class Client:
         """Go on, whatever the reason was not to."""
         await self.command(subscription, "resume")
 
-    async def rewind(self, subscription: str, to: int, *, partition: int | None = None) -> None:
-        """Begin again after a number, also to skip forward."""
-        await self.command(subscription, "rewind", {"to": to}, partition=partition)
+    async def rewind(
+        self,
+        subscription: str,
+        to: int | datetime,
+        *,
+        side_effects: bool = True,
+        partition: int | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Begin again after a number of the subscription's source, or at a time; also to skip forward.
+
+        What was settled before is a replay, which handlers see; ``side_effects`` tells them whether they may have
+        effects outside meanwhile. Returns the number. Raises SubscriptionNotFound, InvalidArgument.
+        """
+        number = await self.number_at(subscription, to)
+        asked: dict[str, Any] = {"to": number} if side_effects else {"to": number, "side_effects": False}
+        await self.command(subscription, "rewind", asked, partition=partition, dry_run=dry_run)
+        return number
+
+    async def replay(
+        self,
+        subscription: str,
+        first: int | datetime = 1,
+        last: int | datetime | None = None,
+        *,
+        side_effects: bool = True,
+        partition: int | None = None,
+    ) -> list[int]:
+        """Let what lies from one number of the source up to another (both included) be handled once more.
+
+        It runs beside the live delivery, by handlers of its own, and never passes the checkpoint; what fails is passed
+        over and counted. Goes on with the next owner when one dies. Returns the commands' ids, one for each partition.
+        Raises SubscriptionNotFound; InvalidArgument for exactly-once delivery, whose effects are there already, and
+        when nothing of the range was handled yet.
+        """
+        await self._check(subscription, partition)
+        record = await self._registry.find(subscription)
+        if record is not None and decode(record.options).delivery is Delivery.EXACTLY_ONCE:
+            raise InvalidArgument(
+                "delivery", "exactly-once effects are not made twice: rewind the subscription instead"
+            )
+        after = await self.number_at(subscription, first) - (not isinstance(first, datetime))
+        until = None if last is None else await self.number_at(subscription, last)
+        if after < 0 or (until is not None and until <= after):
+            raise InvalidArgument("from", f"{after + 1} to {until} is no range")
+        return await self._replays.issue(
+            subscription, after, until, side_effects=side_effects, issued_by=self._operator, partition=partition
+        )
+
+    async def cancel_replays(self, subscription: str) -> list[int]:
+        """Let the replays of a subscription end where they are; returns their commands' ids."""
+        await self._check(subscription, None)
+        return await self._replays.cancel(subscription, issued_by=self._operator)
+
+    async def replays(self, subscription: str | None = None) -> list[ReplayStatus]:
+        """Return the latest replays, newest first, with how far they came and how long they will take."""
+        return await self._replays.latest(subscription)
+
+    async def number_at(self, subscription: str, place: int | datetime) -> int:
+        """Return a number of a subscription's source: as given, or the one before the first event since a time."""
+        if not isinstance(place, datetime):
+            return place
+        record = await self._registry.find(subscription)
+        if record is None:
+            raise SubscriptionNotFound(subscription)
+        return await self._registry.number_at(record.source, place)
 
     async def move(self, subscription: str, node: str, *, partition: int | None = None) -> None:
         """Hand over to another node, without a gap."""
@@ -229,10 +370,78 @@ class Client:
             await asyncio.sleep(DRAIN_CHECK)
         return True
 
-    async def parked(self, subscription: str) -> list[ParkedRecord]:
-        """Return what is set aside."""
+    async def parked(
+        self, subscription: str, where: ParkedFilter = ALL_PARKED, *, after: int = 0, limit: int = 1000
+    ) -> list[ParkedRecord]:
+        """Return what is set aside, by position; ``after`` a position, for the next page."""
         await self._check(subscription, None)
-        return await self._commands.parked(subscription)
+        return await self._commands.parked(subscription, where=where, after=after, limit=limit)
+
+    async def parked_event(self, subscription: str, position: int) -> ParkedDetails:
+        """Return everything about one parked event. Raises SubscriptionNotFound, InvalidArgument."""
+        found = await self.parked(subscription, ParkedFilter(positions=(position,)))
+        if not found:
+            raise InvalidArgument("position", f"{position} is not parked in {subscription!r}")
+        stored = await self._stored(position)
+        edits = await self._commands.parked_edits(found[0].parked_id)
+        return ParkedDetails(
+            found[0], None if stored is None else stored.data, None if stored is None else stored.metadata, tuple(edits)
+        )
+
+    async def retry_parked(
+        self,
+        subscription: str,
+        where: ParkedFilter = ALL_PARKED,
+        *,
+        limit: int = 1000,
+        rate: float | None = None,
+        dry_run: bool = False,
+    ) -> list[int]:
+        """Let parked events be handled again, at most ``rate`` a second; returns their positions.
+
+        Earlier ones of the same keys come along. Raises SubscriptionNotFound, InvalidArgument.
+        """
+        return await self._commands.retry_parked(
+            subscription, issued_by=self._operator, where=where, limit=limit, rate=rate, dry_run=dry_run
+        )
+
+    async def cancel_retry(
+        self, subscription: str, where: ParkedFilter = ALL_PARKED, *, dry_run: bool = False
+    ) -> list[int]:
+        """Take retries back that were not made yet; returns the positions. Raises SubscriptionNotFound."""
+        return await self._commands.cancel_retry(subscription, issued_by=self._operator, where=where, dry_run=dry_run)
+
+    async def discard_parked(
+        self, subscription: str, where: ParkedFilter = ALL_PARKED, *, limit: int = UNLIMITED, dry_run: bool = False
+    ) -> list[int]:
+        """Give parked events up for good: later ones of their keys wait for them no more. Returns the positions.
+
+        Raises SubscriptionNotFound.
+        """
+        return await self._commands.discard_parked(
+            subscription, issued_by=self._operator, where=where, limit=limit, dry_run=dry_run
+        )
+
+    async def edit_parked(self, subscription: str, position: int, data: Any, *, reason: str = "") -> None:
+        """Let the handler get this payload instead, when the parked event is handled again.
+
+        The stored event stays as it is; who did it, when, why, and what it was and became, are kept. Raises
+        SubscriptionNotFound, InvalidArgument when the event is not parked or JSON cannot say the payload.
+        """
+        await self._check(subscription, None)
+        stored = await self._stored(position)
+        await self._commands.edit_parked(
+            subscription,
+            position,
+            data,
+            stored=None if stored is None else stored.data,
+            edited_by=self._operator,
+            reason=reason,
+        )
+
+    async def _stored(self, position: int) -> RecordedEvent | None:
+        found = await self._store.read_all(start=position, limit=1)
+        return found[0] if found and found[0].position == position else None
 
     async def audit(self, subscription: str | None = None) -> list[CommandRecord]:
         """Return what operators have asked for, newest first."""
@@ -249,7 +458,7 @@ class Client:
         partition: int | None = None,
         dry_run: bool = False,
     ) -> int:
-        """Ask for one of VERBS; returns how many partitions or parked events it is for.
+        """Ask for one of VERBS; returns how many partitions it is for.
 
         ``dry_run`` checks and asks for nothing. Raises SubscriptionNotFound, InvalidArgument.
         """
@@ -258,13 +467,6 @@ class Client:
         given = check_arguments(arguments)
         check_complete(verb, given)
         concerned = await self._check(subscription, partition)
-        if verb in ("retry", "discard"):
-            positions = None if given.get("position") is None else [given["position"]]
-            if dry_run:
-                records = await self._commands.parked(subscription, limit=2**31)
-                return sum(positions is None or record.position in positions for record in records)
-            change = self._commands.retry_parked if verb == "retry" else self._commands.discard_parked
-            return len(await change(subscription, issued_by=self._operator, positions=positions))
         if dry_run:
             return concerned
         if verb in WANTED:
@@ -282,6 +484,19 @@ class Client:
         if not concerned:
             raise SubscriptionNotFound(subscription if partition is None else f"{subscription}/{partition}")
         return concerned
+
+
+def _reason(state: PartitionState, node: str | None) -> str | None:
+    if node is not None or state.closed:
+        return state.reason
+    return "stopped by an operator" if state.wanted == "stopped" else "no host holds its lease"
+
+
+def _replacement(row: ReplacementRow) -> ReplacementStatus:
+    to_go = row.to_go or 0
+    done = row.reached - row.began_at
+    seconds = 0.0 if row.phase not in OPEN or not to_go else to_go * row.elapsed / done if done > 0 else None
+    return ReplacementStatus(row.old, row.new, row.phase, row.since, to_go, seconds, row.issued_by, row.issued_at)
 
 
 def _user() -> str:

@@ -5,24 +5,40 @@ Translates only; the statements are the durable side's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import logging
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts
+from headwater.cluster.replays import OneReplay
 from headwater.cluster.slot import Assigned, Slot
-from headwater.storage.leases import PartitionKey
+from headwater.cluster.succession import next_step
+from headwater.storage.errors import HeadwaterError
+from headwater.storage.leases import Grant, PartitionKey
 from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.postgres.replacing import Replacements
+from headwater.storage.postgres.replaying import ReplayRange, Replays
 from headwater.storage.registry import CommandRecord
 from headwater.subscriptions.encoding import decode
+
+log = logging.getLogger(__name__)
+
+MakeSlotReplay = Callable[[Assigned, Grant, int, ReplayRange], OneReplay]
+"""Makes a replay for a partition under a grant, given its command's id and its range."""
 
 
 class HostDirectory:
     """The assignments of hosts, and operators' commands for what they run."""
 
-    def __init__(self, placement: PostgresPlacement, commands: Commands) -> None:
+    def __init__(
+        self, placement: PostgresPlacement, commands: Commands, replays: Replays, make_replay: MakeSlotReplay
+    ) -> None:
         self._placement = placement
         self._commands = commands
+        self._replays = replays
+        self._make_replay = make_replay
 
     async def assigned(self, host: str) -> tuple[bool, Sequence[Assigned]]:
         """Return whether the host should drain, and what it should own or stand by for."""
@@ -56,15 +72,25 @@ class HostDirectory:
             slot = by_lock.get(command.lock_id or 0)
             if slot is None or slot.runner is None or command.verb == "move":
                 continue
+            if command.verb == "replay":
+                await self._replay(slot, slot.runner.grant, command.command_id)
+                continue
             outcome = _apply(slot, command)
             await self._commands.finish(slot.runner.grant, command.command_id, outcome)
+
+    async def _replay(self, slot: Slot, grant: Grant, command_id: int) -> None:
+        """Begin, or end, a replay; its command stays open until it has ended."""
+        found = await self._replays.find(command_id)
+        if found is not None and slot.runner is not None:
+            make = functools.partial(self._make_replay, slot.assigned, grant)
+            slot.replays.look(command_id, found, grant, make, self._commands.finish)
 
 
 def _apply(slot: Slot, command: CommandRecord) -> str:
     assert slot.runner is not None
     match command.verb, command.arguments:
         case "rewind", {"to": int(number)} if number >= 0:
-            slot.runner.rewind(number)
+            slot.runner.rewind(number, side_effects=command.arguments.get("side_effects") is not False)
             return f"rewinds to {number}"
         case "resume", _:
             slot.runner.resume()
@@ -82,9 +108,10 @@ class Generation(Protocol):
 class SupervisorDirectory:
     """The wanted state and the owners, for the one that plans."""
 
-    def __init__(self, placement: PostgresPlacement, generation: Generation) -> None:
+    def __init__(self, placement: PostgresPlacement, generation: Generation, replacements: Replacements) -> None:
         self._placement = placement
         self._lease = generation
+        self._replacements = replacements
         self._generation: int | None = None
 
     async def supervise(self) -> bool:
@@ -126,6 +153,17 @@ class SupervisorDirectory:
         """Write assignments down; nothing is written when another supervisor has taken over."""
         if self._generation is not None:
             await self._placement.assign(self._generation, [(a.lock_id, a.owner, a.standby) for a in assignments])
+
+    async def replace(self) -> None:
+        """Make the steps that are due of new versions that take over from old ones."""
+        for row in await self._replacements.latest(open_only=True):
+            try:
+                step = await self._replacements.step(row, next_step)
+            except HeadwaterError as error:
+                log.warning("%s cannot replace %s: %s", row.new, row.old, error)
+            else:
+                if step is not None:
+                    log.info("%s replaces %s: %s", row.new, row.old, step)
 
     async def tidy(self) -> None:
         """Take note of moves that are done, and forget hosts that are long gone."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from headwater.cluster.replays import SlotReplays
 from headwater.storage.errors import HeadwaterError
 from headwater.storage.leases import Grant, PartitionKey
 from headwater.subscriptions.options import SubscriptionOptions
@@ -78,6 +79,8 @@ class Slot:
         self.preparing: asyncio.Task[None] | None = None
         self.owning: asyncio.Task[None] | None = None
         """What runs under the grant, and gives it back at its end."""
+        self.replays = SlotReplays()
+        """What operators let it hand out once more, beside the live delivery."""
         self.trouble: str | None = None
         """Why the handler could not be made ready, when it could not."""
 
@@ -151,6 +154,7 @@ class Slot:
             if self.draining:
                 return
         self._runner = self._make_runner(self.assigned.options, grant, self._consumers)
+        self.replays = SlotReplays()
         self._paused = False
         self._obey_pause()
         try:
@@ -158,11 +162,13 @@ class Slot:
             log.info("%s/%d ended here: %s", self.key.subscription, self.key.partition, status.reason)
         finally:
             self._runner = None
+            await self.replays.end()
 
     def drain(self) -> None:
         """Finish what is in flight, and let ``run`` return; claims nothing any more. Safe to repeat."""
         self.draining = True
         self._changed.set()
+        self.replays.drain()
         if self._runner is not None:
             self._runner.drain()
 
@@ -170,6 +176,7 @@ class Slot:
         """Let ``run`` return at once: what is in flight is delivered again by the next owner."""
         self.draining = True
         self._changed.set()
+        self.replays.stop()
         if self._runner is not None:
             self._runner.stop()
 

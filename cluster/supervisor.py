@@ -64,6 +64,10 @@ class Directory(Protocol):
         """Write assignments down; nothing is written when another supervisor has taken over."""
         ...
 
+    async def replace(self) -> None:
+        """Make the steps that are due of new versions that take over from old ones."""
+        ...
+
     async def tidy(self) -> None:
         """Take note of what is done or gone."""
         ...
@@ -122,6 +126,7 @@ class Supervisor:
         if assignments:
             log.info("assigning %d of %d partitions to %d hosts", len(assignments), len(partitions), len(hosts))
             await self._directory.assign(assignments)
+        await self._directory.replace()
         await self._directory.tidy()
 
     async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:

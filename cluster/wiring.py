@@ -8,12 +8,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import replace
 from functools import partial
 
 from headwater.cluster.directory import HostDirectory, SupervisorDirectory
 from headwater.cluster.host import Host
 from headwater.cluster.options import ClusterOptions
-from headwater.cluster.slot import StartableConsumer
+from headwater.cluster.replaying import HostReplay
+from headwater.cluster.replays import OneReplay
+from headwater.cluster.slot import Assigned, StartableConsumer
 from headwater.cluster.supervisor import Nodes, Supervisor
 from headwater.storage.leases import Grant
 from headwater.storage.opening import hints_of
@@ -25,6 +28,8 @@ from headwater.storage.postgres.connect import handlers_pool
 from headwater.storage.postgres.keys import remote_payloads
 from headwater.storage.postgres.leases import LeaseSession, Presence
 from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.postgres.replacing import Replacements
+from headwater.storage.postgres.replaying import ReplayCheckpoints, ReplayRange, Replays
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.postgres.transactions import PostgresTransactions
 from headwater.subscriptions.consumers import LocalConsumer
@@ -113,13 +118,27 @@ async def open_host(
                 heads=heads,
                 observer=observer,
                 parking=commands,
+                boundaries=checkpoints,
+            )
+
+        def make_replay(assigned: Assigned, grant: Grant, command_id: int, found: ReplayRange) -> OneReplay:
+            return HostReplay(
+                assigned,
+                replace(grant, progress=found.progress),
+                found,
+                reader=reader,
+                leases=leases,
+                checkpoints=ReplayCheckpoints(store.pool, store.sql, command_id),
+                make_consumers=make_consumers,
             )
 
         yield Host(
             name,
             options,
             leases=leases,
-            directory=HostDirectory(PostgresPlacement(store.pool, store.sql), commands),
+            directory=HostDirectory(
+                PostgresPlacement(store.pool, store.sql), commands, Replays(store.pool, store.sql), make_replay
+            ),
             checkpoints=checkpoints,
             heads=heads,
             make_consumers=make_consumers,
@@ -135,4 +154,7 @@ async def open_supervisor(options: ClusterOptions, nodes: Nodes) -> AsyncIterato
         leases = LeaseSession(options.store, host=f"supervisor-{secrets.token_hex(3)}", lease=options.lease)
         await leases.open()
         stack.push_async_callback(leases.close)
-        yield Supervisor(options, nodes, SupervisorDirectory(PostgresPlacement(store.pool, store.sql), leases))
+        directory = SupervisorDirectory(
+            PostgresPlacement(store.pool, store.sql), leases, Replacements(store.pool, store.sql)
+        )
+        yield Supervisor(options, nodes, directory)

@@ -227,6 +227,10 @@ class BlockingEventStore:
         """Destroy a subject's key; returns whether there was one."""
         return self._thread.call(self._store.forget(subject))
 
+    def wait_for(self, subscription: str, position: int, timeout: float = 10.0) -> None:
+        """Return once a subscription has settled everything up to a position."""
+        self._thread.call(self._store.wait_for(subscription, position, timeout))
+
     @contextmanager
     def subscribe(
         self,

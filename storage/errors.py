@@ -30,7 +30,8 @@ Never a text to be parsed: callers look at the class and at the fields.
     │   ├── SubscriptionNotFound
     │   ├── SubscriptionConflict   registered already with options that cannot be reconciled
     │   ├── StaleEpoch             another owner has been granted the lease since; nothing was written
-    │   └── UnexpectedAck          the delivery attempt is not in flight
+    │   ├── UnexpectedAck          the delivery attempt is not in flight
+    │   └── WaitTimedOut           a subscription has not settled a position in time; says where it stands and why
     ├── EncodingFailed             a payload the codec, or its class, cannot encode or decode
     ├── UpcastingFailed            an old payload that cannot be lifted to the newest shape
     ├── EncryptionError
@@ -326,6 +327,52 @@ class UnexpectedAck(SubscriptionError):
 
     def describe(self) -> str:
         return f"delivery {self.delivery!r} of {self.subscription!r} is not in flight"
+
+
+class WaitTimedOut(SubscriptionError, TimeoutError):
+    """A subscription has not settled a position in time. What was appended is stored; waiting again is safe."""
+
+    retry_safe = True
+
+    def __init__(
+        self,
+        subscription: str,
+        position: int,
+        *,
+        partition: int,
+        checkpoint: int,
+        phase: str,
+        reason: str | None,
+        lag: int,
+    ) -> None:
+        super().__init__(
+            subscription=subscription,
+            position=position,
+            partition=partition,
+            checkpoint=checkpoint,
+            phase=phase,
+            reason=reason,
+            lag=lag,
+        )
+
+    subscription: str
+    position: int
+    partition: int
+    """The partition that is furthest behind."""
+    checkpoint: int
+    """Where it stands, in the counting of its source: positions, or versions of its stream."""
+    phase: str
+    """What it is doing: ``running``, ``paused``, ``failed``, ``unowned``, ..."""
+    reason: str | None
+    lag: int
+    """How many events of its source it is behind."""
+
+    def describe(self) -> str:
+        why = f", {self.reason}" if self.reason else ""
+        return (
+            f"{self.subscription!r}/{self.partition} has not settled position {self.position}: "
+            f"it is at {self.checkpoint}, {self.lag} behind, {self.phase}{why}"
+        )
 
 
 class EncodingFailed(HeadwaterError):

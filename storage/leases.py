@@ -6,6 +6,7 @@ Values only; the sessions that hold the locks are in ``postgres`` and ``memory``
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from headwater.storage.model import RecordedEvent
 
@@ -51,6 +52,17 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Boundary:
+    """Up to where everything was settled before: what is handed out of that is a replay."""
+
+    until: int = 0
+    final: bool = True
+    """False while nothing above it may be read: an older version is at work there, or only a range is replayed."""
+    side_effects: bool = True
+    """Whether handlers may have effects outside while they replay."""
+
+
+@dataclass(frozen=True, slots=True)
 class ParkedEvent:
     """An event to set aside, with the reason."""
 
@@ -61,6 +73,17 @@ class ParkedEvent:
     """``"failed"`` for the event that failed, ``"behind"`` for a later one of the same key."""
     error: str | None
     attempts: int
+
+
+class ToRetry(NamedTuple):
+    """A parked event that the owner should handle again."""
+
+    position: int
+    key: str | None
+    attempts: int
+    """How often it was handed out before."""
+    edited: bytes | None = None
+    """The corrected payload as JSON, when an operator has made one."""
 
 
 @dataclass(frozen=True, slots=True)

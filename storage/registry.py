@@ -65,6 +65,8 @@ class PartitionState:
     delivered: int
     redelivered: int
     parked: int
+    closed: bool
+    """Whether another version has taken over: the reason says which, and where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +104,45 @@ class ParkedRecord:
     stream: str | None
     """None when the event was deleted for good."""
     type: str | None
+    edited: bool
+    """Whether the handler gets a corrected payload when it is handled again."""
+    retry_at: datetime | None
+    """When it is to be handled again at the earliest, while it waits for that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedFilter:
+    """Which of the parked events are meant; everything that is given must hold."""
+
+    positions: tuple[int, ...] | None = None
+    key: str | None = None
+    """Those of one partition key."""
+    stream: str | None = None
+    """Those of one stream, by its exact name."""
+    type: str | None = None
+    """Those of one event type."""
+    error: str | None = None
+    """Those whose last error contains this text, literally."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedEdit:
+    """One correction of a parked event's payload."""
+
+    edited_by: str
+    edited_at: datetime
+    reason: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedDetails:
+    """A parked event with everything that is known of it."""
+
+    parked: ParkedRecord
+    data: Any
+    """The payload as it is stored; None when the event was deleted for good."""
+    metadata: Any
+    edits: tuple[ParkedEdit, ...]
+    """Its corrections, oldest first; the handler gets what the last one says."""

@@ -82,6 +82,7 @@ class LocalConsumer:
             epoch=grant.epoch,
             attempt=delivery.attempt,
             replaying=delivery.replaying,
+            side_effects=delivery.side_effects,
             consumer=self._index,
             transaction=transaction,
         )

@@ -38,8 +38,10 @@ def _encode(value: Any, default: Any) -> dict[str, Any]:
 
 def _encode_value(value: Any, default: Any) -> Any:
     match value:
-        case Filter() | RetryPolicy():
+        case Filter():
             return _encode(value, default)
+        case RetryPolicy():
+            return _encode(value, RetryPolicy() if default is None else default)
         case Delivery() | OnFailure() | Start():
             return value.value
         case timedelta():
@@ -82,6 +84,7 @@ _DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "max_delay": _optional_seconds,
     "then": OnFailure,
     "never": lambda value: tuple(resolve(path) for path in value),
+    "by_error": lambda value: tuple((resolve(path), _decode(RetryPolicy, policy)) for path, policy in value),
     "types": tuple,
     "categories": tuple,
     "streams": tuple,

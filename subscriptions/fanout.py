@@ -68,6 +68,11 @@ class SharedReader:
                 return await self._reader.read_page(source, after, limit, where=where)
         return self._kept(after, limit, where)
 
+    @property
+    def kept(self) -> int:
+        """How many events are held in memory."""
+        return len(self._events)
+
     async def head(self) -> int:
         """Ask the store for its head."""
         return await self._reader.head()

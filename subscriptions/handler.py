@@ -30,7 +30,10 @@ class Context:
     attempt: int
     """1 at first; more when the same events were handed out before and did not get through."""
     replaying: bool
-    """True while an operator's replay hands out events that were settled before."""
+    """True while events are handed out that were settled before: after a rewind, by a replay of a range, or by the
+    version that this one replaces."""
+    side_effects: bool = True
+    """False while it replays and nothing outside must be touched: send no mail then, call nobody."""
     consumer: int
     """Which consumer of the subscription runs this, from 0."""
     transaction: Any = None

@@ -81,6 +81,13 @@ class RetryPolicy:
     then: OnFailure = OnFailure.PARK
     never: tuple[type[BaseException], ...] = ()
     """Error classes that no retry can mend: ``then`` applies at once."""
+    by_error: tuple[tuple[type[BaseException], RetryPolicy], ...] = ()
+    """Policies for some error classes; the first that fits counts, and this one for all others. Attempts are counted
+    for the event, whatever each of them ended with."""
+
+    def of(self, error: BaseException) -> RetryPolicy:
+        """Return the policy for an error."""
+        return next((policy for kind, policy in self.by_error if isinstance(error, kind)), self)
 
     def __post_init__(self) -> None:
         """Refuse what can never work. Raises InvalidArgument."""
@@ -91,6 +98,8 @@ class RetryPolicy:
         check_share("jitter", self.jitter, 0, 1)
         check_kind("then", self.then, OnFailure)
         check_error_classes("never", self.never)
+        if any(policy.by_error for _, policy in self.by_error):
+            raise InvalidArgument("by_error", "a policy for an error class has none of its own")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +112,9 @@ class SubscriptionOptions:
     """What to deliver; applied by the database, and the checkpoint moves past what is left out."""
     start: StartAt = ORIGIN
     """Where to begin, when the subscription is registered for the first time."""
+    replaces: str | None = None
+    """The subscription that this one is a new version of: it follows the old one, all of which is a replay without side
+    effects, and takes over from it at an exact position once it has caught up."""
     delivery: Delivery = Delivery.AT_LEAST_ONCE
     batch_size: int = 1
     """1: the handler takes one event. More: it takes a list of up to so many."""
@@ -136,6 +148,9 @@ class SubscriptionOptions:
     """Pause the subscription when so many events in a row used up their attempts: then it is not the events' fault."""
     drain_timeout: timedelta = timedelta(seconds=10)
     """How long a hand-over waits for what is in flight."""
+    consumer_memory: int | None = None
+    """How many bytes of memory each handler actor may have. Its owner looks ten times a second, and ends one that has
+    more; what that had in its hands has failed once more, and goes to a new one."""
     resources: tuple[tuple[str, float], ...] = ()
     """Ray resources that each handler actor needs: ``(("GPU", 1.0),)``."""
 
@@ -160,5 +175,9 @@ class SubscriptionOptions:
             check_span("handler_timeout", self.handler_timeout)
         check_kind("retry", self.retry, RetryPolicy)
         check_resources(self.resources)
+        if self.consumer_memory is not None:
+            check_count("consumer_memory", self.consumer_memory)
+            if not self.consumers:
+                raise InvalidArgument("consumer_memory", "is of handler actors: the handler needs some, by consumers")
         if self.delivery is not Delivery.AT_LEAST_ONCE and self.consumers:
             raise InvalidArgument("consumers", f"{self.delivery.value} delivery goes to one consumer: use partitions")

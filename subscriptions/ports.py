@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress, Retried
+from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey, Progress, Retried, ToRetry
 from headwater.storage.model import EventPage, Filter, RecordedEvent
 from headwater.subscriptions.options import OnFailure
 
 __all__ = [
+    "Boundaries",
+    "Boundary",
     "Checkpoints",
     "Clock",
     "Consumer",
@@ -26,6 +28,7 @@ __all__ = [
     "Opener",
     "ParkedEvent",
     "Parking",
+    "Replaceable",
     "Unmendable",
 ]
 
@@ -92,8 +95,11 @@ class Checkpoints(Protocol):
         """Return the saved progress: asked for when the outcome of a commit is unknown. Raises StaleEpoch."""
         ...
 
-    async def rewind(self, grant: Grant, progress: Progress) -> None:
-        """Set the progress, also to a lower checkpoint: what an operator asked for. Raises StaleEpoch."""
+    async def rewind(self, grant: Grant, progress: Progress, *, settled: int = 0, side_effects: bool = True) -> None:
+        """Set the progress, also to a lower checkpoint: what an operator asked for. Raises StaleEpoch.
+
+        Everything up to ``settled`` was settled before: it is a replay, with side effects or without.
+        """
         ...
 
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
@@ -109,11 +115,19 @@ class Checkpoints(Protocol):
         ...
 
 
+class Boundaries(Protocol):
+    """What a partition hands out as a replay, and how far it may read."""
+
+    async def boundary(self, grant: Grant) -> Boundary:
+        """Return the boundary as it is now. Raises StaleEpoch."""
+        ...
+
+
 class Parking(Protocol):
     """The parked events that are to be handled again."""
 
-    async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[tuple[int, str | None, int]]:
-        """Return position, key and attempts so far, by position.
+    async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[ToRetry]:
+        """Return what to handle again, by position, with the corrected payload where there is one.
 
         These are the events that an operator asked for, and those that were parked behind another one that is settled.
         """
@@ -157,6 +171,18 @@ class Consumer(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class Replaceable(Protocol):
+    """A consumer whose executor may have ended, and is made anew before the next delivery."""
+
+    async def ready(self) -> None:
+        """Make an executor ready, unless there is one. Raises ConsumerLost.
+
+        How long that takes is not the handler's: the time-out of a delivery counts from here.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Delivered:
     """What a consumer gets: a run of events with all that the handler may want to know."""
@@ -169,6 +195,9 @@ class Delivered:
     commit: Progress | Retried | None = None
     """Exactly-once only: what the consumer must save in the handler's own transaction before it commits."""
     replaying: bool = False
+    """Whether all of it was settled before, here or by the version that this one replaces."""
+    side_effects: bool = True
+    """False while it replays and an operator wants no effects outside."""
 
 
 class ConsumerLost(Exception):

@@ -11,6 +11,7 @@ Never runs a handler: the same runner as in push mode has consumers that hand ov
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import TracebackType
@@ -18,7 +19,7 @@ from typing import Any, Final, Self
 
 from headwater.storage.errors import InvalidArgument, StoreUnavailable, SubscriptionConflict
 from headwater.storage.leases import Grant, PartitionKey
-from headwater.subscriptions.checks import check_kind
+from headwater.subscriptions.checks import check_count, check_kind
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.observer import Observer, Status
@@ -34,13 +35,17 @@ CLAIM_INTERVAL: Final = 0.1
 class PullSubscriber:
     """One taker of batches: iterate over it. It gets the next batch once the last one is acknowledged."""
 
-    def __init__(self, subscription: PullSubscription, name: str, seat: int) -> None:
+    def __init__(self, subscription: PullSubscription, name: str, seat: int, buffer: int | None = None) -> None:
         self.name = name
+        self._buffer = buffer
         self.seat = seat
         """Its number among the subscription's consumers."""
         self._subscription = subscription
         self._batches: asyncio.Queue[PulledBatch | None] = asyncio.Queue()
         self._current: PulledBatch | None = None
+        self._pieces: deque[PulledBatch] = deque()
+        """What is left of a delivery that has more events than the buffer."""
+        self._piece: PulledBatch | None = None
 
     async def subscribed(self) -> None:
         """Wait until this process has the lease: only then are there batches."""
@@ -73,10 +78,24 @@ class PullSubscriber:
         self._batches.put_nowait(None)
 
     async def __aiter__(self) -> AsyncIterator[PulledBatch]:
-        while (batch := await self._batches.get()) is not None:
-            if not batch.over:
-                yield batch
+        while (batch := await self._next()) is not None:
+            yield batch
         self._subscription.raise_failure()
+
+    async def _next(self) -> PulledBatch | None:
+        while True:
+            if self._piece is not None:
+                await self._piece.until_over()
+            while self._pieces:
+                self._piece = self._pieces.popleft()
+                if not self._piece.over:
+                    return self._piece
+            self._piece = None
+            batch = await self._batches.get()
+            if batch is None or (not batch.over and (self._buffer is None or len(batch.events) <= self._buffer)):
+                return batch
+            if self._buffer is not None and not batch.over:
+                self._pieces.extend(batch.pieces(self._buffer))
 
 
 class _EmptySeat:
@@ -151,9 +170,14 @@ class PullSubscription:
         if self._owning is not None:
             await asyncio.wait([self._owning])
 
-    def subscriber(self, name: str) -> PullSubscriber:
-        """Add a subscriber. Raises SubscriptionConflict when the name is taken, or all seats are, InvalidArgument."""
+    def subscriber(self, name: str, *, buffer: int | None = None) -> PullSubscriber:
+        """Add a subscriber; with a ``buffer`` it gets at most so many events at a time, of a delivery that has more.
+
+        Raises SubscriptionConflict when the name is taken, or all seats are; InvalidArgument.
+        """
         check_kind("name", name, str)
+        if buffer is not None:
+            check_count("buffer", buffer)
         taken = [each.name for each in self._subscribers.values()]
         if name in taken:
             raise SubscriptionConflict(self.key.subscription, f"{name!r} has subscribed already")
@@ -161,7 +185,7 @@ class PullSubscription:
         free = next((seat for seat in range(seats) if seat not in self._subscribers), None)
         if free is None:
             raise SubscriptionConflict(self.key.subscription, f"has its {seats} subscribers already: {taken}")
-        subscriber = PullSubscriber(self, name, free)
+        subscriber = PullSubscriber(self, name, free, buffer)
         self._subscribers[free] = subscriber
         self._changed.set()
         if self._runner is not None:

@@ -80,6 +80,17 @@ class PulledBatch:
         self._outcome.set_exception(Nack(error, action))
         self._answer(inputs.Failed(self._delivery_id, f"Nack: {error}", then=action))
 
+    def pieces(self, size: int) -> list[PulledBatch]:
+        """Take it apart into batches of up to ``size`` events, each with acknowledgements of its own."""
+        return [_Piece(self, self.events[start : start + size]) for start in range(0, len(self.events), size)]
+
+    async def until_over(self) -> None:
+        """Wait until there is nothing left to acknowledge."""
+        await asyncio.wait(self._ends())
+
+    def _ends(self) -> list[asyncio.Future[None]]:
+        return [self._outcome]
+
     def void(self) -> None:
         """Refuse every acknowledgement from now on."""
         self._outcome.cancel()
@@ -103,6 +114,44 @@ class PulledBatch:
 
     def __repr__(self) -> str:
         return f"<PulledBatch {self._subscription} open={len(self._open)} attempt={self.attempt}>"
+
+
+class _Piece(PulledBatch):
+    """A part of a delivery: what is said of it goes to the whole. Not handled, it takes what is left of that along."""
+
+    def __init__(self, whole: PulledBatch, events: Sequence[RecordedEvent]) -> None:
+        self.events = events
+        self.attempt = whole.attempt
+        self.epoch = whole.epoch
+        self._whole = whole
+        self._subscription = whole._subscription
+        self._delivery_id = whole._delivery_id
+        self._map = whole._map
+        self._open = {event.number for event in events}
+        self._outcome = asyncio.get_running_loop().create_future()
+
+    @property
+    def over(self) -> bool:
+        return self._outcome.done() or self._whole.over
+
+    async def nack(self, error: str = "not handled", action: OnFailure | None = None) -> None:
+        self._check(frozenset())
+        self._open.clear()
+        await self._whole.nack(error, action)
+
+    async def until_over(self) -> None:
+        await asyncio.wait([self._outcome, *self._whole._ends()], return_when=asyncio.FIRST_COMPLETED)
+
+    def _settle(self, numbers: frozenset[int]) -> None:
+        self._check(numbers)
+        self._open -= numbers
+        if not self._open:
+            self._outcome.set_result(None)
+        self._whole._settle(numbers)
+
+    def _check(self, numbers: frozenset[int]) -> None:
+        self._whole._check(frozenset())
+        super()._check(numbers)
 
 
 def _number(event: RecordedEvent | int) -> int:

@@ -95,9 +95,9 @@ class ParkedRetries:
         if self._machine.retrying or self._unwritten:
             return
         retries = [
-            ParkedRetry(found, key, attempts)
-            for position, key, attempts in await self._parking.to_retry(self._grant)
-            if (found := await self._event(position, key)) is not None
+            ParkedRetry(_corrected(found, each.edited), each.key, each.attempts)
+            for each in await self._parking.to_retry(self._grant)
+            if (found := await self._event(each.position, each.key)) is not None
         ]
         if retries:
             self._tell(inputs.RetryParked(tuple(retries)))
@@ -115,3 +115,8 @@ class ParkedRetries:
         # Deleted for good since: there is nothing left to handle.
         await self._parking.retried(self._grant, position, key)
         return None
+
+
+def _corrected(event: RecordedEvent, edited: bytes | None) -> RecordedEvent:
+    """Return the event with the payload that an operator gave it, as JSON, for this delivery only."""
+    return event if edited is None else event._replace(raw_data=edited)

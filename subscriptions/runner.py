@@ -18,6 +18,7 @@ from typing import Any
 
 from headwater.storage.errors import StaleEpoch, UnexpectedAck
 from headwater.storage.leases import Grant
+from headwater.subscriptions.boundaries import BoundedReader
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.machine import Machine
 from headwater.subscriptions.core.phases import Phase
@@ -27,6 +28,7 @@ from headwater.subscriptions.keys import sieve_of
 from headwater.subscriptions.observer import Observer, Status
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.ports import (
+    Boundaries,
     Checkpoints,
     Clock,
     Consumer,
@@ -36,6 +38,7 @@ from headwater.subscriptions.ports import (
     Leases,
     Nack,
     Parking,
+    Replaceable,
     Unmendable,
 )
 from headwater.subscriptions.retries import ParkedRetries
@@ -73,7 +76,7 @@ class SubscriptionRunner:
         consumers: Sequence[Consumer],
         present: Iterable[int] | None = None,
         parking: Parking | None = None,
-        replaying_to: Callable[[], int] | None = None,
+        boundaries: Boundaries | None = None,
         heads: Heads | None = None,
         sieve: Sieve | None = None,
         observer: Observer | None = None,
@@ -82,12 +85,12 @@ class SubscriptionRunner:
     ) -> None:
         self._options = options
         self._grant = grant
-        self._reader = reader
+        self._bounded = None if boundaries is None else BoundedReader(reader, boundaries, grant, self._settled)
+        self._reader = reader if self._bounded is None else self._bounded
         self._leases = leases
         self._checkpoints = checkpoints
         self._consumers = list(consumers)
         self._present = tuple(range(len(consumers)) if present is None else present)
-        self._replaying_to = replaying_to
         self._parking = parking
         self._retries: ParkedRetries | None = None
         self._heads = heads
@@ -170,9 +173,12 @@ class SubscriptionRunner:
         """Go on after a pause, a tripped breaker or a stop by the failure policy."""
         self._tell(inputs.Resume())
 
-    def rewind(self, to: int) -> None:
-        """Begin again after number ``to``, also to skip forward, as soon as nothing is in flight."""
-        self._tell(inputs.Rewind(to))
+    def rewind(self, to: int, *, side_effects: bool = True) -> None:
+        """Begin again after number ``to``, also to skip forward, as soon as nothing is in flight.
+
+        What was settled before is handed out as a replay, during which ``side_effects`` may be off.
+        """
+        self._tell(inputs.Rewind(to, side_effects))
 
     def join(self, index: int, consumer: Consumer) -> None:
         """Give the seat of this index to a consumer that was not there before."""
@@ -206,6 +212,9 @@ class SubscriptionRunner:
             return self._status(Phase.NEW, None)
         condition = self._machine.condition
         return self._status(condition.phase, condition.reason)
+
+    def _settled(self) -> int:
+        return 0 if self._machine is None else self._machine.watermark
 
     def _status(self, phase: Phase, reason: str | None) -> Status:
         machine, start = self._machine, self._grant.progress.checkpoint
@@ -301,6 +310,9 @@ class SubscriptionRunner:
         options, begun = self._options, self._clock.monotonic()
         try:
             page = await self._reader.read_page(options.source, effect.after, effect.limit, where=options.where)
+        except StaleEpoch as error:
+            self._tell(inputs.LeaseLost(str(error)))
+            return
         except Exception as error:  # noqa: BLE001  # whatever it is, reading is tried again, and the reason is shown
             self._observer.trouble(self._grant.key, "read", error)
             self._tell(inputs.ReadFailed(effect.read_id, repr(error)))
@@ -313,8 +325,14 @@ class SubscriptionRunner:
             self._tell(inputs.LeaseLost("the lease may have passed on"))
             return
         key, observer, begun = self._grant.key, self._observer, self._clock.monotonic()
-        replaying = self._replaying_to is not None and effect.events[-1].number <= self._replaying_to()
-        delivery = Delivered(effect.delivery_id, effect.events, effect.attempt, self._grant, effect.commit, replaying)
+        replaying, side_effects = False, True
+        if self._bounded is not None and not effect.parked:
+            boundary = self._bounded.boundary
+            replaying = effect.events[-1].number <= boundary.until
+            side_effects = boundary.side_effects or not replaying
+        delivery = Delivered(
+            effect.delivery_id, effect.events, effect.attempt, self._grant, effect.commit, replaying, side_effects
+        )
         observer.delivered(key, delivery)
         try:
             await self._handle(self._consumers[effect.consumer], delivery)
@@ -322,10 +340,11 @@ class SubscriptionRunner:
             self._tell(inputs.LeaseLost(str(error)))
         except Exception as error:  # noqa: BLE001  # a handler may raise anything: the failure policy deals with it
             observer.failed(key, delivery, error, self._clock.monotonic() - begun)
-            mendable = not isinstance(error, (Unmendable, UnexpectedAck, *self._options.retry.never))
+            policy = self._options.retry.of(error)
+            mendable = not isinstance(error, (Unmendable, UnexpectedAck, *policy.never))
             lost = isinstance(error, ConsumerLost)
             then = error.action if isinstance(error, Nack) else None
-            self._conclude(inputs.Failed(effect.delivery_id, _describe(error), mendable, lost, then))
+            self._conclude(inputs.Failed(effect.delivery_id, _describe(error), mendable, lost, then, policy))
         else:
             observer.handled(key, delivery, self._clock.monotonic() - begun)
             self._conclude(inputs.Handled(effect.delivery_id))
@@ -341,13 +360,19 @@ class SubscriptionRunner:
         if limit is None:
             await consumer.handle(delivery)
             return
+        if isinstance(consumer, Replaceable):
+            await consumer.ready()
         async with asyncio.timeout(limit.total_seconds()):
             await consumer.handle(delivery)
 
     async def _save(self, effect: effects.Save) -> None:
         try:
             if effect.rewind:
-                await self._checkpoints.rewind(self._grant, effect.progress)
+                await self._checkpoints.rewind(
+                    self._grant, effect.progress, settled=effect.settled, side_effects=effect.side_effects
+                )
+                if self._bounded is not None:
+                    self._bounded.forget()
             else:
                 await self._checkpoints.save(self._grant, effect.progress, durable=effect.durable)
         except StaleEpoch as error:

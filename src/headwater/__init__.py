@@ -42,6 +42,7 @@ from headwater.storage.errors import (
     SubscriptionNotFound,
     UnexpectedAck,
     UpcastingFailed,
+    WaitTimedOut,
     WrongExpectedVersion,
 )
 from headwater.storage.event_types import EventTypes
@@ -150,6 +151,7 @@ __all__ = [
     "UnexpectedAck",
     "Unmendable",
     "UpcastingFailed",
+    "WaitTimedOut",
     "WrongExpectedVersion",
     "category_of",
     "connect",

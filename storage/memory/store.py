@@ -60,6 +60,7 @@ from headwater.storage.payloads import Payloads
 from headwater.storage.postgres.encoding import Encoder
 from headwater.storage.store import StreamSort
 from headwater.storage.transient import Place, Wakeups, follow
+from headwater.storage.waiting import Standing, Trouble, Watched, wait_for
 
 
 class MemoryEventStore:
@@ -85,6 +86,8 @@ class MemoryEventStore:
         self._order = asyncio.Lock()
         self._closed = False
         self.wakeups = Wakeups()
+        self.subscriptions: Callable[[str], Watched | None] = lambda _: None
+        """Tells how far a subscription is; whoever runs subscriptions on this store sets it."""
 
     def __repr__(self) -> str:
         return f"<MemoryEventStore head={self._state.head}{' closed' if self._closed else ''}>"
@@ -307,6 +310,28 @@ class MemoryEventStore:
         check_time("when", when)
         state = self._seen(None)
         return next((event.position - 1 for event in state.events.values() if event.created_at >= when), state.head)
+
+    async def wait_for(self, subscription: str, position: int, timeout: float = 10.0) -> None:  # noqa: ASYNC109
+        """Return once a subscription has settled a position: one that :attr:`subscriptions` knows."""
+        await wait_for(self._standings, self._trouble, subscription, position, timeout)
+
+    async def _standings(self, subscription: str, position: int) -> list[Standing]:
+        state, watched = self._seen(None), self.subscriptions(subscription)
+        if watched is None:
+            return []
+        target, deleted, same_stream = position, False, True
+        if watched.source != ALL:
+            stream = state.streams.get(watched.source)
+            numbered = () if stream is None else zip(stream.events.numbers, stream.events.positions, strict=True)
+            target = max((number for number, place in numbered if place <= position), default=0)
+            deleted = stream is not None and stream.deleted_at is not None
+            same_stream = watched.stream_id is None or (stream is not None and stream.stream_id == watched.stream_id)
+        reached = state.head >= position
+        return [Standing(0, watched.checkpoint, watched.source, deleted, target, same_stream, reached)]
+
+    async def _trouble(self, subscription: str, partition: int) -> Trouble:  # noqa: ARG002  # there is one partition
+        watched = self.subscriptions(subscription)
+        return Trouble("deleted", None, 0) if watched is None else watched.trouble
 
     async def stream_info(self, stream: str, *, conn: MemoryTransaction | None = None) -> StreamInfo:
         """Describe a stream, or ALL; see :meth:`EventStore.stream_info`."""

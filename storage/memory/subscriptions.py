@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
-from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress
+from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey, Progress, ToRetry
 
 
 @dataclass(slots=True)
@@ -20,6 +20,7 @@ class _Row:
     """What the database would hold of one partition."""
 
     progress: Progress
+    boundary: Boundary = field(default_factory=Boundary)
     epoch: int = 0
     holder: int | None = None
     phase: str = "new"
@@ -30,6 +31,8 @@ class _Row:
     """What was set aside and is not settled, by position."""
     retrying: set[int] = field(default_factory=set)
     """Positions of parked events that an operator wants to be handled again."""
+    edited: dict[int, bytes] = field(default_factory=dict)
+    """Corrected payloads of parked events, by position."""
 
 
 class MemoryCoordination:
@@ -141,8 +144,15 @@ class MemoryCheckpoints:
     async def load(self, grant: Grant) -> Progress:
         return self._coordination.fenced(grant).progress
 
-    async def rewind(self, grant: Grant, progress: Progress) -> None:
-        self._coordination.fenced(grant).progress = replace(progress, delivered=0, redelivered=0)
+    async def rewind(self, grant: Grant, progress: Progress, *, settled: int = 0, side_effects: bool = True) -> None:
+        row = self._coordination.fenced(grant)
+        reborn = progress.stream_id != row.progress.stream_id
+        until = 0 if reborn else max(row.boundary.until, settled)
+        row.boundary = Boundary(until, side_effects=side_effects)
+        row.progress = replace(progress, delivered=0, redelivered=0)
+
+    async def boundary(self, grant: Grant) -> Boundary:
+        return self._coordination.fenced(grant).boundary
 
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
         row = self._coordination.fenced(grant)
@@ -169,7 +179,11 @@ class MemoryParking:
         row = self._coordination.row(key)
         row.retrying.update(row.parked)
 
-    async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[tuple[int, str | None, int]]:
+    def edit(self, key: PartitionKey, position: int, payload: bytes) -> None:
+        """Let a parked event be handled again with another payload, as JSON."""
+        self._coordination.row(key).edited[position] = payload
+
+    async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[ToRetry]:
         row = self._coordination.fenced(grant)
         held_up: set[str | None] = set()
         found = []
@@ -178,13 +192,15 @@ class MemoryParking:
             if waits and each.key is not None:
                 held_up.add(each.key)
             elif not waits:
-                found.append((position, each.key, each.attempts))
+                found.append(ToRetry(position, each.key, each.attempts, row.edited.get(position)))
         return found[:limit]
 
     async def retried(self, grant: Grant, position: int, key: str | None, error: str | None = None) -> None:
         row = self._coordination.fenced(grant)
         each = row.parked.pop(position, None)
         row.retrying.discard(position)
+        if error is None:
+            row.edited.pop(position, None)
         if error is not None and each is not None:
             row.parked[position] = replace(each, reason="failed", error=error, attempts=each.attempts + 1)
             row.retrying -= {later for later in row.retrying if later > position and row.parked[later].key == key}

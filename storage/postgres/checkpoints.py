@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from headwater.storage.errors import StaleEpoch, UnexpectedAck
-from headwater.storage.leases import Grant, ParkedEvent, Progress
+from headwater.storage.leases import Boundary, Grant, ParkedEvent, Progress
 from headwater.storage.postgres.connect import Connection, Pool
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.statements import Statements
@@ -63,10 +63,20 @@ class PostgresCheckpoints:
         checkpoint, in_flight_to, attempt, stream_id = row
         return Progress(checkpoint, in_flight_to, attempt, stream_id=stream_id)
 
-    async def rewind(self, grant: Grant, progress: Progress) -> None:
-        """Set the progress, also to a lower checkpoint. Raises StaleEpoch."""
-        if not await self._changes(self._sql.rewind_progress, grant, asdict(progress)):
+    async def rewind(self, grant: Grant, progress: Progress, *, settled: int = 0, side_effects: bool = True) -> None:
+        """Set the progress, also to a lower checkpoint; up to ``settled`` it is a replay. Raises StaleEpoch."""
+        values = asdict(progress) | {"settled": settled, "side_effects": side_effects}
+        if not await self._changes(self._sql.rewind_progress, grant, values):
             raise stale(grant)
+
+    async def boundary(self, grant: Grant) -> Boundary:
+        """Return up to where everything was settled before. Raises StaleEpoch."""
+        with translated():
+            async with self._pool.connection() as conn:
+                row = await (await conn.execute(self._sql.load_boundary, partition_and_epoch(grant))).fetchone()
+        if row is None:
+            raise stale(grant)
+        return Boundary(*row)
 
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
         """Say what the partition is doing, for operators. Raises StaleEpoch."""

@@ -5,18 +5,35 @@ Never obeys anything itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import orjson
 
-from headwater.storage.errors import SubscriptionNotFound
-from headwater.storage.leases import Grant
+from headwater.storage.errors import InvalidArgument, SubscriptionNotFound
+from headwater.storage.leases import Grant, ToRetry
 from headwater.storage.postgres.checkpoints import partition_and_epoch, stale
 from headwater.storage.postgres.connect import Pool
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.statements import Statements
-from headwater.storage.registry import CommandRecord, ParkedRecord, ParkedStatus
+from headwater.storage.registry import CommandRecord, ParkedEdit, ParkedFilter, ParkedRecord, ParkedStatus
+
+ALL_PARKED: Final = ParkedFilter()
+UNLIMITED: Final = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What is to become of some parked events."""
+
+    verb: str
+    before: Sequence[ParkedStatus]
+    after: ParkedStatus
+    where: ParkedFilter
+    limit: int = UNLIMITED
+    rate: float | None = None
 
 
 class Commands:
@@ -71,48 +88,97 @@ class Commands:
         self,
         subscription: str,
         *,
+        where: ParkedFilter = ALL_PARKED,
         statuses: Sequence[ParkedStatus] = ("parked", "retrying"),
-        key: str | None = None,
         after: int = 0,
         limit: int = 100,
     ) -> list[ParkedRecord]:
         """Return events that were set aside, by position."""
-        asked = {"name": subscription, "statuses": list(statuses), "key": key, "after": after, "limit": limit}
+        asked = {"name": subscription, "statuses": list(statuses), "after": after, "limit": limit} | _chosen(where)
         return [ParkedRecord(*row) for row in await self._rows(self._sql.list_parked, asked)]
+
+    async def parked_edits(self, parked_id: int) -> list[ParkedEdit]:
+        """Return the corrections of a parked event, oldest first."""
+        rows = await self._rows(self._sql.list_parked_edits, {"parked_id": parked_id})
+        return [
+            ParkedEdit(by, at, reason, None if before is None else orjson.loads(before), orjson.loads(after))
+            for by, at, reason, before, after in rows
+        ]
+
+    async def edit_parked(
+        self, subscription: str, position: int, after: Any, *, stored: Any, edited_by: str, reason: str = ""
+    ) -> None:
+        """Let a parked event be handled again with another payload; the stored event stays as it is.
+
+        ``stored`` is its payload, for the audit. Raises InvalidArgument for an event that is not parked (any more) and
+        for what JSON cannot say.
+        """
+        try:
+            new, old = orjson.dumps(after).decode(), orjson.dumps(stored, default=str).decode()
+        except TypeError as error:
+            raise InvalidArgument("data", str(error)) from error
+        values = {"name": subscription, "position": position, "edited_by": edited_by, "reason": reason, "after": new}
+        with translated():
+            async with self._pool.connection() as conn, conn.transaction():
+                row = await (await conn.execute(self._sql.find_parked_for_edit, values)).fetchone()
+                if row is None:
+                    raise InvalidArgument("position", f"{position} is not parked in {subscription!r}")
+                parked_id, edited = row
+                before = old if edited is None else bytes(edited).decode()
+                await conn.execute(self._sql.edit_parked, values | {"parked_id": parked_id, "before": before})
+                audit = {
+                    "name": subscription,
+                    "verb": "edit parked",
+                    "arguments": orjson.dumps({"position": position, "reason": reason}).decode(),
+                    "issued_by": edited_by,
+                    "outcome": "1 events",
+                }
+                await conn.execute(self._sql.audit_parked, audit)
 
     async def retry_parked(
         self,
         subscription: str,
         *,
         issued_by: str,
-        positions: Sequence[int] | None = None,
-        key: str | None = None,
+        where: ParkedFilter = ALL_PARKED,
         limit: int = 1000,
+        rate: float | None = None,
+        dry_run: bool = False,
     ) -> list[int]:
-        """Ask for parked events to be tried again: some, those of a key, or all; returns their positions.
+        """Ask for parked events to be tried again; returns their positions.
 
-        Earlier ones of the same keys come along, so that the order within a key is kept.
+        Earlier ones of the same keys come along, so that the order within a key is kept. With a ``rate`` at most so
+        many a second become due. ``dry_run`` returns what would be asked for, and asks for nothing.
         """
-        return await self._change(
-            subscription, "retry parked", ("parked",), "retrying", positions, key, limit, issued_by
-        )
+        if rate is not None and not 0 < rate < math.inf:
+            raise InvalidArgument("rate", f"must be above 0 events a second, not {rate}")
+        change = _Change("retry parked", ("parked",), "retrying", where, limit, rate)
+        return await self._change(subscription, change, issued_by, dry_run=dry_run)
 
-    async def cancel_retry(self, subscription: str, *, issued_by: str) -> list[int]:
+    async def cancel_retry(
+        self, subscription: str, *, issued_by: str, where: ParkedFilter = ALL_PARKED, dry_run: bool = False
+    ) -> list[int]:
         """Take back what was asked to be tried again and was not yet; returns the positions."""
-        return await self._change(subscription, "cancel retry", ("retrying",), "parked", None, None, 2**31, issued_by)
+        change = _Change("cancel retry", ("retrying",), "parked", where)
+        return await self._change(subscription, change, issued_by, dry_run=dry_run)
 
     async def discard_parked(
-        self, subscription: str, *, issued_by: str, positions: Sequence[int] | None = None, key: str | None = None
+        self,
+        subscription: str,
+        *,
+        issued_by: str,
+        where: ParkedFilter = ALL_PARKED,
+        limit: int = UNLIMITED,
+        dry_run: bool = False,
     ) -> list[int]:
-        """Give parked events up for good: some, those of a key, or all; returns their positions."""
-        return await self._change(
-            subscription, "discard parked", ("parked", "retrying"), "discarded", positions, key, 2**31, issued_by
-        )
+        """Give parked events up for good; returns their positions."""
+        change = _Change("discard parked", ("parked", "retrying"), "discarded", where, limit)
+        return await self._change(subscription, change, issued_by, dry_run=dry_run)
 
-    async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[tuple[int, str | None, int]]:
-        """Return position, key and attempts so far of what the owner should try again, in order."""
+    async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[ToRetry]:
+        """Return what the owner should try again, in order."""
         values = partition_and_epoch(grant) | {"limit": limit}
-        return [(row[0], row[1], row[2]) for row in await self._rows(self._sql.parked_to_retry, values)]
+        return [ToRetry(*row) for row in await self._rows(self._sql.parked_to_retry, values)]
 
     async def retried(self, grant: Grant, position: int, key: str | None, error: str | None = None) -> None:
         """Say how a retry went. After an ``error`` later ones of the same key wait again. Raises StaleEpoch."""
@@ -125,26 +191,22 @@ class Commands:
         if not await self._rows(self._sql.retried_parked, values):
             raise stale(grant)
 
-    async def _change(
-        self,
-        name: str,
-        verb: str,
-        before: Sequence[ParkedStatus],
-        after: ParkedStatus,
-        positions: Sequence[int] | None,
-        key: str | None,
-        limit: int,
-        issued_by: str,
-    ) -> list[int]:
-        chosen = {"positions": None if positions is None else list(positions), "key": key, "limit": limit}
-        change = chosen | {"name": name, "from": list(before), "to": after, "with_earlier": after == "retrying"}
+    async def _change(self, name: str, change: _Change, issued_by: str, *, dry_run: bool) -> list[int]:
+        chosen = _chosen(change.where) | {"limit": change.limit, "rate": change.rate}
+        values = chosen | {
+            "name": name,
+            "from": list(change.before),
+            "to": change.after,
+            "with_earlier": change.after == "retrying",
+        }
         with translated():
-            async with self._pool.connection() as conn, conn.transaction():
-                rows = await (await conn.execute(self._sql.change_parked, change)).fetchall()
+            # A dry run is the same, rolled back: so it tells exactly what would be done.
+            async with self._pool.connection() as conn, conn.transaction(force_rollback=dry_run):
+                rows = await (await conn.execute(self._sql.change_parked, values)).fetchall()
                 audit = {
                     "name": name,
-                    "verb": verb,
-                    "arguments": orjson.dumps(chosen).decode(),
+                    "verb": change.verb,
+                    "arguments": orjson.dumps({k: v for k, v in chosen.items() if v is not None}).decode(),
                     "issued_by": issued_by,
                     "outcome": f"{len(rows)} events",
                 }
@@ -156,6 +218,10 @@ class Commands:
         with translated():
             async with self._pool.connection() as conn:
                 return await (await conn.execute(statement, parameters)).fetchall()
+
+
+def _chosen(where: ParkedFilter) -> dict[str, Any]:
+    return asdict(where) | {"positions": None if where.positions is None else list(where.positions)}
 
 
 def _command(row: tuple[Any, ...]) -> CommandRecord:

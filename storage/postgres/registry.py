@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
+import psycopg
 
 from headwater.storage.errors import (
     InvalidArgument,
@@ -50,11 +51,12 @@ class Registry:
         source: str = ALL,
         partitions: int = 1,
         start: StartPoint = "origin",
+        wanted: Wanted = "running",
     ) -> SubscriptionRecord:
         """Register a subscription, or change the handler and options of the one that is there; safe to repeat.
 
-        ``start`` counts only the first time. Raises SubscriptionConflict for another source or number of partitions
-        than it has, StreamDeleted for "current" on a soft-deleted stream, InvalidArgument.
+        ``start`` and ``wanted`` count only the first time. Raises SubscriptionConflict for another source or number of
+        partitions than it has, StreamDeleted for "current" on a soft-deleted stream, InvalidArgument.
         """
         if not name or "\0" in name or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
             raise InvalidArgument("name", f"a name has 1 to {MAX_NAME_BYTES} bytes and no NUL")
@@ -63,8 +65,9 @@ class Registry:
         checkpoint, stream_id = 0, None
         if await self.find(name) is None:
             checkpoint, stream_id = await self._resolve(source, start)
-        wanted = {
+        values = {
             "name": name,
+            "wanted": wanted,
             "handler": handler,
             "source": source,
             "options": orjson.dumps(dict(options)).decode(),
@@ -72,7 +75,7 @@ class Registry:
             "checkpoint": checkpoint,
             "stream_id": stream_id,
         }
-        registered = await self._rows(self._sql.register_subscription, wanted)
+        registered = await self._rows(self._sql.register_subscription, values)
         found = await self.find(name)
         if found is None:
             raise SubscriptionNotFound(name)  # deleted by somebody else in this very moment
@@ -96,18 +99,26 @@ class Registry:
     async def delete(self, name: str) -> bool:
         """Delete a subscription with its checkpoints, parked events and audit; returns whether it was there.
 
-        Whoever still runs it can write nothing more.
+        Whoever still runs it can write nothing more. Raises SubscriptionConflict while a new version follows it.
         """
         with translated():
             async with self._pool.connection() as conn:
-                cursor = await conn.execute(self._sql.delete_subscription, {"name": name})
+                try:
+                    cursor = await conn.execute(self._sql.delete_subscription, {"name": name})
+                except psycopg.errors.ForeignKeyViolation:
+                    raise SubscriptionConflict(name, "a new version follows it: delete that one first") from None
                 return cursor.rowcount > 0
 
     async def set_wanted(self, name: str, wanted: Wanted, *, issued_by: str) -> None:
-        """Say whether a subscription should run; kept in the audit. Raises SubscriptionNotFound."""
+        """Say whether a subscription should run; kept in the audit.
+
+        Raises SubscriptionNotFound; SubscriptionConflict for one that another version has replaced.
+        """
         values = {"name": name, "wanted": wanted, "verb": _VERBS[wanted], "issued_by": issued_by}
         if not await self._rows(self._sql.set_wanted, values):
-            raise SubscriptionNotFound(name)
+            if await self.find(name) is None:
+                raise SubscriptionNotFound(name)
+            raise SubscriptionConflict(name, "another version has taken over; let it replace that one to go back")
 
     async def states(self, name: str | None = None) -> list[PartitionState]:
         """Return the partitions of one subscription, or of all, with their lag."""
@@ -115,6 +126,11 @@ class Registry:
             PartitionState(PartitionKey(row[0], row[1], row[2]), orjson.loads(row[3]), *row[4:])
             for row in await self._rows(self._sql.partition_states, {"name": name})
         ]
+
+    async def number_at(self, source: str, when: datetime) -> int:
+        """Return the number, in a source's own counting, before its first event at or after a time."""
+        number, _ = await self._resolve(source, when)
+        return number
 
     async def _resolve(self, source: str, start: StartPoint) -> tuple[int, int | None]:
         """Return the checkpoint to begin with, and the incarnation of the stream that it counts in."""

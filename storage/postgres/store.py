@@ -38,7 +38,7 @@ from headwater.storage.model import (
 )
 from headwater.storage.options import StoreOptions
 from headwater.storage.payloads import Payloads
-from headwater.storage.postgres import appending, importing, reading, schema
+from headwater.storage.postgres import appending, importing, reading, schema, waiting
 from headwater.storage.postgres.announce import Announcer
 from headwater.storage.postgres.archived import ArchivedReads
 from headwater.storage.postgres.archiving import RangeStatus, open_archive
@@ -52,6 +52,7 @@ from headwater.storage.postgres.keys import PostgresKeyStore
 from headwater.storage.postgres.resending import until_known
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.transient import Wakeups
+from headwater.storage.waiting import Standing, Trouble, wait_for
 
 
 class PostgresEventStore(StreamCalls):
@@ -379,3 +380,14 @@ class PostgresEventStore(StreamCalls):
                 return await read()
             position, missing = await self._archived.position_at(conn, when, read)
         return await self._archived.first_position(missing, when, position)
+
+    async def wait_for(self, subscription: str, position: int, timeout: float = 10.0) -> None:  # noqa: ASYNC109
+        await wait_for(self._standings, self._trouble, subscription, position, timeout)
+
+    async def _standings(self, subscription: str, position: int) -> Sequence[Standing]:
+        async with self.connection() as conn:
+            return await waiting.standings(conn, self.sql, subscription, position)
+
+    async def _trouble(self, subscription: str, partition: int) -> Trouble:
+        async with self.connection() as conn:
+            return await waiting.trouble(conn, self.sql, subscription, partition)

@@ -34,6 +34,8 @@ class Deliver:
     attempt: int
     commit: Progress | Retried | None
     """Exactly-once only: what the handler's own transaction must save."""
+    parked: bool = False
+    """Whether this is a parked event that is handled again: never a replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,10 @@ class Save:
     progress: Progress
     rewind: bool = False
     """Whether the checkpoint may fall: an operator asked for it."""
+    settled: int = 0
+    """With a rewind: up to here everything was settled before, so handing it out is a replay."""
+    side_effects: bool = True
+    """With a rewind: whether that replay may have effects outside."""
     durable: bool = False
     """Whether it must be on disk before anything is delivered: at-most-once."""
 

@@ -15,7 +15,7 @@ from headwater.subscriptions.core.ledger import Ledger
 from headwater.subscriptions.core.phases import Cause
 from headwater.subscriptions.core.retry import Verdict, delay, judge
 from headwater.subscriptions.core.work import Work
-from headwater.subscriptions.options import Delivery, OnFailure, SubscriptionOptions
+from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
 
 DIED = "the handler ended its process, or was ended with it, at every attempt"
 
@@ -55,16 +55,29 @@ class Failing:
         """Forget the failures in a row: an operator has resumed."""
         self._given_up = 0
 
-    def failure(self, batch: Batch, error: str, *, mendable: bool, now: float, then: OnFailure | None = None) -> None:
-        """Decide what becomes of a batch that was delivered and not handled; ``then`` overrules the policy."""
+    def failure(
+        self,
+        batch: Batch,
+        error: str,
+        *,
+        mendable: bool,
+        now: float,
+        then: OnFailure | None = None,
+        policy: RetryPolicy | None = None,
+    ) -> None:
+        """Decide what becomes of a batch that was delivered and not handled.
+
+        ``then`` overrules the policy; ``policy`` is the one for this kind of error.
+        """
+        policy = self._policy if policy is None else policy
         if then is not None or self._at_most_once:
-            self._end(batch, error, self._policy.then if then is None else then, now)
+            self._end(batch, error, policy.then if then is None else then, now)
             return
-        verdict = judge(self._policy, attempt=batch.attempt, size=len(batch.places), mendable=mendable)
+        verdict = judge(policy, attempt=batch.attempt, size=len(batch.places), mendable=mendable)
         if verdict is Verdict.GIVE_UP:
-            self.give_up(batch, error, now)
+            self._end(batch, error, policy.then, now)
         else:
-            wait = delay(self._policy, batch.attempt, self._random)
+            wait = delay(policy, batch.attempt, self._random)
             again = self._work.apart(batch) if verdict is Verdict.APART else replace(batch, attempt=batch.attempt + 1)
             self._work.postpone(again, now + wait)
             if self._work.exclusive:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from headwater.storage.leases import Progress
 from headwater.storage.model import EventPage
 from headwater.subscriptions.core.retrying import ParkedRetry
-from headwater.subscriptions.options import OnFailure
+from headwater.subscriptions.options import OnFailure, RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ class Failed:
     """True when the consumer itself is gone and it is unknown whether the handler ran."""
     then: OnFailure | None = None
     """What the consumer itself wants to become of these events; None leaves it to the failure policy."""
+    policy: RetryPolicy | None = None
+    """The failure policy for this kind of error; None means the subscription's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,8 @@ class Rewind:
     """Begin again after this number (or skip forward to it), once nothing is in flight any more."""
 
     to: int
+    side_effects: bool = True
+    """Whether handlers may have effects outside, up to where it was when it was rewound."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,8 @@ class Machine:
         self._drain_by: float | None = None
         self._rewind: int | None = None
         self._rewinding = False
+        self._settled = 0
+        self._side_effects = True
         self._reading = Reading(now, poll_interval=options.poll_interval.total_seconds())
         progress = grant.progress
         self._ledger = Ledger(
@@ -165,7 +167,7 @@ class Machine:
             self._ledger.stream_id = page.stream_id
             if known is not None:
                 # The stream was deleted for good and created again: its numbers begin anew.
-                self._rewind = 0
+                self._rewind, self._settled = 0, -1
                 return
         before, moved = window.watermark, page.read_to > window.read_to
         faults = self._work.admit(page)
@@ -203,7 +205,9 @@ class Machine:
             # Whether the handler's transaction was committed is not certain: the durable progress tells.
             self._unknown.append((batch, fact))
         else:
-            self._failing.failure(batch, fact.error, mendable=fact.mendable, now=now, then=fact.then)
+            self._failing.failure(
+                batch, fact.error, mendable=fact.mendable, now=now, then=fact.then, policy=fact.policy
+            )
 
     def _on_joined(self, fact: inputs.Joined, now: float) -> None:  # noqa: ARG002
         self._seats.join(fact.consumer)
@@ -229,7 +233,7 @@ class Machine:
                 self._ledger.committed(replace(fact.progress, delivered=0, redelivered=0))
                 self._settle(batch, now)
             else:
-                self._failing.failure(batch, failure.error, mendable=failure.mendable, now=now)
+                self._failing.failure(batch, failure.error, mendable=failure.mendable, now=now, policy=failure.policy)
 
     def _on_saved(self, fact: inputs.Saved, now: float) -> None:  # noqa: ARG002
         self._ledger.saved()
@@ -271,7 +275,7 @@ class Machine:
         self.condition.become(Cause.DRAIN, fact.reason, now)
 
     def _on_rewind(self, fact: inputs.Rewind, now: float) -> None:  # noqa: ARG002
-        self._rewind = fact.to
+        self._rewind, self._side_effects = fact.to, fact.side_effects
 
     def _on_retry_parked(self, fact: inputs.RetryParked, now: float) -> None:  # noqa: ARG002
         self._retrying.add(fact.retries)
@@ -354,13 +358,16 @@ class Machine:
         if self._rewind is None or busy or self.condition.phase is Phase.DRAINING:
             return
         number, self._rewind, self._rewinding = self._rewind, None, True
+        # Below 0: the numbers begin anew, and nothing of them was settled before.
+        self._settled = 0 if self._settled < 0 else max(self._settled, self.watermark)
         blocked = self._work.blocked
         self._parked_before += self._work.parked
         self._start_at(number)
         self._work.blocked = blocked
         self._reading.restart()
         self._waiting = None
-        self._out.append(effects.Save(self._ledger.begin(Progress(number, number)), rewind=True))
+        progress = self._ledger.begin(Progress(number, number))
+        self._out.append(effects.Save(progress, rewind=True, settled=self._settled, side_effects=self._side_effects))
 
     def _may_deliver(self) -> bool:
         held = self._rewind is not None or self._rewinding or self._unknown
@@ -399,7 +406,7 @@ class Machine:
         delivery_id, consumer = next(self._ids), self._seats.take()
         self._retrying.begin(delivery_id, consumer)
         commit = Retried(retry.event.position, retry.key) if self._transactional else None
-        self._out.append(effects.Deliver(delivery_id, consumer, [retry.event], retry.attempts + 1, commit))
+        self._out.append(effects.Deliver(delivery_id, consumer, [retry.event], retry.attempts + 1, commit, parked=True))
 
     def _deliver(self, batch: Batch, now: float) -> None:
         delivery_id, consumer = next(self._ids), self._seats.take()
@@ -469,11 +476,12 @@ class Machine:
         if self._work or self._unknown or self._retrying.in_flight or self._ledger.saving is not None:
             return
         durable = self._ledger.durable
-        if durable.checkpoint < self.watermark or durable.in_flight_to > durable.checkpoint:
+        last = self._saving.last()
+        if durable.checkpoint < last.checkpoint or durable.in_flight_to > last.in_flight_to:
             if now < self._ledger.not_before:
                 self._wake(self._ledger.not_before)
                 return
-            self._out.append(effects.Save(self._ledger.begin(Progress(self.watermark, self.watermark))))
+            self._out.append(effects.Save(self._ledger.begin(last)))
             return
         self.condition.become(Cause.DRAINED, self.condition.reason, now)
 

@@ -80,10 +80,17 @@ class Saving:
             if work.exclusive:
                 attempt = batch.attempt
         if work.suspect_to > mark:
-            return Progress(mark, work.suspect_to, work.suspect_attempt - 1)
+            return self.last()
         if not work.window.unsettled and now >= self._quiet_at:
             return Progress(mark, mark)
         return Progress(mark, self._ahead(), attempt)
+
+    def last(self) -> Progress:
+        """Return what to save when nothing more is delivered: what a dead owner may have begun stays suspect."""
+        mark = self._work.window.watermark
+        if self._work.suspect_to > mark:
+            return Progress(mark, self._work.suspect_to, self._work.suspect_attempt - 1)
+        return Progress(mark, mark)
 
     def commit(self, batch: Batch) -> Progress | None:
         """Return what the handler's own transaction must save, if it has one."""

@@ -21,6 +21,7 @@ from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoor
 from headwater.storage.memory.transaction import MemoryTransaction
 from headwater.storage.model import NewEvent
 from headwater.storage.options import StoreOptions
+from headwater.storage.waiting import Trouble, Watched
 from headwater.subscriptions.app import App
 from headwater.subscriptions.consumers import LocalConsumer
 from headwater.subscriptions.core.phases import Phase
@@ -93,6 +94,7 @@ class MemoryRuntime:
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.store)
+        self.store.subscriptions = self._watched
         for registration in self._app.registrations if self._app is not None else ():
             handlers = [
                 Handler.load(registration.handler, registration.options)
@@ -171,9 +173,17 @@ class MemoryRuntime:
             checkpoints=self._checkpoints,
             consumers=consumers,
             parking=self._parking,
+            boundaries=self._checkpoints,
             observer=self._observer,
         )
         self._running[name] = asyncio.create_task(self._runners[name].run(), name=f"headwater-{name}")
+
+    def _watched(self, name: str) -> Watched | None:
+        if name not in self._runners:
+            return None
+        status, progress = self._runners[name].status, self._coordination.row(_key(name)).progress
+        trouble = Trouble(status.phase.value, status.reason, status.lag)
+        return Watched(self._options[name].source, progress.checkpoint, progress.stream_id, trouble)
 
     async def _start_after(self, options: SubscriptionOptions) -> int:
         start = options.start

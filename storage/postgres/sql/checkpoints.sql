@@ -49,16 +49,32 @@ FROM "headwater"."partitions"
 WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s;
 
 -- name: rewind_progress
--- The one write that may lower a checkpoint.
+-- The one write that may lower a checkpoint. What was settled before is a replay from now on.
 UPDATE "headwater"."partitions"
 SET
     "checkpoint" = %(checkpoint)s,
     "in_flight_to" = %(in_flight_to)s,
     "attempt" = %(attempt)s,
     "stream_id" = %(stream_id)s::bigint,
+    "replay_to" = CASE
+        WHEN "stream_id" IS NOT DISTINCT FROM %(stream_id)s::bigint THEN greatest("replay_to", %(settled)s) ELSE 0
+    END,
+    "replay_side_effects" = %(side_effects)s,
     "checkpointed_at" = clock_timestamp()
 WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
 RETURNING "lock_id";
+
+-- name: load_boundary
+-- Up to where everything was settled before. A new version that follows an old one ends there, until the old one is closed;
+-- where that counts in another incarnation of their stream, nothing of this one is known to be settled.
+SELECT
+    greatest("p"."replay_to", CASE
+        WHEN "p"."stream_id" IS NULL OR "p"."stream_id" IS NOT DISTINCT FROM "old"."stream_id" THEN "old"."checkpoint"
+    END),
+    "p"."follows" IS NULL, "p"."replay_side_effects"
+FROM "headwater"."partitions" AS "p"
+LEFT JOIN "headwater"."partitions" AS "old" ON "old"."lock_id" = "p"."follows"
+WHERE "p"."lock_id" = %(lock_id)s AND "p"."epoch" = %(epoch)s;
 
 -- name: report_phase
 -- "since" says when this phase began, so the same phase with another reason keeps it.
@@ -93,6 +109,8 @@ WITH "mine" AS (
         "reason" = excluded."reason",
         "error" = excluded."error",
         "attempts" = excluded."attempts",
+        "edited" = NULL,
+        "retry_at" = NULL,
         "parked_at" = clock_timestamp(),
         "updated_at" = clock_timestamp()
     WHERE "old"."status" IN ('settled', 'discarded')

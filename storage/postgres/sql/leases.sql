@@ -31,7 +31,8 @@ SELECT "lock_id", pg_try_advisory_lock('"headwater"."hosts"'::regclass::oid::int
 -- name: claim_leases
 -- One try for many partitions; waits for nobody. Each lock that is obtained raises the epoch in the same statement, so
 -- there is no moment at which a new owner exists and an old one can still write. A partition whose row is locked (by a
--- handler's transaction that is about to commit) is left for the next try, and its advisory lock is given back.
+-- handler's transaction that is about to commit) is left for the next try, and its advisory lock is given back; so is
+-- one that another version has replaced.
 -- The epoch of a partition that this session holds already is raised too, without locking twice.
 WITH "obtained" AS MATERIALIZED (
     SELECT "key"."lock_id", "key"."held"
@@ -40,7 +41,7 @@ WITH "obtained" AS MATERIALIZED (
 ), "free" AS MATERIALIZED (
     SELECT "lock_id"
     FROM "headwater"."partitions"
-    WHERE "lock_id" IN (SELECT "lock_id" FROM "obtained")
+    WHERE "lock_id" IN (SELECT "lock_id" FROM "obtained") AND NOT "closed"
     FOR NO KEY UPDATE SKIP LOCKED
 ), "granted" AS (
     UPDATE "headwater"."partitions" AS "p"

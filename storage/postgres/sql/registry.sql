@@ -14,8 +14,8 @@ ORDER BY "name";
 -- What the checkpoints count in cannot change: another source, or another number of partitions, gives no row. A name
 -- that is there keeps its checkpoints.
 WITH "registered" AS (
-    INSERT INTO "headwater"."subscriptions" AS "s" ("name", "handler", "source", "options", "partitions")
-    VALUES (%(name)s, %(handler)s, %(source)s, %(options)s, %(partitions)s)
+    INSERT INTO "headwater"."subscriptions" AS "s" ("name", "handler", "source", "options", "partitions", "wanted")
+    VALUES (%(name)s, %(handler)s, %(source)s, %(options)s, %(partitions)s, %(wanted)s)
     ON CONFLICT ("name") DO UPDATE SET
         "handler" = excluded."handler",
         "options" = excluded."options",
@@ -55,11 +55,15 @@ FROM (
 ) AS "later";
 
 -- name: set_wanted
--- The state and its audit row are written together; whoever owns the partitions sees the state.
+-- The state and its audit row are written together; whoever owns the partitions sees the state. One that was replaced stays
+-- as it is.
 WITH "changed" AS (
     UPDATE "headwater"."subscriptions"
     SET "wanted" = %(wanted)s, "updated_at" = clock_timestamp()
-    WHERE "name" = %(name)s
+    WHERE "name" = %(name)s AND NOT EXISTS (
+        SELECT FROM "headwater"."partitions" AS "p"
+        WHERE "p"."subscription_id" = "subscriptions"."subscription_id" AND "p"."closed"
+    )
     RETURNING "subscription_id"
 )
 INSERT INTO "headwater"."commands" ("subscription_id", "verb", "issued_by", "applied_at", "outcome")
@@ -79,7 +83,7 @@ SELECT
         THEN extract(epoch FROM clock_timestamp() - coalesce("next"."created_at", clock_timestamp()))::float8 ELSE 0
     END,
     "p"."phase", "p"."reason", "p"."since", "p"."granted_at", "p"."checkpointed_at",
-    "p"."delivered", "p"."redelivered", "p"."parked"
+    "p"."delivered", "p"."redelivered", "p"."parked", "p"."closed"
 FROM "headwater"."partitions" AS "p"
 JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
 CROSS JOIN "headwater"."head" AS "h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from headwater.storage.errors import StaleEpoch
@@ -28,7 +29,7 @@ async def parked(world: World, owner: Leases | None = None) -> Grant:
 
 
 async def positions(world: World, grant: Grant) -> list[int]:
-    return [position for position, _, _ in await world.parking.to_retry(grant)]
+    return [each.position for each in await world.parking.to_retry(grant)]
 
 
 async def test_nothing_is_handled_again_unless_somebody_asks(world: World) -> None:
@@ -40,7 +41,7 @@ async def test_what_was_asked_for_comes_in_order_with_key_and_attempts(world: Wo
     grant = await parked(world)
     await world.retry_parked(grant.key)
     found = await world.parking.to_retry(grant)
-    assert found == [(1, "a", 5), (2, "a", 0), (3, "b", 5), (4, None, 5), (5, "a", 0)]
+    assert [each[:3] for each in found] == [(1, "a", 5), (2, "a", 0), (3, "b", 5), (4, None, 5), (5, "a", 0)]
     assert len(await world.parking.to_retry(grant, limit=2)) == 2
 
 
@@ -61,7 +62,7 @@ async def test_after_a_failure_it_and_the_later_ones_of_its_key_wait_again(world
     await world.parking.retried(grant, 1, "a", "still broken")
     assert await positions(world, grant) == [3, 4]
     await world.retry_parked(grant.key)
-    assert (await world.parking.to_retry(grant))[0] == (1, "a", 6)
+    assert (await world.parking.to_retry(grant))[0][:3] == (1, "a", 6)
 
 
 async def test_what_waited_behind_an_event_comes_by_itself_once_that_is_settled(world: World) -> None:
@@ -83,3 +84,19 @@ async def test_an_owner_that_was_replaced_settles_nothing(world: World) -> None:
     with pytest.raises(StaleEpoch):
         await world.parking.retried(stale, 1, "a")
     assert (await positions(world, current))[0] == 1
+
+
+async def test_a_corrected_payload_comes_with_the_retry_until_the_event_is_settled(world: World) -> None:
+    grant = await parked(world)
+    await world.edit_parked(grant.key, 1, {"mended": True})
+    await world.retry_parked(grant.key)
+    edited = [each.edited for each in await world.parking.to_retry(grant)]
+    assert [payload is not None for payload in edited] == [True, False, False, False, False]
+    assert orjson.loads(edited[0] or b"") == {"mended": True}
+    await world.parking.retried(grant, 1, "a", "still broken")
+    await world.retry_parked(grant.key)
+    assert (await world.parking.to_retry(grant))[0].edited is not None, "the correction stays"
+    await world.parking.retried(grant, 1, "a")
+    await world.checkpoints.park(grant, [ParkedEvent(event(1), "a", "failed", "after a rewind", 1)])
+    await world.retry_parked(grant.key)
+    assert (await world.parking.to_retry(grant))[0].edited is None, "parked anew it is what is stored"

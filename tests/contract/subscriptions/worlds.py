@@ -5,8 +5,9 @@ from __future__ import annotations
 import uuid
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
+import orjson
 import psycopg
 
 from headwater.storage.leases import PartitionKey
@@ -30,6 +31,10 @@ class World(Protocol):
 
     async def retry_parked(self, key: PartitionKey) -> None:
         """Ask for everything that is parked in a partition to be handled again."""
+        ...
+
+    async def edit_parked(self, key: PartitionKey, position: int, data: Any) -> None:
+        """Correct the payload of a parked event."""
         ...
 
     async def owner(self, name: str) -> Leases:
@@ -60,6 +65,9 @@ class MemoryWorld:
 
     async def retry_parked(self, key: PartitionKey) -> None:
         MemoryParking(self._coordination).retry_parked(key)
+
+    async def edit_parked(self, key: PartitionKey, position: int, data: Any) -> None:
+        MemoryParking(self._coordination).edit(key, position, orjson.dumps(data))
 
     async def owner(self, name: str) -> Leases:
         return MemoryLeases(self._coordination, name)
@@ -94,6 +102,9 @@ class PostgresWorld:
 
     async def retry_parked(self, key: PartitionKey) -> None:
         await self._commands.retry_parked(key.subscription, issued_by="a test")
+
+    async def edit_parked(self, key: PartitionKey, position: int, data: Any) -> None:
+        await self._commands.edit_parked(key.subscription, position, data, stored={}, edited_by="a test")
 
     async def owner(self, name: str) -> Leases:
         session = LeaseSession(StoreOptions(url=self._store.options.url), host=name)

@@ -14,7 +14,11 @@ import pytest
 from headwater import ERASED, App, Encryption, NewEvent, SubscriptionOptions, connect
 from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions
+from headwater.storage.leases import ParkedEvent
 from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.checkpoints import PostgresCheckpoints
+from headwater.storage.postgres.leases import LeaseSession
+from headwater.storage.postgres.registry import Registry
 from tests.plugins.command_line import headwater
 
 NOWHERE = "postgresql://postgres@127.0.0.1:9/nothing"
@@ -36,6 +40,22 @@ async def registered(database_url: str) -> str:
     async with await Client.open(ClusterOptions(store=StoreOptions(url=database_url))) as client:
         await client.register(app)
     return database_url
+
+
+@pytest.fixture
+async def two_parked(registered: str) -> str:
+    """The same store, with the first two events set aside, as an owner would."""
+    options = StoreOptions(url=registered)
+    async with connect(registered) as store:
+        leases = LeaseSession(options, host="a test")
+        await leases.open()
+        states = await Registry(store.pool, store.sql, store).states("totals")
+        grant = (await leases.claim([states[0].key]))[0]
+        first, second = await store.read_all(limit=2)
+        parked = [ParkedEvent(first, "a", "failed", "it broke", 5), ParkedEvent(second, "b", "failed", "no", 1)]
+        await PostgresCheckpoints(store.pool, store.sql).park(grant, parked)
+        await leases.close()
+    return registered
 
 
 @pytest.mark.parametrize(
@@ -133,7 +153,7 @@ def test_a_dry_run_asks_for_nothing(registered: str) -> None:
         (["rewind", "totals", "--to", "3", "--partition", "7"], "totals/7"),
         (["move", "totals", "--to", "nowhere"], "no host is alive on a node 'nowhere'"),
         (["drain", "nowhere"], "no host is alive on 'nowhere'"),
-        (["parked", "totals", "--retry", "--discard"], "not both"),
+        (["parked", "totals", "--retry", "--discard"], "not several"),
     ],
 )
 def test_a_command_that_means_nothing_is_refused(registered: str, arguments: list[str], says: str) -> None:
@@ -166,3 +186,67 @@ async def test_a_subject_is_forgotten_and_keys_are_wrapped_anew(
     monkeypatch.setenv("HEADWATER_MASTER_KEYS", new)
     async with connect(database_url, encryption=Encryption()) as store:
         assert [event.data for event in await store.read("a")] == [ERASED, {"name": "bob"}]
+
+
+def test_parked_events_are_looked_at_corrected_and_tried_again(two_parked: str) -> None:
+    registered = two_parked
+    assert [row["position"] for row in answer(registered, "parked", "totals")] == [1, 2]
+    assert [row["position"] for row in answer(registered, "parked", "totals", "--error", "broke")] == [1]
+    told = answer(registered, "parked", "totals", "--position", "1", "--edit", '{"n": 1}', "--dry-run")
+    assert (told["before"], told["after"]) == (None, {"n": 1})
+    assert answer(registered, "parked", "totals", "--position", "1")["edits"] == []
+    for data in ('{"n": 1}', '{"n": 2}'):
+        answer(registered, "parked", "totals", "--position", "1", "--edit", data, "--reason", "was wrong")
+    found = answer(registered, "parked", "totals", "--position", "1")
+    assert (found["error"], found["attempts"], found["data"], found["edited"]) == ("it broke", 5, None, True)
+    assert [(e["before"], e["after"], e["reason"]) for e in found["edits"]] == [
+        (None, {"n": 1}, "was wrong"),
+        ({"n": 1}, {"n": 2}, "was wrong"),
+    ]
+    assert answer(registered, "parked", "totals", "--retry", "--dry-run")["positions"] == [1, 2]
+    assert answer(registered, "parked", "totals", "--retry", "--limit", "1", "--rate", "5")["positions"] == [1]
+    assert answer(registered, "parked", "totals", "--cancel")["positions"] == [1]
+    assert answer(registered, "parked", "totals", "--discard", "--key", "b")["positions"] == [2]
+    for arguments, says in [
+        (("--edit", "{"), "is not JSON"),
+        (("--edit", "{}"), "--position"),
+        (("--position", "9", "--edit", "{}"), "9 is not parked"),
+        (("--retry", "--rate", "0"), "above 0"),
+    ]:
+        done = headwater("parked", "totals", *arguments, "--database-url", registered)
+        assert done.returncode == 2
+        assert says in done.stderr
+
+
+def test_a_wait_ends_with_what_was_settled_or_with_the_reason(registered: str) -> None:
+    done = headwater("wait", "totals", "--timeout", "0", "--database-url", registered)
+    assert done.returncode == 2
+    assert "has not settled position 10" in done.stderr
+    assert "no host holds its lease" in done.stderr
+    assert answer(registered, "wait", "totals", "0") == {"subscription": "totals", "settled": 0}
+
+
+def test_ranges_and_new_versions_are_asked_for_listed_and_taken_back(two_parked: str) -> None:
+    url = two_parked
+    told = answer(url, "rewind", "totals", "--to", "3", "--no-side-effects", "--dry-run")
+    assert (told["side_effects"], told["number"]) == (False, 2)
+    assert answer(url, "replays") == answer(url, "replacements") == []
+    told = answer(url, "replace", "totals", "totals-v2", "--handler", "shop:other")
+    assert told == {"command": "replace", "old": "totals", "new": "totals-v2"}
+    (row,) = answer(url, "replacements")
+    assert (row["phase"], row["events_to_go"]) == ("catching up", 0)
+    assert answer(url, "status")["replacing"] == {"totals-v2": "catching up, 0 to go, 0 s"}
+    answer(url, "replace", "totals", "totals-v2", "--cancel")
+    assert answer(url, "replacements")[0]["phase"] == "cancelled"
+    for arguments, says in [
+        (("replay", "totals", "--from", "1"), "nothing after 0 was handled"),
+        (("replay", "totals", "--from", "5", "--to", "4"), "is no range"),
+        (("replay", "nothing"), "no subscription named 'nothing'"),
+        (("replace", "nothing", "totals"), "no subscription named 'nothing'"),
+        (("replace", "totals", "nothing"), "no subscription named 'nothing'"),
+        (("replace", "totals", "totals"), "cannot replace itself"),
+        (("replace", "totals", "totals-v2", "--cancel"), "is not about to replace"),
+    ]:
+        done = headwater(*arguments, "--database-url", url)
+        assert done.returncode == 2
+        assert says in done.stderr

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from headwater.storage.errors import StaleEpoch, SubscriptionNotFound
+from headwater.storage.errors import InvalidArgument, StaleEpoch, SubscriptionNotFound
 from headwater.storage.leases import Grant, ParkedEvent
+from headwater.storage.registry import ParkedFilter
 from tests.integration.registry.conftest import Office
 from tests.plugins.events import events
 
@@ -83,7 +86,7 @@ async def test_parked_events_are_listed_with_their_reason(office: Office) -> Non
         (1, "a", "failed"), (2, "b", "failed"), (3, "a", "behind"), (4, None, "failed"),
     ]  # fmt: skip
     assert (first.stream, first.type, first.error, first.attempts) == ("order-1", "OrderPlaced", "broken", 5)
-    assert [r.position for r in await office.commands.parked("orders", key="a")] == [1, 3]
+    assert [r.position for r in await office.commands.parked("orders", where=ParkedFilter(key="a"))] == [1, 3]
     assert [r.position for r in await office.commands.parked("orders", after=2, limit=1)] == [3]
     (state,) = await office.registry.states()
     assert state.parked == 4
@@ -92,11 +95,19 @@ async def test_parked_events_are_listed_with_their_reason(office: Office) -> Non
 async def test_a_retry_takes_the_earlier_events_of_the_same_key_along(office: Office) -> None:
     (grant,) = await office.granted()
     await park(office, grant, "a", "b", "a", None, None)
-    assert await office.commands.retry_parked("orders", issued_by="ada", positions=[3, 5]) == [1, 3, 5]
-    assert [(p, k) for p, k, _ in await office.commands.to_retry(grant)] == [(1, "a"), (3, "a"), (5, None)]
+    assert await office.commands.retry_parked("orders", issued_by="ada", where=ParkedFilter(positions=(3, 5))) == [
+        1,
+        3,
+        5,
+    ]
+    assert [(each.position, each.key) for each in await office.commands.to_retry(grant)] == [
+        (1, "a"),
+        (3, "a"),
+        (5, None),
+    ]
     assert await office.commands.cancel_retry("orders", issued_by="ada") == [1, 3, 5]
     assert await office.commands.to_retry(grant) == []
-    assert await office.commands.retry_parked("orders", issued_by="ada", key="b") == [2]
+    assert await office.commands.retry_parked("orders", issued_by="ada", where=ParkedFilter(key="b")) == [2]
     assert await office.commands.retry_parked("orders", issued_by="ada", limit=1) == [1]
     verbs = [command.verb for command in await office.commands.audit("orders")]
     assert verbs == ["retry parked", "retry parked", "cancel retry", "retry parked"]
@@ -129,9 +140,9 @@ async def test_a_retry_under_a_stale_epoch_changes_nothing(office: Office) -> No
 async def test_discarded_events_hold_up_their_key_no_more(office: Office) -> None:
     (grant,) = await office.granted()
     await park(office, grant, "a", "b", "a")
-    assert await office.commands.discard_parked("orders", issued_by="ada", key="a") == [1, 3]
+    assert await office.commands.discard_parked("orders", issued_by="ada", where=ParkedFilter(key="a")) == [1, 3]
     assert await office.checkpoints.parked_keys(grant) == {"b"}
-    assert await office.commands.discard_parked("orders", issued_by="ada", positions=[]) == []
+    assert await office.commands.discard_parked("orders", issued_by="ada", where=ParkedFilter(positions=())) == []
     assert await statuses(office) == {1: "discarded", 2: "parked", 3: "discarded"}
 
 
@@ -144,3 +155,58 @@ async def test_an_event_that_was_settled_and_fails_again_is_parked_anew(office: 
     await office.checkpoints.park(grant, [ParkedEvent(event, "a", "failed", "after a rewind", 2)])
     (record,) = await office.commands.parked("orders")
     assert (record.status, record.error, record.attempts) == ("parked", "after a rewind", 2)
+
+
+async def test_a_retry_can_be_narrowed_limited_and_tried_first(office: Office) -> None:
+    (grant,) = await office.granted()
+    await park(office, grant, "a", "b", "a", None)
+    everything = office.commands.retry_parked
+    for where, positions in [
+        (ParkedFilter(stream="order-1"), [1, 2, 3, 4]),
+        (ParkedFilter(stream="order-2"), []),
+        (ParkedFilter(type="OrderPlaced", key="a"), [1, 3]),
+        (ParkedFilter(error="roke"), [1, 2, 4]),
+        (ParkedFilter(error="%"), []),
+    ]:
+        assert await everything("orders", issued_by="ada", where=where, dry_run=True) == positions
+        assert [r.position for r in await office.commands.parked("orders", where=where)] == positions
+    assert await everything("orders", issued_by="ada", limit=2, dry_run=True) == [1, 2]
+    assert await office.commands.to_retry(grant) == []
+    assert await office.commands.audit("orders") == [], "a dry run leaves nothing, not even an audit"
+
+
+async def test_a_rate_spreads_the_retries_and_keeps_the_order_of_a_key(office: Office) -> None:
+    (grant,) = await office.granted()
+    await park(office, grant, "a", "a", "b")
+    await office.commands.retry_parked("orders", issued_by="ada", rate=0.001)
+    assert [each.position for each in await office.commands.to_retry(grant)] == [1]
+    due = [record.retry_at for record in await office.commands.parked("orders")]
+    assert [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(due) if earlier and later] == [
+        1000, 1000,
+    ]  # fmt: skip
+    await office.commands.retried(grant, 1, "a")
+    assert await office.commands.to_retry(grant) == [], "the next one of its key is not due yet"
+    for rate in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InvalidArgument):
+            await office.commands.retry_parked("orders", issued_by="ada", rate=rate)
+
+
+async def test_a_correction_is_audited_and_leaves_the_stored_event_alone(office: Office) -> None:
+    (grant,) = await office.granted()
+    await park(office, grant, "a", "b")
+    for after in ({"n": 7}, {"n": 8}):
+        await office.commands.edit_parked("orders", 1, after, stored={"n": 1}, edited_by="ada", reason="a typing error")
+    first, second = await office.commands.parked("orders")
+    assert (first.edited, second.edited) == (True, False)
+    edits = await office.commands.parked_edits(first.parked_id)
+    assert [(e.edited_by, e.reason, e.before, e.after) for e in edits] == [
+        ("ada", "a typing error", {"n": 1}, {"n": 7}),
+        ("ada", "a typing error", {"n": 7}, {"n": 8}),
+    ]
+    assert (await office.store.read("order-1"))[0].data == {"n": 1}
+    assert [c.verb for c in await office.commands.audit("orders")] == ["edit parked", "edit parked"]
+    await office.commands.retry_parked("orders", issued_by="ada")
+    with pytest.raises(InvalidArgument, match="1 is not parked"):
+        await office.commands.edit_parked("orders", 1, {}, stored={}, edited_by="ada")
+    with pytest.raises(InvalidArgument):
+        await office.commands.edit_parked("orders", 2, object(), stored={}, edited_by="ada")

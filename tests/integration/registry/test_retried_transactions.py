@@ -46,7 +46,7 @@ async def test_a_handler_that_fails_leaves_neither(office: Office) -> None:
         async with office.transactions.open(grant, MINE) as conn:
             await conn.execute("INSERT INTO effects VALUES (1 / 0)")
     assert await effects(office) == 0
-    assert [position for position, _, _ in await office.commands.to_retry(grant)] == [1]
+    assert [each.position for each in await office.commands.to_retry(grant)] == [1]
 
 
 async def test_a_second_transaction_for_the_same_event_is_refused_whole(office: Office) -> None:
@@ -67,4 +67,4 @@ async def test_an_owner_that_was_replaced_settles_nothing(office: Office) -> Non
         async with office.transactions.open(stale, MINE) as conn:
             await conn.execute("INSERT INTO effects VALUES (1)")
     assert await effects(office) == 0
-    assert [position for position, _, _ in await office.commands.to_retry(current)] == [1]
+    assert [each.position for each in await office.commands.to_retry(current)] == [1]

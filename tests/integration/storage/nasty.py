@@ -177,7 +177,7 @@ def attempt(
     name: str, *arguments: st.SearchStrategy[Any], **options: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[Attempt]:
     """Generate a call: each option is there or not."""
-    without = {"stream", "stream_all", "subscribe", "position_at", "import_events", "append_at_commit"}
+    without = {"stream", "stream_all", "subscribe", "position_at", "wait_for", "import_events", "append_at_commit"}
     conn = st.just({}) if name in without else connections
     chosen = st.tuples(st.fixed_dictionaries({}, optional=options), conn).map(lambda both: both[0] | both[1])
     return st.builds(Attempt, st.just(name), st.tuples(*arguments), chosen)
@@ -194,6 +194,7 @@ attempts = st.one_of(
     attempt("stream_all", start=numbers, page_size=numbers, where=filters),
     attempt("read_page", names, numbers, numbers, where=filters),
     attempt("position_at", times),
+    attempt("wait_for", names, numbers, st.one_of(st.just(0), objects)),
     attempt("stream_info", names),
     attempt("list_streams", search=names, sort=names, page=numbers, page_size=numbers, descending=objects),
     attempt("delete_stream", names, expected, hard=st.one_of(st.booleans(), objects)),

@@ -34,7 +34,15 @@ EXTREME = SubscriptionOptions(
     mapper="shop:lift",
     read_size=11,
     handler_timeout=timedelta(seconds=1.5),
-    retry=RetryPolicy(attempts=2, first_delay=timedelta(0), never=(InvalidArgument, ValueError), then=OnFailure.SKIP),
+    retry=RetryPolicy(
+        attempts=2,
+        first_delay=timedelta(0),
+        never=(InvalidArgument, ValueError),
+        then=OnFailure.SKIP,
+        by_error=((ConnectionError, RetryPolicy(attempts=50)), (KeyError, RetryPolicy(then=OnFailure.STOP))),
+    ),
+    consumers=0,
+    replaces="orders",
     drain_timeout=timedelta(seconds=1),
     resources=(("GPU", 0.5), ("disk", 1.0)),
 )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from headwater import ALL, CURRENT, Context, Delivery, NewEvent, OnFailure, RecordedEvent, RetryPolicy
+from headwater.storage.errors import SubscriptionNotFound, WaitTimedOut
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.testing.runtime import MemoryRuntime, NotCaughtUp
 from headwater.subscriptions.testing.scenario import Scenario
@@ -179,3 +180,21 @@ async def test_a_scenario_shows_a_handler_its_attempt_and_whether_it_replays() -
     await scenario.when(("a", placed(1)), attempt=3, replaying=True)
     assert contexts == [(3, True)]
     await scenario.end()
+
+
+async def test_a_program_can_wait_for_its_own_write_on_the_store_in_memory() -> None:
+    async with MemoryRuntime() as runtime:
+        handled: list[int] = []
+        await runtime.run("all", lambda event: handled.append(event.position))
+        await runtime.run("one", lambda event: None, SubscriptionOptions(source="order-1"))
+        await runtime.append("order-2", NewEvent("Placed"))
+        position = await runtime.append("order-1", NewEvent("Placed"), NewEvent("Placed"))
+        await runtime.store.wait_for("all", position)
+        assert handled == [1, 2, 3]
+        await runtime.store.wait_for("one", position)
+        with pytest.raises(SubscriptionNotFound):
+            await runtime.store.wait_for("missing", position)
+        runtime.runner("all").pause("for a test")
+        await runtime.append("order-1", NewEvent("Placed"))
+        with pytest.raises(WaitTimedOut, match="for a test"):
+            await runtime.store.wait_for("all", 4, 0.02)

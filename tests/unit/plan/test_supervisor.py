@@ -57,6 +57,8 @@ class World:
     async def assign(self, assignments: Sequence[Assignment]) -> None:
         self.written.extend(assignments)
 
+    async def replace(self) -> None: ...
+
     async def tidy(self) -> None: ...
 
 

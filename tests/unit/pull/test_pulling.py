@@ -328,3 +328,51 @@ async def test_what_comes_again_comes_before_what_is_new_and_in_order() -> None:
             seen += numbers(batch)
             await batch.ack()
     assert seen == [1, 2, 5, 6]
+
+
+@pytest.mark.parity("E23")
+async def test_each_subscriber_may_have_a_buffer_of_its_own() -> None:
+    async with Pulling(0).subscription() as subscription:
+        with pytest.raises(InvalidArgument):
+            subscription.subscriber("none", buffer=0)
+    outside = Pulling(0)
+    for _ in range(2):
+        outside.reader.append(5, "a")
+        outside.reader.append(5, "b")
+    async with outside.subscription(consumers=2, batch_size=5, max_in_flight=10) as subscription:
+        sizes: dict[str, list[int]] = {"whole": [], "pairs": []}
+        seen: dict[str, list[int]] = {"a": [], "b": []}
+
+        async def work(taker: PullSubscriber) -> None:
+            async for batch in taker:
+                sizes[taker.name].append(len(batch.events))
+                for event in batch.events:
+                    seen[event.stream].append(event.number)
+                await batch.ack()
+
+        takers = [subscription.subscriber("whole"), subscription.subscriber("pairs", buffer=2)]
+        working = [asyncio.create_task(work(taker)) for taker in takers]
+        await until(lambda: outside.checkpoint == 20)
+        for taker in takers:
+            await taker.leave()
+        await asyncio.gather(*working)
+    assert set(sizes["whole"]) == {5}
+    assert set(sizes["pairs"]) == {2, 1}
+    assert seen == {"a": [1, 2, 3, 4, 5, 11, 12, 13, 14, 15], "b": [6, 7, 8, 9, 10, 16, 17, 18, 19, 20]}
+
+
+async def test_a_piece_that_is_not_handled_takes_what_is_left_of_its_batch_along() -> None:
+    async with Pulling(6).subscription(batch_size=6, retry=RetryPolicy(first_delay=timedelta(0))) as subscription:
+        taker = subscription.subscriber("pairs", buffer=2)
+        first = await take(taker)
+        await first.ack(1)
+        await first.ack()
+        with pytest.raises(UnexpectedAck):
+            await first.ack()
+        second = await take(taker)
+        assert numbers(second) == [3, 4]
+        await second.nack()
+        with pytest.raises(UnexpectedAck):
+            await second.ack()
+        again = await take(taker)
+        assert (numbers(again), again.attempt) == ([3, 4], 2)

@@ -97,7 +97,11 @@ class Outside:
         self.observer = Recording()
 
     async def runner(self, *consumers: Calling, **more: Any) -> SubscriptionRunner:
-        given = {name: more.pop(name) for name in ("heads", "clock", "present", "sieve", "parking") if name in more}
+        given = {
+            name: more.pop(name)
+            for name in ("heads", "clock", "present", "sieve", "parking", "boundaries")
+            if name in more
+        }
         (grant,) = await self.leases.claim([KEY])
         return SubscriptionRunner(
             SubscriptionOptions(**more),

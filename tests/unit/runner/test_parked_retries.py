@@ -57,3 +57,29 @@ async def test_a_mended_handler_gets_the_parked_events_of_a_key_in_order_and_the
     assert not row.parked
     runner.stop()
     await running
+
+
+async def test_the_handler_gets_the_corrected_payload_of_a_parked_event_and_only_of_that() -> None:
+    seen: list[tuple[int, object]] = []
+
+    async def handle(delivery: Delivered) -> None:
+        for event in delivery.events:
+            if event.data.get("total") == "ten":
+                raise ValueError("no number")
+            seen.append((event.position, event.data))
+
+    reader = ListReader([recorded(1, "a", data={"total": "ten"}), recorded(2, "b", data={"total": 2})])
+    outside = Outside(reader)
+    parking = MemoryParking(outside.coordination)
+    runner = await outside.runner(Calling(handle), parking=parking, retry=ONCE, poll_interval=OFTEN)
+    running = asyncio.create_task(runner.run())
+    row = outside.coordination.row(KEY)
+    await until(lambda: runner.status.watermark == 2)
+    parking.edit(KEY, 1, b'{"total": 10}')
+    parking.retry_parked(KEY)
+    runner.retry_parked()
+    await until(lambda: not row.parked)
+    assert seen == [(2, {"total": 2}), (1, {"total": 10})]
+    assert reader.events[0].data == {"total": "ten"}
+    runner.stop()
+    await running

@@ -8,13 +8,15 @@ from datetime import timedelta
 import pytest
 
 from headwater.storage.errors import InvalidArgument
+from headwater.storage.leases import Boundary, Grant, PartitionKey
 from headwater.storage.memory.subscriptions import MemoryCoordination
-from headwater.storage.model import ALL
+from headwater.storage.model import ALL, EventPage, RecordedEvent
+from headwater.subscriptions.boundaries import BoundedReader, Until
 from headwater.subscriptions.core.phases import Phase
+from headwater.subscriptions.observer import Observer
 from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
 from headwater.subscriptions.ports import Delivered
-from headwater.subscriptions.replay import RangeReader, Successor, replay
-from headwater.subscriptions.runner import SubscriptionRunner
+from headwater.subscriptions.replay import replay
 from tests.plugins.waiting import until
 
 from .outside import KEY, Calling, ListReader, Outside
@@ -47,23 +49,87 @@ async def test_exactly_once_effects_are_not_replayed() -> None:
         await replay("again", options, [Calling()], ListReader(3), after=0, until=3)
 
 
-async def test_a_range_reader_hides_what_lies_behind_its_end() -> None:
-    reader = RangeReader(ListReader(10), 4)
+async def test_a_failure_in_a_replay_is_passed_over_and_told() -> None:
+    class Skips(Observer):
+        def skipped(self, key: PartitionKey, event: RecordedEvent, error: str, attempts: int) -> None:
+            skipped.append(event.number)
+
+    async def fail(delivery: Delivered) -> None:
+        if delivery.events[0].number == 2:
+            raise ValueError("no")
+
+    skipped: list[int] = []
+    options = SubscriptionOptions(retry=RetryPolicy(attempts=1))
+    status = await replay(
+        "again", options, [Calling(fail)], ListReader(3), after=0, until=3, side_effects=False, observer=Skips()
+    )
+    assert (status.watermark, skipped) == (3, [2])
+
+
+async def test_a_reader_with_a_boundary_hides_what_lies_behind_it_until_all_before_is_settled() -> None:
+    (grant,) = await Outside(ListReader()).leases.claim([KEY])
+    settled = 0
+    reader = BoundedReader(ListReader(10), Until(4), grant, lambda: settled)
     page = await reader.read_page(ALL, 2, 10)
-    assert ([event.number for event in page.events], page.read_to, page.head) == ([3, 4], 4, 4)
-    assert (await reader.read_page(ALL, 4, 10)).events == ()
-    assert await reader.head() == 4
+    assert ([event.number for event in page.events], page.read_to) == ([3, 4], 4)
+    settled = 4
+    assert await reader.read_page(ALL, 4, 10) == EventPage((), 4, 4)
+    assert await reader.head() == 10
 
 
-class Old:
-    """The old version, as the new one sees it."""
+@pytest.mark.parametrize("side_effects", [True, False])
+async def test_after_a_rewind_the_handler_knows_exactly_what_it_gets_again(side_effects: bool) -> None:
+    outside = Outside(ListReader(10))
+    consumer = Calling()
+    runner = await outside.runner(consumer, batch_size=4, poll_interval=OFTEN, boundaries=outside.checkpoints)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: runner.status.watermark == 10)
+    runner.rewind(5, side_effects=side_effects)
+    await until(lambda: consumer.numbers[10:] == [6, 7, 8, 9, 10])
+    outside.reader.append(3)
+    await until(lambda: runner.status.watermark == 13)
+    runner.drain()
+    await running
+    flags = [(e.number, d.replaying, d.side_effects) for d in consumer.deliveries for e in d.events]
+    assert flags == [
+        *((n, False, True) for n in range(1, 11)),
+        *((n, True, side_effects) for n in range(6, 11)),
+        *((n, False, True) for n in range(11, 14)),
+    ]
 
-    def __init__(self, coordination: MemoryCoordination) -> None:
-        self._coordination = coordination
 
-    async def standing(self) -> tuple[int, bool]:
-        row = self._coordination.row(KEY)
-        return row.progress.checkpoint, row.phase == "finished"
+async def test_what_was_rewound_is_still_a_replay_for_the_next_owner() -> None:
+    outside = Outside(ListReader(10))
+    first, second = Calling(), Calling()
+    runner = await outside.runner(first, poll_interval=OFTEN, boundaries=outside.checkpoints)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: runner.status.watermark == 10)
+    runner.pause("to look")
+    runner.rewind(2, side_effects=False)
+    await until(lambda: outside.checkpoint == 2)
+    runner.stop()
+    await running
+    outside.reader.append(2)
+    runner = await outside.runner(second, batch_size=100, poll_interval=OFTEN, boundaries=outside.checkpoints)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: runner.status.watermark == 12)
+    runner.stop()
+    await running
+    assert [(d.replaying, d.side_effects, [e.number for e in d.events]) for d in second.deliveries] == [
+        (True, False, list(range(3, 11))),
+        (False, True, [11, 12]),
+    ]
+
+
+class Following:
+    """The boundary of a new version: the old one's checkpoint, until that has ended for good."""
+
+    def __init__(self, old: MemoryCoordination) -> None:
+        self._old = old
+
+    async def boundary(self, grant: Grant) -> Boundary:
+        row = self._old.row(KEY)
+        return Boundary(row.progress.checkpoint, final=row.phase == "finished", side_effects=False)
 
 
 async def test_a_new_version_takes_over_at_an_exact_position_without_overlap_or_gap() -> None:
@@ -73,35 +139,19 @@ async def test_a_new_version_takes_over_at_an_exact_position_without_overlap_or_
     old_runner = await green.runner(old, batch_size=3, poll_interval=OFTEN)
     running_old = asyncio.create_task(old_runner.run())
     await until(lambda: len(old.numbers) >= 20)
-
-    def watermark() -> int:
-        return new_runner.status.watermark
-
-    successor = Successor(reader, Old(green.coordination), watermark)
-    (grant,) = await blue.leases.claim([KEY])
-    new_runner = SubscriptionRunner(
-        SubscriptionOptions(batch_size=4, poll_interval=OFTEN),
-        grant,
-        reader=successor,
-        leases=blue.leases,
-        checkpoints=blue.checkpoints,
-        consumers=[new],
-        replaying_to=lambda: successor.boundary,
-    )
+    new_runner = await blue.runner(new, batch_size=4, poll_interval=OFTEN, boundaries=Following(green.coordination))
     running_new = asyncio.create_task(new_runner.run())
     reader.append(20)
     await until(lambda: len(new.numbers) >= 30)
-    assert not successor.progress.taken_over
     old_runner.drain("the new version takes over")
     await running_old
     boundary = old.numbers[-1]
     reader.append(20)
-    await until(lambda: watermark() == 90)
+    await until(lambda: new_runner.status.watermark == 90)
     new_runner.stop()
     await running_new
-    first_live = [e.number for d in new.deliveries if not d.replaying for e in d.events]
+    live = [e.number for d in new.deliveries if not d.replaying for e in d.events]
     replayed = [e.number for d in new.deliveries if d.replaying for e in d.events]
     assert replayed == list(range(1, boundary + 1))
-    assert first_live == list(range(boundary + 1, 91))
-    assert successor.progress.taken_over
-    assert successor.progress.seconds_to_go == 0
+    assert live == list(range(boundary + 1, 91))
+    assert all(delivery.side_effects is not delivery.replaying for delivery in new.deliveries)

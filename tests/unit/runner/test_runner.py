@@ -12,6 +12,7 @@ from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.options import OnFailure, RetryPolicy
 from headwater.subscriptions.ports import ConsumerLost, Delivered, Nack, Unmendable
+from headwater.subscriptions.testing.builders import recorded
 from headwater.subscriptions.testing.clock import VirtualClock
 from tests.plugins.waiting import until
 
@@ -193,3 +194,46 @@ async def test_a_defect_of_an_observer_is_raised_and_not_swallowed(monkeypatch: 
     monkeypatch.setattr(outside.observer, "delivered", fail)
     with pytest.raises(RuntimeError, match="observer"):
         await runner.run()
+
+
+async def test_the_time_to_replace_a_consumer_is_not_the_handlers() -> None:
+    class Slow(Calling):
+        made = 0
+
+        async def ready(self) -> None:
+            self.made += 1
+            await asyncio.sleep(0.02)
+
+    consumer = Slow()
+    outside = Outside(ListReader(1))
+    runner = await outside.runner(consumer, handler_timeout=timedelta(milliseconds=1), retry=RetryPolicy(attempts=1))
+    running = asyncio.create_task(runner.run())
+    await until(lambda: runner.status.watermark == 1)
+    runner.drain()
+    await running
+    assert (consumer.numbers, consumer.made) == ([1], 1)
+    assert not outside.coordination.row(KEY).parked
+
+
+async def test_each_class_of_error_has_its_own_policy() -> None:
+    async def fail(delivery: Delivered) -> None:
+        raise {1: ConnectionResetError, 2: KeyError, 3: ValueError}[delivery.events[0].number]("broke")
+
+    at_once = timedelta(0)
+    policy = RetryPolicy(
+        attempts=1,
+        by_error=(
+            (ConnectionError, RetryPolicy(attempts=4, first_delay=at_once)),
+            (LookupError, RetryPolicy(attempts=2, first_delay=at_once, then=OnFailure.SKIP)),
+        ),
+    )
+    consumer = Calling(fail)
+    outside = Outside(ListReader([recorded(n, f"stream-{n}") for n in (1, 2, 3)]))
+    runner = await outside.runner(consumer, retry=policy)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: runner.status.watermark == 3)
+    runner.drain()
+    await running
+    assert consumer.numbers == [1, 1, 1, 1, 2, 2, 3]
+    parked = outside.coordination.row(KEY).parked
+    assert {position: each.attempts for position, each in parked.items()} == {1: 4, 3: 1}, "2 was skipped"

@@ -1,0 +1,108 @@
+"""The command ``headwater parked``: look at what a subscription has set aside, and decide what becomes of it.
+
+Says things only; the client does them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import orjson
+import typer
+
+from headwater.cluster import show
+from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema
+from headwater.cluster.asking import Reason, Subscription, ask
+from headwater.cluster.client import Client
+from headwater.storage.errors import InvalidArgument
+from headwater.storage.registry import ParkedFilter
+
+DETAILS = ("parked_id", "subscription", "number", "updated_at", "edited", "retry_at")
+"""What a person sees of a parked event only by ``--json``, or when looking at it alone."""
+
+
+def parked(
+    subscription: Subscription,
+    retry: Annotated[bool, typer.Option("--retry", envvar="HEADWATER_RETRY", help="Deliver them again.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", envvar="HEADWATER_CANCEL", help="Take a retry back.")] = False,
+    discard: Annotated[bool, typer.Option("--discard", envvar="HEADWATER_DISCARD", help="Give them up.")] = False,
+    edit: Annotated[
+        str | None, typer.Option(envvar="HEADWATER_EDIT", help="JSON that the handler gets instead, at the next retry.")
+    ] = None,
+    position: Annotated[
+        int | None, typer.Option(envvar="HEADWATER_POSITION", help="Only this event; alone: everything about it.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(envvar="HEADWATER_KEY", help="Only this partition key.")] = None,
+    stream: Annotated[str | None, typer.Option(envvar="HEADWATER_STREAM", help="Only this stream.")] = None,
+    type: Annotated[str | None, typer.Option(envvar="HEADWATER_TYPE", help="Only this event type.")] = None,
+    error: Annotated[str | None, typer.Option(envvar="HEADWATER_ERROR", help="Only errors with this text.")] = None,
+    limit: Annotated[int, typer.Option(envvar="HEADWATER_LIMIT", min=1, help="At most so many.")] = 1000,
+    rate: Annotated[
+        float | None, typer.Option(envvar="HEADWATER_RATE", help="Deliver again at most so many a second.")
+    ] = None,
+    reason: Reason = "",
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """List what a subscription has set aside; deliver it again, corrected or not, or give it up."""
+    if sum((retry, cancel, discard, edit is not None)) > 1:
+        raise InvalidArgument("parked", "one of --retry, --cancel, --discard and --edit, not several")
+    where = ParkedFilter(
+        positions=None if position is None else (position,), key=key, stream=stream, type=type, error=error
+    )
+
+    async def change(client: Client) -> list[int]:
+        if cancel:
+            return await client.cancel_retry(subscription, where, dry_run=dry_run)
+        if discard:
+            return await client.discard_parked(subscription, where, limit=limit, dry_run=dry_run)
+        return await client.retry_parked(subscription, where, limit=limit, rate=rate, dry_run=dry_run)
+
+    if edit is not None:
+        _edit(database_url, schema, subscription, position, _json(edit), reason, json=json, dry_run=dry_run)
+    elif retry or cancel or discard:
+        verb = "cancel" if cancel else "discard" if discard else "retry"
+        positions = ask(database_url, schema, change)
+        answer = {"subscription": subscription, "command": verb, "number": len(positions), "positions": positions}
+        show.record({**answer, "dry_run": dry_run}, json=json)
+    elif position is not None:
+        details = asdict(ask(database_url, schema, lambda client: client.parked_event(subscription, position)))
+        show.record({**details.pop("parked"), **details}, json=json)
+    else:
+        rows = ask(database_url, schema, lambda client: client.parked(subscription, where, limit=limit))
+        show.rows(rows, json=json, empty="Nothing is parked.", leave_out=DETAILS)
+
+
+def _edit(
+    database_url: str | None,
+    schema: str | None,
+    subscription: str,
+    position: int | None,
+    data: object,
+    reason: str,
+    *,
+    json: bool,
+    dry_run: bool,
+) -> None:
+    if position is None:
+        raise InvalidArgument("position", "say which event is to be edited: --position")
+
+    async def edited(client: Client) -> object:
+        before = await client.parked_event(subscription, position)
+        if not dry_run:
+            await client.edit_parked(subscription, position, data, reason=reason)
+        return before.edits[-1].after if before.edits else before.data
+
+    before = ask(database_url, schema, edited)
+    answer = {"subscription": subscription, "command": "edit", "position": position, "before": before, "after": data}
+    show.record({**answer, "dry_run": dry_run}, json=json)
+
+
+def _json(text: str) -> object:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidArgument("edit", f"{text!r} is not JSON: {error}") from None

@@ -1,0 +1,120 @@
+"""The commands that hand events out again: ``rewind``, ``replay`` and ``replace``, and their lists.
+
+They say things only; the client does them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headwater.cluster import show
+from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema, number_or_time
+from headwater.cluster.asking import Partition, Subscription, ask
+from headwater.cluster.client import Client
+
+SideEffects = Annotated[
+    bool,
+    typer.Option(
+        "--side-effects/--no-side-effects",
+        envvar="HEADWATER_SIDE_EFFECTS",
+        help="Whether handlers may have effects outside while they replay.",
+    ),
+]
+
+DETAILS = ("command_id", "issued_at", "started_at", "ended_at", "last_error")
+"""What a person sees of a replay only by ``--json``."""
+
+
+def rewind(
+    subscription: Subscription,
+    to: Annotated[str, typer.Option(envvar="HEADWATER_TO", help="Begin after this number, or at this time.")] = "0",
+    side_effects: SideEffects = True,
+    partition: Partition = None,
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Deliver again from a number or a time on; or skip forward to it."""
+    place = number_or_time("to", to)
+
+    async def rewound(client: Client) -> tuple[int, int]:
+        concerned = await client.command(subscription, "rewind", partition=partition, dry_run=True)
+        number = await client.rewind(
+            subscription, place, side_effects=side_effects, partition=partition, dry_run=dry_run
+        )
+        return number, concerned
+
+    number, concerned = ask(database_url, schema, rewound)
+    answer = {"subscription": subscription, "command": "rewind", "arguments": {"to": number}, "partition": partition}
+    show.record({**answer, "side_effects": side_effects, "number": concerned, "dry_run": dry_run}, json=json)
+
+
+def replay(
+    subscription: Subscription,
+    first: Annotated[str, typer.Option("--from", envvar="HEADWATER_FROM", help="The first number, or a time.")] = "1",
+    last: Annotated[
+        str | None, typer.Option("--to", envvar="HEADWATER_TO", help="The last number, or a time; else the checkpoint.")
+    ] = None,
+    side_effects: SideEffects = True,
+    cancel: Annotated[bool, typer.Option("--cancel", envvar="HEADWATER_CANCEL", help="End its replays.")] = False,
+    partition: Partition = None,
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+) -> None:
+    """Deliver a range once more, beside what is delivered live; or end that."""
+    begin, end = number_or_time("from", first), None if last is None else number_or_time("to", last)
+
+    async def change(client: Client) -> list[int]:
+        if cancel:
+            return await client.cancel_replays(subscription)
+        return await client.replay(subscription, begin, end, side_effects=side_effects, partition=partition)
+
+    ids = ask(database_url, schema, change)
+    verb = "cancel replay" if cancel else "replay"
+    show.record({"subscription": subscription, "command": verb, "number": len(ids), "command_ids": ids}, json=json)
+
+
+def replace(
+    old: Annotated[str, typer.Argument(help="The version that runs.")],
+    new: Annotated[str, typer.Argument(help="The version that is to take over.")],
+    handler: Annotated[
+        str | None,
+        typer.Option(envvar="HEADWATER_HANDLER", help="Register the new one with this handler."),
+    ] = None,
+    side_effects: SideEffects = False,
+    cancel: Annotated[bool, typer.Option("--cancel", envvar="HEADWATER_CANCEL", help="Let the old one go on.")] = False,
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+) -> None:
+    """Let a new version catch up beside an old one and take over at an exact position."""
+
+    async def change(client: Client) -> None:
+        if cancel:
+            await client.cancel_replace(new)
+        else:
+            await client.replace(old, new, handler=handler, side_effects=side_effects)
+
+    ask(database_url, schema, change)
+    show.record({"command": "cancel replace" if cancel else "replace", "old": old, "new": new}, json=json)
+
+
+def replacements(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
+    """List new versions and the old ones that they replace, with progress and time to go."""
+    rows = ask(database_url, schema, lambda client: client.replacements())
+    show.rows(rows, json=json, empty="Nothing is or was replaced.", leave_out=("issued_at",))
+
+
+def replays(
+    subscription: Annotated[str | None, typer.Argument(help="Only those of this one.")] = None,
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+) -> None:
+    """List replays of ranges: how far they came, what failed, how long they will take."""
+    rows = ask(database_url, schema, lambda client: client.replays(subscription))
+    show.rows(rows, json=json, empty="Nothing is or was replayed.", leave_out=DETAILS)

@@ -1,0 +1,176 @@
+"""Replays of a range in Postgres: asked for by anybody, made by the owners, their progress fenced by the epoch.
+
+Never decides what is delivered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from headwater.storage.errors import InvalidArgument
+from headwater.storage.leases import Grant, ParkedEvent, Progress
+from headwater.storage.postgres.checkpoints import stale
+from headwater.storage.postgres.connect import Pool
+from headwater.storage.postgres.failures import translated
+from headwater.storage.postgres.statements import Statements
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRange:
+    """What an owner has to replay, and how far that has come."""
+
+    after: int
+    until: int
+    side_effects: bool
+    progress: Progress
+    cancelled_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayStatus:
+    """A replay of a range, as operators see it."""
+
+    command_id: int
+    subscription: str
+    partition: int
+    after: int
+    until: int
+    checkpoint: int
+    """Everything of the range up to this number is settled again."""
+    side_effects: bool
+    delivered: int
+    failed: int
+    """How many events the handler did not get through; they were passed over."""
+    last_error: str | None
+    issued_by: str
+    issued_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    outcome: str | None
+    seconds_to_go: float | None
+    """At the rate so far; None before there is one, and when it has ended."""
+
+
+class Replays:
+    """What is to be replayed, as rows."""
+
+    def __init__(self, pool: Pool, sql: Statements) -> None:
+        self._pool = pool
+        self._sql = sql
+
+    async def issue(
+        self,
+        subscription: str,
+        after: int,
+        until: int | None,
+        *,
+        side_effects: bool,
+        issued_by: str,
+        partition: int | None = None,
+    ) -> list[int]:
+        """Ask for a replay of what lies after one number and up to another; returns the commands' ids.
+
+        Nothing above a partition's checkpoint is replayed; ``until`` defaults to it. Raises InvalidArgument when
+        nothing of the range was settled before.
+        """
+        asked = {
+            "name": subscription,
+            "partition": partition,
+            "after": after,
+            "until": until,
+            "side_effects": side_effects,
+            "arguments": orjson.dumps({"after": after, "until": until, "side_effects": side_effects}).decode(),
+            "issued_by": issued_by,
+        }
+        rows = await self._rows(self._sql.issue_replay, asked)
+        if not rows:
+            raise InvalidArgument("from", f"nothing after {after} was handled by {subscription!r} yet")
+        return [command_id for (command_id,) in rows]
+
+    async def find(self, command_id: int) -> ReplayRange | None:
+        """Return what a command asks to replay."""
+        rows = await self._rows(self._sql.find_replay, {"command_id": command_id})
+        if not rows:
+            return None
+        after, until, side_effects, checkpoint, in_flight_to, attempt, cancelled_by = rows[0]
+        return ReplayRange(after, until, side_effects, Progress(checkpoint, in_flight_to, attempt), cancelled_by)
+
+    async def cancel(self, subscription: str, *, issued_by: str) -> list[int]:
+        """Ask for the replays of a subscription to end where they are; returns their commands' ids."""
+        asked = {"name": subscription, "issued_by": issued_by}
+        return [command_id for (command_id,) in await self._rows(self._sql.cancel_replays, asked)]
+
+    async def latest(self, subscription: str | None = None, *, limit: int = 100) -> list[ReplayStatus]:
+        """Return the latest replays, newest first."""
+        rows = await self._rows(self._sql.list_replays, {"name": subscription, "limit": limit})
+        return [ReplayStatus(*row) for row in rows]
+
+    async def _rows(self, statement: bytes, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        with translated():
+            async with self._pool.connection() as conn:
+                return await (await conn.execute(statement, parameters)).fetchall()
+
+
+class ReplayCheckpoints:
+    """The ``Checkpoints`` port for one replay: its own row, under the epoch of its partition.
+
+    Parks nothing: what the handler does not get through is counted, with the last error.
+    """
+
+    def __init__(self, pool: Pool, sql: Statements, command_id: int) -> None:
+        self._pool = pool
+        self._sql = sql
+        self._command_id = command_id
+        self._progress = Progress(0)
+        self._failed = 0
+        self._last_error: str | None = None
+
+    def note_failure(self, error: str) -> None:
+        """Count an event that was passed over; written down with the next save."""
+        self._failed += 1
+        self._last_error = error.replace("\0", "")
+
+    async def save(self, grant: Grant, progress: Progress, *, conn: Any = None, durable: bool = False) -> None:  # noqa: ARG002  # the port's shape: no transaction joins a replay
+        """Save how far it came. Raises StaleEpoch."""
+        failed, error = self._failed, self._last_error
+        values = {
+            "command_id": self._command_id,
+            "epoch": grant.epoch,
+            "checkpoint": progress.checkpoint,
+            "in_flight_to": progress.in_flight_to,
+            "attempt": progress.attempt,
+            "delivered": progress.delivered + progress.redelivered,
+            "failed": failed,
+            "last_error": error,
+        }
+        with translated():
+            async with self._pool.connection() as conn:
+                if await (await conn.execute(self._sql.save_replay, values)).fetchone() is None:
+                    raise stale(grant)
+        self._progress = progress
+        self._failed -= failed
+
+    async def load(self, grant: Grant) -> Progress:  # noqa: ARG002  # asked for only by exactly-once deliveries
+        """Return what was saved last."""
+        return self._progress
+
+    async def rewind(self, grant: Grant, progress: Progress, *, settled: int = 0, side_effects: bool = True) -> None:  # noqa: ARG002  # a replay has no boundary of its own
+        """Begin again: the stream was made anew."""
+        await self.save(grant, progress)
+
+    async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
+        """Say nothing: the partition's phase is that of its live delivery."""
+
+    async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:  # noqa: ARG002
+        """Count what a handler itself wanted to be parked."""
+        for each in parked:
+            self.note_failure(each.error or "waits behind another event of its key")
+
+    async def parked_keys(self, grant: Grant) -> set[str]:  # noqa: ARG002
+        """Return none: nothing holds up a replay."""
+        return set()

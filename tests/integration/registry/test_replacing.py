@@ -1,0 +1,112 @@
+"""The steps of a replacement, as rows: fenced, made once, and never from a half-done state."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from headwater.cluster.succession import next_step
+from headwater.storage.errors import StaleEpoch, SubscriptionConflict
+from headwater.storage.leases import Boundary, Grant, Progress
+from headwater.storage.postgres.replacing import ReplacementRow, Replacements, Step, Versions
+from tests.integration.registry.conftest import Office
+from tests.plugins.events import events
+
+
+async def begun(office: Office, *, partitions: int = 1) -> tuple[Replacements, list[Grant]]:
+    """Register two versions, let the old one come to 10, and let the new one follow it."""
+    await office.store.append("order-1", events(20))
+    old = await office.granted("old", partitions=partitions)
+    for grant in old:
+        await office.checkpoints.save(grant, Progress(10, 12, 1))
+    await office.registry.register("new", "m:h", {}, partitions=partitions, wanted="stopped")
+    replacements = Replacements(office.store.pool, office.store.sql)
+    await replacements.begin("old", "new", issued_by="ada")
+    return replacements, old
+
+
+async def row(replacements: Replacements) -> ReplacementRow:
+    return (await replacements.latest())[0]
+
+
+def at_once(versions: Versions) -> Step | None:
+    """Decide as planners do, without the rest between two phases."""
+    return next_step(replace(versions, seconds=60.0))
+
+
+async def claim(office: Office, name: str) -> list[Grant]:
+    return await office.leases.claim([state.key for state in await office.registry.states(name)])
+
+
+async def test_an_owner_that_does_not_know_of_the_boundary_writes_nothing_more(office: Office) -> None:
+    await office.store.append("order-1", events(5))
+    old = await office.granted("old")
+    await office.checkpoints.save(old[0], Progress(5))
+    (unaware,) = await office.granted("new")
+    replacements = Replacements(office.store.pool, office.store.sql)
+    await replacements.begin("old", "new", issued_by="ada")
+    with pytest.raises(StaleEpoch):
+        await office.checkpoints.save(unaware, Progress(0, 4000, 1))
+    (aware,) = await claim(office, "new")
+    assert await office.checkpoints.boundary(aware) == Boundary(5, final=False, side_effects=False)
+    await office.checkpoints.save(old[0], Progress(7))
+    assert (await office.checkpoints.boundary(aware)).until == 7
+
+
+async def test_the_boundary_becomes_final_where_the_old_version_is_closed(office: Office) -> None:
+    replacements, old = await begun(office, partitions=2)
+    assert await replacements.step(await row(replacements), at_once) == "stop old"
+    assert await replacements.step(await row(replacements), at_once) is None, "its owner drains it"
+    await office.checkpoints.save(old[0], Progress(11, 11))
+    await office.checkpoints.save(old[1], Progress(12, 12))
+    await office.leases.release(old)
+    steps = await asyncio.gather(*(replacements.step(each, at_once) for each in [await row(replacements)] * 4))
+    assert sorted(steps, key=str) == [None, None, None, "take over"]
+    assert (await row(replacements)).phase == "done"
+    assert await claim(office, "old") == [], "nobody is granted the lease of a closed partition"
+    grants = sorted(await claim(office, "new"), key=lambda grant: grant.key.partition)
+    boundaries = [await office.checkpoints.boundary(grant) for grant in grants]
+    assert boundaries == [Boundary(11, side_effects=False), Boundary(12, side_effects=False)]
+    with pytest.raises(SubscriptionConflict):
+        await office.registry.set_wanted("old", "running", issued_by="ada")
+
+
+async def test_an_old_version_whose_owner_was_killed_goes_on_first(office: Office) -> None:
+    replacements, old = await begun(office)
+    await replacements.step(await row(replacements), at_once)
+    await office.leases.release(old)  # without the last save: 11 and 12 may have reached the handler
+    assert await replacements.step(await row(replacements), at_once) == "resume old"
+    assert (await row(replacements)).phase == "catching up"
+    assert (await office.registry.find("old")).wanted == "running"  # type: ignore[union-attr]
+    assert await replacements.step(await row(replacements), at_once) is None, "before somebody owns it again"
+    (again,) = await claim(office, "old")
+    assert await replacements.step(await row(replacements), at_once) is None, "before it has sorted out what was begun"
+    await office.checkpoints.save(again, Progress(12, 12))
+    assert await replacements.step(await row(replacements), at_once) == "stop old"
+    await office.leases.release([again])
+    assert await replacements.step(await row(replacements), at_once) == "take over"
+
+
+async def test_a_version_that_was_replaced_can_replace_the_other_one_again(office: Office) -> None:
+    replacements, old = await begun(office)
+    await replacements.step(await row(replacements), at_once)
+    await office.checkpoints.save(old[0], Progress(12, 12))
+    await office.leases.release(old)
+    await replacements.step(await row(replacements), at_once)
+    (new,) = await claim(office, "new")
+    await office.checkpoints.save(new, Progress(20, 20))
+    await replacements.begin("new", "old", issued_by="ada")
+    (back,) = await claim(office, "old")
+    assert await office.checkpoints.boundary(back) == Boundary(20, final=False, side_effects=False)
+
+
+async def test_what_is_followed_cannot_be_deleted(office: Office) -> None:
+    replacements, _ = await begun(office)
+    with pytest.raises(SubscriptionConflict):
+        await office.registry.delete("old")
+    assert await replacements.cancel("new", issued_by="ada")
+    assert not await replacements.cancel("new", issued_by="ada")
+    assert await office.registry.delete("new")
+    assert await office.registry.delete("old")
