@@ -54,6 +54,7 @@ DECLARE
     v_run CONSTANT text := (SELECT "name" FROM "headwater"."roles" WHERE "kind" = 'run');
     v_admin CONSTANT text := (SELECT "name" FROM "headwater"."roles" WHERE "kind" = 'admin');
     v_each record;
+    v_table text;
 BEGIN
     -- The admin owns all of it: functions that run with their owner's rights then have those and no more, whoever
     -- migrated. Nothing is locked that has this owner already.
@@ -103,7 +104,13 @@ BEGIN
     END IF;
     -- Running: read everything, write what subscriptions keep, and snapshots, which can be made anew from events.
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA "headwater" TO %I', v_run);
-    EXECUTE format(
-        'GRANT INSERT, UPDATE, DELETE ON "headwater"."subscriptions", "headwater"."partitions", "headwater"."hosts",
-            "headwater"."plan", "headwater"."parked_events", "headwater"."commands", "headwater"."snapshots" TO %I', v_run);
+    FOREACH v_table IN ARRAY ARRAY[
+        'subscriptions', 'partitions', 'hosts', 'plan', 'parked_events', 'parked_edits', 'commands', 'replays', 'replacements',
+        'snapshots'
+    ] LOOP
+        -- Some of these come with later migrations, after which this is called again.
+        IF to_regclass('"headwater".' || quote_ident(v_table)) IS NOT NULL THEN
+            EXECUTE format('GRANT INSERT, UPDATE, DELETE ON "headwater".%I TO %I', v_table, v_run);
+        END IF;
+    END LOOP;
 END $$;
