@@ -96,7 +96,7 @@ async def open_host(
                 parking=commands,
             )
 
-        yield Host(
+        host = Host(
             name,
             options,
             leases=leases,
@@ -106,6 +106,8 @@ async def open_host(
             make_consumers=make_consumers,
             make_runner=make_runner,
         )
+        leases.on_news(host.tell)
+        yield host
 
 
 @asynccontextmanager
@@ -116,4 +118,6 @@ async def open_supervisor(options: ClusterOptions, nodes: Nodes) -> AsyncIterato
         leases = LeaseSession(options.store, host=f"supervisor-{secrets.token_hex(3)}", lease=options.lease)
         await leases.open()
         stack.push_async_callback(leases.close)
-        yield Supervisor(options, nodes, SupervisorDirectory(PostgresPlacement(store.pool, store.sql), leases))
+        supervisor = Supervisor(options, nodes, SupervisorDirectory(PostgresPlacement(store.pool, store.sql), leases))
+        leases.on_news(supervisor.tell)
+        yield supervisor
