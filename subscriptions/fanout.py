@@ -26,6 +26,8 @@ class SharedReader:
     1. What it keeps is an unbroken run of the order, up to the last read.
     2. It reads again only after a head was announced, or when the last look is older than ``max_age`` seconds.
     3. Reads of the newest events are made one at a time, however many subscriptions wait for them.
+    4. An announced head is read at once while somebody has all that is kept: whoever asks then finds it, or the read of
+       it, under way. Nothing is read ahead for those who do not ask.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class SharedReader:
         self._end = 0
         self._head = 0
         self._announced = False
+        self._awaited = False
+        """Whether somebody has got everything that is kept, and waits for more."""
         self._looked_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
         self._unlisten = heads.listen(self._on_head) if heads is not None else None
@@ -62,11 +66,14 @@ class SharedReader:
             if self._start is None and page.read_to == page.head:
                 self._start = self._end = self._head = page.read_to
             return page
-        if after >= self._end and self._outdated():
-            await self._look_once()
-            if after < self._start:
-                return await self._reader.read_page(source, after, limit, where=where)
-        return self._kept(after, limit, where)
+        for _ in range(2):  # the first look may have begun before the head was announced that the reader came for
+            if after >= self._end and (self._look is not None or self._outdated()):
+                await self._look_once()
+        if after < self._start:
+            return await self._reader.read_page(source, after, limit, where=where)
+        page = self._kept(after, limit, where)
+        self._awaited = self._awaited or page.read_to >= self._end
+        return page
 
     async def head(self) -> int:
         """Ask the store for its head."""
@@ -83,6 +90,8 @@ class SharedReader:
     def _on_head(self, head: int) -> None:
         if head > self._end:
             self._announced = True
+            if self._awaited:
+                self._begin_look()
 
     def _outdated(self) -> bool:
         behind = self._announced or self._end < self._head
@@ -90,12 +99,16 @@ class SharedReader:
 
     async def _look_once(self) -> None:
         """Wait for a look that begins now at the latest; the waiters share it."""
+        # Shielded: one waiter that is cancelled must not take the page from the others.
+        await asyncio.shield(self._begin_look())
+
+    def _begin_look(self) -> asyncio.Task[None]:
         if self._look is None:
+            self._awaited = False
             self._look = asyncio.create_task(self._look_further())
             # Read even when every waiter was cancelled, so that an error is not reported as forgotten.
             self._look.add_done_callback(lambda look: None if look.cancelled() else look.exception())
-        # Shielded: one waiter that is cancelled must not take the page from the others.
-        await asyncio.shield(self._look)
+        return self._look
 
     async def _look_further(self) -> None:
         announced, self._announced = self._announced, False

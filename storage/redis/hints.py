@@ -51,16 +51,23 @@ class RedisHints:
         self._channel = channel
         self._rest_until = 0.0
         try:
-            self._redis = self._client(url, socket_timeout=TIMEOUT)
+            # One connection for all that is published, and one deadline around it: a pool that tries the connection
+            # first, and a deadline for each step of the client, take longer than Redis itself.
+            self._redis = self._client(url, single_connection_client=True)
             # A listener waits for as long as nothing is announced; its own pings say whether anybody is there.
-            self._listening = self._client(url, socket_timeout=None)
+            self._listening = self._client(url)
         except ValueError as error:
             raise ConfigurationError(f"redis_url: {error}") from error
 
     @staticmethod
     def _client(url: str, **settings: Any) -> Redis:
         return Redis.from_url(
-            url, socket_connect_timeout=TIMEOUT, socket_keepalive=True, retry=Retry(NoBackoff(), 0), **settings
+            url,
+            socket_timeout=None,
+            socket_connect_timeout=TIMEOUT,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+            **settings,
         )
 
     async def publish(self, head: int) -> None:
@@ -68,7 +75,8 @@ class RedisHints:
         if time.monotonic() < self._rest_until:
             return
         try:
-            await self._redis.publish(self._channel, encode(head))
+            async with asyncio.timeout(TIMEOUT):
+                await self._redis.publish(self._channel, encode(head))
         except _OUTAGES as error:
             self._rest_until = time.monotonic() + REST
             log.warning("no hints for %.0f s, readers poll meanwhile: %s", REST, error)

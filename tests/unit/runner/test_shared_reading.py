@@ -103,6 +103,41 @@ async def test_an_old_look_is_good_enough_until_a_head_is_announced() -> None:
     await shared.close()
 
 
+async def test_an_announced_head_is_read_once_before_anybody_asks_if_somebody_waits_for_more() -> None:
+    reader = ListReader(1)
+    heads = Heads(reader)
+    shared = SharedReader(reader, heads, max_age=3600)
+    await shared.read_page(ALL, 1, 10)
+    await shared.read_page(ALL, 1, 10)
+    reads = reader.reads
+    heads.announce(reader.append(1))
+    await until(lambda: reader.reads == reads + 1)
+    assert [event.number for event in (await shared.read_page(ALL, 1, 10)).events] == [2]
+    assert reader.reads == reads + 1
+    heads.announce(reader.append(1))
+    await until(lambda: reader.reads == reads + 2)
+    heads.announce(reader.append(1))  # nobody has asked for what was read last
+    assert [event.number for event in (await shared.read_page(ALL, 2, 10)).events] == [3]
+    assert reader.reads == reads + 2
+    await shared.close()
+
+
+async def test_who_comes_with_an_announcement_gets_it_although_an_earlier_look_is_under_way() -> None:
+    reader = ListReader(1)
+    heads = Heads(reader)
+    shared = SharedReader(reader, heads, max_age=3600)
+    await shared.read_page(ALL, 1, 10)
+    await shared.read_page(ALL, 1, 10)
+    reads, reader.gate = reader.reads, asyncio.Event()
+    heads.announce(99)  # not true: there is nothing yet
+    await until(lambda: reader.reads == reads + 1)
+    heads.announce(reader.append(1))
+    asking = asyncio.create_task(shared.read_page(ALL, 1, 10))
+    reader.gate.set()
+    assert [event.number for event in (await asking).events] == [2]
+    await shared.close()
+
+
 async def test_one_waiter_that_is_cancelled_takes_nothing_from_the_others() -> None:
     reader = ListReader(1)
     shared = SharedReader(reader, max_age=0.0)
