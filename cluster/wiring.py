@@ -5,6 +5,7 @@ Decides nothing else and keeps nothing.
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -71,6 +72,8 @@ async def open_host(
         )
         heads = Heads(store, hints, poll_interval=options.poll_interval.total_seconds())
         reader = SharedReader(store, heads)
+        if hints is not None:
+            hints.on_begun(lambda session: reader.look_ahead(functools.partial(store.page_behind, session)))
         stack.push_async_callback(reader.close)
         observer = LogObserver()
         commands = Commands(store.pool, store.sql)
