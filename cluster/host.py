@@ -10,19 +10,19 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import timedelta
 from typing import Any, Protocol
 
+from headwater.cluster.bell import Bell
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.slot import Assigned, MakeConsumers, MakeRunner, Slot
 from headwater.storage.errors import StaleEpoch, StoreUnavailable
-from headwater.storage.leases import Grant, PartitionKey
+from headwater.storage.leases import Grant, News, PartitionKey
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.ports import Checkpoints, Leases
 
 log = logging.getLogger(__name__)
 
-QUICK_CLAIM = 0.02
-"""How often a host claims what its owner is about to hand over, in seconds."""
 DEFECT_PAUSE = 1.0
 """How long a partition rests on this host after its runner ended by a defect, in seconds."""
 
@@ -81,21 +81,33 @@ class Host:
         self._leaving: dict[PartitionKey, asyncio.Task[None]] = {}
         self._draining = False
         self._drained = asyncio.Event()
+        self._assignments = Bell()
+        self._claims = Bell()
 
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The partitions that are here, in whatever state."""
         return tuple(self._slots.values())
 
+    def tell(self, news: News) -> None:
+        """Look at once at what has changed, and not only when the interval is over."""
+        match news:
+            case News.WANTED | News.ASSIGNED:
+                self._assignments.ring()
+            case News.RELEASED:
+                self._claims.ring()
+
     async def run(self) -> None:
         """Run until drained, or cancelled: then everything ends at once and is taken over by others."""
         loops = [
             asyncio.create_task(self._heads.run(), name="headwater-heads"),
             asyncio.create_task(
-                self._repeat(self.reconcile, self._options.assignment_interval.total_seconds),
+                self._repeat(self.reconcile, self._assignments, self._options.assignment_interval),
                 name="headwater-assignments",
             ),
-            asyncio.create_task(self._repeat(self.claim, self._claim_interval), name="headwater-claims"),
+            asyncio.create_task(
+                self._repeat(self.claim, self._claims, self._options.claim_interval), name="headwater-claims"
+            ),
         ]
         try:
             await self._drained.wait()
@@ -166,11 +178,6 @@ class Host:
             log.info("%s/%d granted to %s, epoch %d", *_names(grant), self.name, grant.epoch)
             slot.owning = self._begin(self._own(slot, grant))
 
-    def _claim_interval(self) -> float:
-        if any(slot.hand_over_due() for slot in self._slots.values()):
-            return QUICK_CLAIM
-        return self._options.claim_interval.total_seconds()
-
     async def _own(self, slot: Slot, grant: Grant) -> None:
         """Run a partition for as long as its grant lasts, then give the lease back."""
         try:
@@ -211,7 +218,7 @@ class Host:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("host %s goes on after an error", self.name, exc_info=error)
 
-    async def _repeat(self, step: Callable[[], Awaitable[None]], interval: Callable[[], float]) -> None:
+    async def _repeat(self, step: Callable[[], Awaitable[None]], bell: Bell, interval: timedelta) -> None:
         waiting = False
         while True:
             try:
@@ -223,7 +230,7 @@ class Host:
                 waiting = True
             except Exception:
                 log.exception("host %s goes on after an error", self.name)
-            await asyncio.sleep(interval())
+            await bell.pause(interval.total_seconds())
 
     def __repr__(self) -> str:
         return f"<Host {self.name} running={sum(s.running for s in self._slots.values())} slots={len(self._slots)}>"

@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 
 HEAD_START = 2.0
 """How long a standby leaves a partition that nobody owned yet to its wanted owner, in seconds."""
-HAND_OVER = 3.0
-"""For how long after a change of the wanted owner its claims come quickly, in seconds."""
 PREPARE_AGAIN = 3.0
 """How long until a handler that could not be loaded is tried again, in seconds."""
 
@@ -110,11 +108,6 @@ class Slot:
             return self.ready or self.trouble is not None
         owned_as_wanted = self.assigned.owner is not None and self.assigned.owner == self.assigned.wanted_owner
         return self.ready and (owned_as_wanted or time.monotonic() - self._seen_at > HEAD_START)
-
-    def hand_over_due(self) -> bool:
-        """Whether the owner is about to give the lease to this host: then it is claimed as soon as it is free."""
-        wanted_here = self.assigned.wanted_owner == self._host and self.assigned.owner not in (None, self._host)
-        return wanted_here and self.grant is None and time.monotonic() - self._seen_at < HAND_OVER
 
     def update(self, assigned: Assigned) -> None:
         """Take note of what is wanted now; the handler and its options are the same as before."""

@@ -13,9 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from headwater.cluster.bell import Bell
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts, plan
 from headwater.storage.errors import StoreUnavailable
+from headwater.storage.leases import News
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +104,18 @@ class Supervisor:
         self._nodes = nodes
         self._directory = directory
         self._backoff = Backoff()
+        self._plans = Bell()
+
+    def tell(self, news: News) -> None:
+        """Look at once at what has changed, and not only when the interval is over."""
+        if news in (News.WANTED, News.READY):
+            self._plans.ring()
 
     async def run(self) -> None:
         """Go on until cancelled. Neither a database nor a cluster that does not answer ends it."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._repeat(self.keep_hosts), name="headwater-keep-hosts")
-            tasks.create_task(self._repeat(self.keep_plan), name="headwater-keep-plan")
+            tasks.create_task(self._repeat(self.keep_hosts, Bell()), name="headwater-keep-hosts")
+            tasks.create_task(self._repeat(self.keep_plan, self._plans), name="headwater-keep-plan")
 
     async def keep_hosts(self) -> None:
         """Start a host on each node that has none."""
@@ -129,7 +137,7 @@ class Supervisor:
         await self._directory.replace()
         await self._directory.tidy()
 
-    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, step: Callable[[], Awaitable[None]], bell: Bell) -> None:
         waiting = False
         while True:
             try:
@@ -141,4 +149,4 @@ class Supervisor:
                 waiting = True
             except Exception:
                 log.exception("supervisor goes on after an error")
-            await asyncio.sleep(self._options.plan_interval.total_seconds())
+            await bell.pause(self._options.plan_interval.total_seconds())

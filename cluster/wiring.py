@@ -94,6 +94,8 @@ async def open_host(
         make_one = make_consumer or partial(remote_consumer, opener=opener)
         # What is kept for all is kept as it is stored, and opened for each.
         shared = SharedReader(store if opener is None else StoredReader(store), heads)
+        if hints is not None:
+            hints.on_begun(lambda session: shared.look_ahead(partial(store.page_behind, session)))
         stack.push_async_callback(shared.close)
         reader: EventReader = shared if opener is None else OpeningReader(shared, opener)
         observer = LogObserver()
@@ -132,7 +134,7 @@ async def open_host(
                 make_consumers=make_consumers,
             )
 
-        yield Host(
+        host = Host(
             name,
             options,
             leases=leases,
@@ -144,6 +146,8 @@ async def open_host(
             make_consumers=make_consumers,
             make_runner=make_runner,
         )
+        leases.on_news(host.tell)
+        yield host
 
 
 @asynccontextmanager
@@ -157,4 +161,6 @@ async def open_supervisor(options: ClusterOptions, nodes: Nodes) -> AsyncIterato
         directory = SupervisorDirectory(
             PostgresPlacement(store.pool, store.sql), leases, Replacements(store.pool, store.sql)
         )
-        yield Supervisor(options, nodes, directory)
+        supervisor = Supervisor(options, nodes, directory)
+        leases.on_news(supervisor.tell)
+        yield supervisor

@@ -5,10 +5,24 @@ Values only; the sessions that hold the locks are in ``postgres`` and ``memory``
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from headwater.storage.model import RecordedEvent
+
+
+class News(enum.Enum):
+    """What hosts and supervisors are told at once by the database, and find out by polling in any case."""
+
+    WANTED = "wanted"
+    """Somebody asked for something: another state of a subscription, a move, a rewind, a drained host."""
+    ASSIGNED = "assigned"
+    """The supervisor has written down who should own what."""
+    READY = "ready"
+    """A host is ready to take partitions over."""
+    RELEASED = "released"
+    """An owner has given leases back."""
 
 
 @dataclass(frozen=True, slots=True)

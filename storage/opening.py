@@ -36,7 +36,8 @@ async def connect(url: str | None = None, **settings: Any) -> AsyncIterator[Post
     options = StoreOptions.read(url, **settings)
     async with AsyncExitStack() as stack:
         if (hints := hints_of(options)) is not None:
-            opening["announce"] = (await stack.enter_async_context(hints)).publish
+            await stack.enter_async_context(hints)
+            opening |= {"announce": hints.publish, "announce_begun": hints.publish_begun}
         store = await PostgresEventStore.open(options=options, **opening)
         if hints is not None:
             store.wakeups.hints = hints.listen

@@ -9,13 +9,20 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
+from collections.abc import Awaitable, Callable
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeAlias
 
 from headwater.storage.filters import matches
 from headwater.storage.model import ALL, EVERYTHING, EventPage, Filter, RecordedEvent
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.ports import Clock, EventReader
+
+ReadBehind: TypeAlias = Callable[[int, int], Awaitable[EventPage]]
+"""Reads the newest events after a position, so many at most, when an append that is under way has been committed."""
+
+QUIET: Final = 0.005
+"""So many seconds after the last look no append is waited for: more are coming, and what they bring must not wait."""
 
 _position: Final = attrgetter("position")
 
@@ -24,8 +31,11 @@ class SharedReader:
     """An event reader in front of another one; shared by many subscriptions of the store-wide order.
 
     1. What it keeps is an unbroken run of the order, up to the last read.
-    2. It reads again only after a head was announced, or when the last look is older than ``max_age`` seconds.
+    2. It reads again only after a head, or an append that begins, was announced, or when the last look is older than
+       ``max_age`` seconds.
     3. Reads of the newest events are made one at a time, however many subscriptions wait for them.
+    4. An announced head is read at once while somebody has all that is kept: whoever asks then finds it, or the read of
+       it, under way. Nothing is read ahead for those who do not ask.
     """
 
     def __init__(
@@ -48,9 +58,13 @@ class SharedReader:
         """Everything after this position, up to ``_end``, is kept; None before the first look at the newest events."""
         self._end = 0
         self._head = 0
-        self._announced = False
+        self._announced = 0
+        """The highest head that was announced and not looked for yet."""
+        self._awaited = False
+        """Whether somebody has got everything that is kept, and waits for more."""
         self._looked_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
+        self._heads = heads
         self._unlisten = heads.listen(self._on_head) if heads is not None else None
 
     async def read_page(self, source: str, after: int, limit: int, *, where: Filter = EVERYTHING) -> EventPage:
@@ -62,11 +76,19 @@ class SharedReader:
             if self._start is None and page.read_to == page.head:
                 self._start = self._end = self._head = page.read_to
             return page
-        if after >= self._end and self._outdated():
-            await self._look_once()
-            if after < self._start:
-                return await self._reader.read_page(source, after, limit, where=where)
-        return self._kept(after, limit, where)
+        for _ in range(2):  # the first look may have begun before the head was announced that the reader came for
+            if after >= self._end and (self._look is not None or self._outdated()):
+                await self._look_once()
+        if after < self._start:
+            return await self._reader.read_page(source, after, limit, where=where)
+        page = self._kept(after, limit, where)
+        self._awaited = self._awaited or page.read_to >= self._end
+        return page
+
+    def look_ahead(self, read: ReadBehind) -> None:
+        """Read with an append that is under way, if somebody waits for news and it is quiet; announces what comes."""
+        if self._awaited and self._look is None and self._monotonic() - self._looked_at >= QUIET:
+            self._begin_look(read)
 
     @property
     def kept(self) -> int:
@@ -87,34 +109,58 @@ class SharedReader:
 
     def _on_head(self, head: int) -> None:
         if head > self._end:
-            self._announced = True
+            self._announced = max(self._announced, head)
+            if self._awaited:
+                self._begin_look()
 
     def _outdated(self) -> bool:
-        behind = self._announced or self._end < self._head
+        behind = max(self._announced, self._head) > self._end
         return behind or self._monotonic() - self._looked_at >= self._max_age
 
     async def _look_once(self) -> None:
         """Wait for a look that begins now at the latest; the waiters share it."""
+        # Shielded: one waiter that is cancelled must not take the page from the others.
+        await asyncio.shield(self._begin_look())
+
+    def _begin_look(self, read: ReadBehind | None = None) -> asyncio.Task[None]:
         if self._look is None:
-            self._look = asyncio.create_task(self._look_further())
+            self._awaited = False
+            self._look = asyncio.create_task(self._look_further() if read is None else self._look_behind(read))
             # Read even when every waiter was cancelled, so that an error is not reported as forgotten.
             self._look.add_done_callback(lambda look: None if look.cancelled() else look.exception())
-        # Shielded: one waiter that is cancelled must not take the page from the others.
-        await asyncio.shield(self._look)
+        return self._look
 
     async def _look_further(self) -> None:
-        announced, self._announced = self._announced, False
+        announced, self._announced = self._announced, 0
         begun = self._monotonic()
         try:
             page = await self._reader.read_page(ALL, self._end, self._page_size)
         except BaseException:
-            self._announced = announced
+            self._announced = max(announced, self._announced)
             raise
         finally:
             self._look = None
         self._looked_at = begun
+        self._keep_page(page)
+
+    async def _look_behind(self, read: ReadBehind) -> None:
+        begun = self._monotonic()
+        try:
+            page = await read(self._end, self._page_size)
+        finally:
+            self._look = None
+            self._awaited = True  # those who wait have been told nothing yet
+        if page.events:
+            self._looked_at = begun
+            self._keep_page(page)
+            if self._heads is not None:
+                self._heads.announce(self._end)
+
+    def _keep_page(self, page: EventPage) -> None:
         self._events.extend(page.events)
         self._end, self._head = page.read_to, page.head
+        if self._announced <= self._end:
+            self._announced = 0
         if len(self._events) > self._keep:
             gone = len(self._events) - self._keep // 2
             self._start = self._events[gone - 1].position

@@ -66,7 +66,7 @@ class Commands:
         rows = await self._rows(self._sql.issue_command, asked)
         if not rows:
             raise SubscriptionNotFound(subscription)
-        return [command_id for (command_id,) in rows]
+        return [command_id for command_id, _ in rows]
 
     async def open(self, lock_ids: Sequence[int]) -> list[CommandRecord]:
         """Return what is still to be done for these partitions, in the order in which it was asked for."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import selectors
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -14,6 +16,7 @@ import psycopg
 from psycopg.abc import PQGen
 
 from headwater.storage.errors import ConfigurationError, PoolerRefused, StoreUnavailable
+from headwater.storage.leases import News
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.statements import Statements
@@ -61,8 +64,10 @@ class LinkSettings:
 class LeaseLink:
     """One session of the server. Not for use by several threads at a time."""
 
-    def __init__(self, settings: LinkSettings, sql: Statements) -> None:
+    def __init__(self, settings: LinkSettings, sql: Statements, tell: Callable[[News], None]) -> None:
+        """Connect. ``tell`` gets the news that come, on this thread, from now on."""
         self._sql = sql
+        self._tell = tell
         self._patience = settings.lease
         self.asked_at = float("-inf")
         """When the last statement that was answered had been sent, by the monotonic clock."""
@@ -100,6 +105,8 @@ class LeaseLink:
             raise PoolerRefused(_POOLER)
         if timeout != lease_ms:
             raise ConfigurationError(f"the server keeps idle_session_timeout at {timeout} ms instead of {lease_ms} ms")
+        self._conn.add_notify_handler(lambda notice: self._heard(notice.payload))
+        self.ask(self._sql.listen_to_news)
         return backend
 
     def _refuse_poolers(self, settings: LinkSettings, backend: int) -> None:
@@ -139,16 +146,25 @@ class LeaseLink:
             self.close()
             raise StoreUnavailable("another session of the server answered: the one with the leases is gone")
 
+    def _heard(self, word: str) -> None:
+        with suppress(ValueError):  # a newer program may have news that mean nothing here
+            self._tell(News(word))
+
     def rest(self, seconds: float, woken: int) -> None:
-        """Wait, at most so long, until ``woken`` is readable. Raises StoreUnavailable when the server has gone."""
+        """Wait, at most so long, until ``woken`` is readable. Raises StoreUnavailable when the server has gone.
+
+        News are told meanwhile. They are no sign of life: only an answer shows that the server hears us.
+        """
         with selectors.DefaultSelector() as selector, translated():
             selector.register(woken, selectors.EVENT_READ)
             session = selector.register(self._conn.fileno(), selectors.EVENT_READ)
             if any(key is session for key, _ in selector.select(max(0.0, seconds))):
-                # A goodbye is read here; what else the server says unasked (a changed setting) means nothing to us.
+                # News and a goodbye are read here; what else the server says unasked (a changed setting) means nothing.
                 self._conn.pgconn.consume_input()
                 if self._conn.pgconn.status != psycopg.pq.ConnStatus.OK:
                     raise psycopg.OperationalError("the server closed the connection")
+        while (notice := self._conn.pgconn.notifies()) is not None:
+            self._heard(notice.extra.decode())
 
     @property
     def closed(self) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from headwater.storage.errors import ConfigurationError, HeadwaterError, StoreUnavailable
-from headwater.storage.leases import Grant, PartitionKey, Progress
+from headwater.storage.leases import Grant, News, PartitionKey, Progress
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.lease_link import LeaseLink, LinkSettings
 from headwater.storage.postgres.statements import Statements
@@ -85,6 +85,7 @@ class LeaseSession:
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._when_lost: list[Callable[[int], None]] = []
+        self._when_news: list[Callable[[News], None]] = []
         self._wake_read, self._wake_write = -1, -1
         self._accepting = threading.Lock()
         """Guards ``_connected``: no request may come in after the thread has answered the last one."""
@@ -156,6 +157,10 @@ class LeaseSession:
         """Call ``tell``, on the event loop that opened this, with the number of each session that is lost."""
         self._when_lost.append(tell)
 
+    def on_news(self, tell: Callable[[News], None]) -> None:
+        """Call ``tell``, on the event loop that opened this, with what others write meanwhile. Some may be missed."""
+        self._when_news.append(tell)
+
     # Everything below runs on the thread, except _submit, _wake and _give_back, which any thread may call.
 
     def _submit(self, work: Callable[[LeaseLink], Result]) -> Future[Result]:
@@ -209,7 +214,7 @@ class LeaseSession:
 
     def _connect(self) -> LeaseLink:
         sent = time.monotonic()
-        link = LeaseLink(self._settings, self._sql)
+        link = LeaseLink(self._settings, self._sql, self._pass_on)
         try:
             self._arrive(link)
         except BaseException:
@@ -285,6 +290,12 @@ class LeaseSession:
         if not self._closing:
             for tell in self._when_lost:
                 self._loop.call_soon_threadsafe(tell, lost)
+
+    def _pass_on(self, news: News) -> None:
+        assert self._loop is not None
+        if not self._closing:
+            for tell in self._when_news:
+                self._loop.call_soon_threadsafe(tell, news)
 
     def _pause(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -8,6 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+import psycopg
+
 from headwater.storage.errors import StreamDeleted, StreamNotFound
 from headwater.storage.filters import matches
 from headwater.storage.model import ALL, EVERYTHING, MAX_BIGINT, EventPage, Filter, RecordedEvent
@@ -17,6 +19,10 @@ from headwater.storage.postgres.statements import Statements
 _FIRST_WINDOW: Final = 4_000
 _WIDEST_WINDOW: Final = 256_000
 """How many positions one statement looks through at most: a rare match never makes it run for long."""
+
+
+LONGEST_WAIT: Final = 0.03
+"""How long a read waits for an append that is under way, in seconds: others may be committed meanwhile."""
 
 
 class StreamState(NamedTuple):
@@ -87,6 +93,25 @@ async def read_page(conn: Connection, sql: Statements, source: str, after: int, 
     if events:
         return EventPage(events, events[-1].position, max(last, events[-1].position))
     return EventPage(events, max(last, after), max(last, after))
+
+
+async def page_behind(
+    conn: Connection, sql: Statements, session: int, after: int, limit: int, wait: float
+) -> EventPage:
+    """Read what follows ``after`` in the store-wide order as soon as the append that a session is making is committed.
+
+    One round trip. Nothing when that takes longer than ``wait`` seconds; what is there already when it makes none.
+    """
+    cursor = event_cursor(conn)
+    try:
+        async with conn.pipeline():
+            await conn.execute(sql.wait_for_append, {"session": session, "wait_ms": max(1, round(wait * 1000))})
+            await cursor.execute(sql.read_all_forward, {"start": after + 1, "limit": limit}, binary=True)
+        events = await cursor.fetchall()
+    except psycopg.errors.LockNotAvailable:
+        events = []
+    read_to = events[-1].position if events else after
+    return EventPage(events, read_to, read_to)
 
 
 async def _filtered_page(conn: Connection, sql: Statements, after: int, limit: int, where: Filter) -> EventPage:

@@ -93,6 +93,7 @@ class PostgresEventStore(StreamCalls):
         types: EventTypes | str | None = None,
         encryption: Encryption | str | None = None,
         announce: Callable[[int], Awaitable[None]] | None = None,
+        announce_begun: Callable[[int], Awaitable[None]] | None = None,
         migrate: bool = False,
         pool: Pool | None = None,
         **settings: Any,
@@ -100,8 +101,9 @@ class PostgresEventStore(StreamCalls):
         """Connect and check the schema; ``settings`` are the fields of StoreOptions.
 
         ``codec``, ``types`` and ``encryption``, themselves or by their import paths, say how payloads are written and
-        read; without them, the options do. ``announce`` is told the new head after appends, for hints.
-        ``migrate=True`` applies pending migrations first.
+        read; without them, the options do. ``announce`` is told the new head after appends, for hints;
+        ``announce_begun`` the server's number of a session that begins an append, so that readers can wait for it
+        there. ``migrate=True`` applies pending migrations first.
         ``pool`` is another store's (``store.pool``) on the same database: its connections are shared, and stay open
         when this store is closed.
         Raises ConfigurationError, ImportPathError, SchemaMissing, SchemaOutdated, StoreUnavailable.
@@ -126,7 +128,9 @@ class PostgresEventStore(StreamCalls):
             if own_pool:
                 await pool.close()
             raise
-        announcer = None if announce is None else Announcer(announce)
+        if options.through_pooler:
+            announce_begun = None  # the server's sessions are not ours
+        announcer = None if announce is None else Announcer(announce, announce_begun)
         sql = Statements(options.schema, payload, partitioned=partitioned)
         return cls(
             options, pool, sql, partial(making.payloads, binary=payload == "bytea"), announcer, own_pool=own_pool
@@ -226,6 +230,9 @@ class PostgresEventStore(StreamCalls):
 
     async def _send(self, units: Sequence[Unit]) -> list[appending.Outcome]:
         async with self._pool.connection() as conn, asyncio.timeout(self.options.timeout):
+            if self._announcer is not None and len(units) == 1 and units[0].condition is None:
+                # Sent while the server works. With many units there is news enough.
+                self._announcer.append_begins(conn.info.backend_pid)
             outcomes = await appending.write(conn, self.sql, self._encoder, units)
         self._head_moved(max((out[-1].last_position for out in outcomes if isinstance(out, list)), default=0))
         return outcomes
@@ -367,6 +374,20 @@ class PostgresEventStore(StreamCalls):
                 return await read()
             page, missing = await self._archived.read_page(conn, source, after, limit, where, read)
         return await self._archived.complete_page(missing, after, limit, where, page)
+
+    async def page_behind(
+        self, session: int, after: int, limit: int, *, wait: float = reading.LONGEST_WAIT
+    ) -> EventPage:
+        """Read the store-wide order after a position as soon as the append that a session makes now is committed.
+
+        The events are as they are stored: nobody has opened them. ``session`` is the server's number for it, which
+        came with a hint. Waits at most ``wait`` seconds, and then, or when the hint was wrong, gives an empty page or
+        what is there: looking once more is up to the next hint.
+        """
+        check_number("after", after)
+        check_number("limit", limit, 1)
+        async with self.connection() as conn:
+            return await reading.page_behind(conn, self.sql, session, after, limit, wait)
 
     async def head(self) -> int:
         async with self.connection() as conn:

@@ -10,6 +10,8 @@ from typing import Final
 from headwater.storage.model import MAX_BIGINT
 
 PREFIX: Final = "headwater"
+BEGUN: Final = "begun "
+MAX_SESSION: Final = 2**31 - 1
 
 
 def channel_of(database: str, schema: str) -> str:
@@ -26,8 +28,28 @@ def decode(message: object) -> int | None:
     """Read a head; None for anything that is not one."""
     if not isinstance(message, bytes | str) or len(message) > len(str(MAX_BIGINT)):
         return None
-    text = message.decode("ascii", "replace") if isinstance(message, bytes) else message
+    return _number(_text(message), MAX_BIGINT)
+
+
+def encode_begun(session: int) -> bytes:
+    """Write that a session of the database server begins an append."""
+    return f"{BEGUN}{session}".encode()
+
+
+def decode_begun(message: object) -> int | None:
+    """Read the number of a session that begins an append; None for anything else."""
+    if not isinstance(message, bytes | str) or len(message) > len(BEGUN) + len(str(MAX_SESSION)):
+        return None
+    text = _text(message)
+    return _number(text.removeprefix(BEGUN), MAX_SESSION) if text.startswith(BEGUN) else None
+
+
+def _text(message: bytes | str) -> str:
+    return message.decode("ascii", "replace") if isinstance(message, bytes) else message
+
+
+def _number(text: str, most: int) -> int | None:
     if not (text.isascii() and text.isdigit()):
         return None
-    head = int(text)
-    return head if head <= MAX_BIGINT else None
+    number = int(text)
+    return number if number <= most else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,15 +19,17 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from headwater.storage.errors import ConfigurationError
-from headwater.storage.redis.codec import decode, encode
+from headwater.storage.redis.codec import decode, decode_begun, encode, encode_begun
 
 log = logging.getLogger(__name__)
 
 TIMEOUT: Final = 0.25
 """How long a connect or a publish may take, in seconds: a hint that takes longer is worth nothing."""
 
-REST: Final = 1.0
-"""How long publishing rests after it failed, in seconds, so that a Redis that is down costs next to nothing."""
+FIRST_REST: Final = 0.05
+LONGEST_REST: Final = 1.0
+"""How long publishing rests after it failed, in seconds, doubled each time: a Redis that is down costs next to nothing,
+and a program that was kept waiting once does not do without hints for long."""
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
@@ -50,28 +52,52 @@ class RedisHints:
         """Connect to nothing yet. Raises ConfigurationError for a URL that cannot be one."""
         self._channel = channel
         self._rest_until = 0.0
+        self._rest = FIRST_REST
+        self._when_begun: list[Callable[[int], None]] = []
         try:
-            self._redis = self._client(url, socket_timeout=TIMEOUT)
+            # One connection for all that is published, and one deadline around it: a pool that tries the connection
+            # first, and a deadline for each step of the client, take longer than Redis itself.
+            self._redis = self._client(url, single_connection_client=True)
             # A listener waits for as long as nothing is announced; its own pings say whether anybody is there.
-            self._listening = self._client(url, socket_timeout=None)
+            self._listening = self._client(url)
         except ValueError as error:
             raise ConfigurationError(f"redis_url: {error}") from error
 
     @staticmethod
     def _client(url: str, **settings: Any) -> Redis:
         return Redis.from_url(
-            url, socket_connect_timeout=TIMEOUT, socket_keepalive=True, retry=Retry(NoBackoff(), 0), **settings
+            url,
+            socket_timeout=None,
+            socket_connect_timeout=TIMEOUT,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+            **settings,
         )
 
     async def publish(self, head: int) -> None:
         """Announce a head; at most :data:`TIMEOUT` later it is done or given up."""
+        await self._publish(encode(head))
+
+    async def publish_begun(self, session: int) -> None:
+        """Announce that this session of the database server begins an append; otherwise as :meth:`publish`."""
+        await self._publish(encode_begun(session))
+
+    def on_begun(self, tell: Callable[[int], None]) -> None:
+        """Call ``tell`` with each session that begins an append, while somebody listens."""
+        self._when_begun.append(tell)
+
+    async def _publish(self, message: bytes) -> None:
         if time.monotonic() < self._rest_until:
             return
         try:
-            await self._redis.publish(self._channel, encode(head))
+            async with asyncio.timeout(TIMEOUT):
+                await self._redis.publish(self._channel, message)
+            self._rest = FIRST_REST
         except _OUTAGES as error:
-            self._rest_until = time.monotonic() + REST
-            log.warning("no hints for %.0f s, readers poll meanwhile: %s", REST, error)
+            if self._rest == FIRST_REST:
+                log.warning("hints rest, readers poll meanwhile: %r", error)
+            self._rest_until = time.monotonic() + self._rest
+            self._rest = min(2 * self._rest, LONGEST_REST)
 
     async def listen(self) -> AsyncIterator[int]:
         """Yield heads as they are announced, until cancelled."""
@@ -85,8 +111,13 @@ class RedisHints:
                         message = await messages.get_message(timeout=PING_INTERVAL)
                         if message is not None:
                             pause, asked = FIRST_PAUSE, False
-                            if message["type"] == "message" and (head := decode(message["data"])) is not None:
+                            if message["type"] != "message":
+                                continue
+                            if (head := decode(message["data"])) is not None:
                                 yield head
+                            elif (session := decode_begun(message["data"])) is not None:
+                                for tell in self._when_begun:
+                                    tell(session)
                         elif asked:
                             raise TimeoutError("the server does not answer")
                         else:

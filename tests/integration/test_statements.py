@@ -12,7 +12,7 @@ from headwater.storage.postgres.statements import Statements, named_statements
 from tests.plugins.databases import new_database
 
 # What the server has no plan for is not prepared; migrations, imports and their own tests run it.
-UTILITY = re.compile(r"^(--[^\n]*\n)*\s*(CREATE|DROP|BEGIN|SET|LOCK|ALTER|COMMIT|COPY)", re.IGNORECASE)
+UTILITY = re.compile(r"^(--[^\n]*\n)*\s*(CREATE|DROP|BEGIN|SET|LOCK|ALTER|COMMIT|COPY|LISTEN)", re.IGNORECASE)
 PARAMETER = re.compile(r"%(?:\((\w+)\))?s")
 
 

@@ -1,14 +1,20 @@
 -- Appending: the call that writes, and the look-up that tells a repeated append from a duplicate.
 
 -- name: append
--- One round trip, and a transaction of its own on a connection in autocommit.
+-- One round trip, and a transaction of its own on a connection in autocommit. The lock, one for each session, says until
+-- its end that the session appends: readers who were told of it wait there. Whether it was obtained does not matter (such a
+-- reader may still hold it): an append waits for no reader.
 SELECT "versions_before", "positions_before", "outcomes" FROM "headwater"."append_v1"(
-    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+    CASE WHEN pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
+        THEN %s::text[] END,
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: append_one
 -- The same for one append that brings no times: what a lone writer sends.
 SELECT ARRAY["version_before"], ARRAY["position_before"], ARRAY["outcome"] FROM "headwater"."append_one_v1"(
-    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+    CASE WHEN pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
+        THEN %s::text END,
+    %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: stored_places
 -- Where events stand that are stored already. Asked only after an append was refused.

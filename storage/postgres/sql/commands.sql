@@ -7,7 +7,7 @@ SELECT "p"."subscription_id", "p"."partition", %(verb)s, %(arguments)s, %(issued
 FROM "headwater"."partitions" AS "p" JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
 WHERE "s"."name" = %(name)s AND (%(partition)s::integer IS NULL OR "p"."partition" = %(partition)s)
 ORDER BY "p"."partition"
-RETURNING "command_id";
+RETURNING "command_id", pg_notify('headwater_news', 'wanted');
 
 -- name: open_commands
 SELECT

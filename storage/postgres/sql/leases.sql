@@ -17,6 +17,11 @@ SELECT pg_backend_pid(), (SELECT "setting"::bigint FROM pg_settings WHERE "name"
 -- Any statement resets the server's timer; the process number proves that the same session answered.
 SELECT pg_backend_pid();
 
+-- name: listen_to_news
+-- What is written to the columns that others wait for is told at its commit. One channel for all stores of a database: to
+-- look once more than needed harms nobody.
+LISTEN "headwater_news";
+
 -- name: host_arrives
 -- The row and its lock become visible together: the lock is taken before the row is committed.
 WITH "arrived" AS (
@@ -84,8 +89,12 @@ FROM (
 WHERE "p"."lock_id" = "left"."lock_id";
 
 -- name: unlock_partitions
--- Only what this session really holds: unlocking anything else would put a warning into the server's log.
-SELECT pg_advisory_unlock('"headwater"."partitions"'::regclass::oid::integer, "objid"::integer)
+-- Only what this session really holds: unlocking anything else would put a warning into the server's log. The news go out
+-- at the commit, which comes after; nothing was written that would have to be on disk before.
+SELECT
+    pg_advisory_unlock('"headwater"."partitions"'::regclass::oid::integer, "objid"::integer),
+    pg_notify('headwater_news', 'released'),
+    set_config('synchronous_commit', 'off', true)
 FROM pg_locks
 WHERE "pid" = pg_backend_pid()
     AND "locktype" = 'advisory'

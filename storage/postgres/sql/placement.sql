@@ -68,7 +68,8 @@ UPDATE "headwater"."partitions" AS "p"
 SET "wanted_owner" = "new"."owner", "wanted_standby" = "new"."standby"
 FROM unnest(%(lock_ids)s::integer[], %(owners)s::text[], %(standbys)s::text[]) AS "new" ("lock_id", "owner", "standby")
 WHERE "p"."lock_id" = "new"."lock_id"
-    AND (SELECT "generation" FROM "headwater"."plan" FOR SHARE) = %(generation)s;
+    AND (SELECT "generation" FROM "headwater"."plan" FOR SHARE) = %(generation)s
+RETURNING pg_notify('headwater_news', 'assigned');
 
 -- name: placement_assigned
 -- What one host should own or stand by for, and whether it should leave: one row at least, as long as it is known.
@@ -82,13 +83,14 @@ WHERE "h"."host" = %(host)s;
 
 -- name: placement_ready
 UPDATE "headwater"."partitions" SET "standby" = %(host)s
-WHERE "lock_id" = ANY (%(lock_ids)s::integer[]) AND "wanted_standby" = %(host)s;
+WHERE "lock_id" = ANY (%(lock_ids)s::integer[]) AND "wanted_standby" = %(host)s
+RETURNING pg_notify('headwater_news', 'ready');
 
 -- name: placement_drain
 -- By host or by node: what an operator knows is the node.
 UPDATE "headwater"."hosts" SET "draining" = true
 WHERE "host" = %(name)s OR "node" = %(name)s
-RETURNING "host";
+RETURNING "host", pg_notify('headwater_news', 'wanted');
 
 -- name: placement_forget
 -- Hosts that hold no lock and did not come a moment ago: a host takes its lock in the statement that makes its row.

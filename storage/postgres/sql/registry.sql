@@ -69,7 +69,7 @@ WITH "changed" AS (
 INSERT INTO "headwater"."commands" ("subscription_id", "verb", "issued_by", "applied_at", "outcome")
 SELECT "subscription_id", %(verb)s, %(issued_by)s, clock_timestamp(), 'wanted state is ' || %(wanted)s
 FROM "changed"
-RETURNING "command_id";
+RETURNING "command_id", pg_notify('headwater_news', 'wanted');
 
 -- name: partition_states
 -- Every partition with its owner, as long as somebody holds its lock, and with its lag: in events, and as the age of the

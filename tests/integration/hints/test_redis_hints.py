@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from headwater.storage.embedded import EmbeddedRedis
 from headwater.storage.errors import ConfigurationError
 from headwater.storage.redis import RedisHints
-from headwater.storage.redis.codec import channel_of, decode, encode
+from headwater.storage.redis.codec import channel_of, decode, decode_begun, encode, encode_begun
 from tests.plugins.waiting import until
 
 CHANNEL = "headwater:test:hints"
@@ -144,6 +144,40 @@ async def test_what_is_not_a_head_is_passed_over(redis_url: str, redis_namespace
             await client.publish(redis_namespace, message)
         await until(lambda: 12 in heard)
         assert heard == [12]
+
+
+async def test_appends_that_begin_are_told_apart_from_heads(redis_url: str, redis_namespace: str) -> None:
+    heads: list[int] = []
+    begun: list[int] = []
+
+    async def listen(hints: RedisHints) -> None:
+        async for head in hints.listen():
+            heads.append(head)  # noqa: PERF401  # it never ends: each one counts as it comes
+
+    async with RedisHints(redis_url, redis_namespace) as listener, RedisHints(redis_url, redis_namespace) as hints:
+        listener.on_begun(begun.append)
+        task = asyncio.create_task(listen(listener))
+        await subscribed(redis_url, redis_namespace)
+        await hints.publish_begun(1234)
+        await hints.publish(7)
+        await until(lambda: heads == [7])
+        assert begun == [1234]
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("session", [1, 2**31 - 1])
+def test_a_session_survives_the_wire_and_is_no_head(session: int) -> None:
+    assert decode_begun(encode_begun(session)) == session
+    assert decode(encode_begun(session)) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"7", b"begun", b"begun ", b"begun x", b"begun -1", b"begun 2147483648", b"begun " + b"9" * 99, None],
+)
+def test_what_is_no_session_is_none(message: object) -> None:
+    assert decode_begun(message) is None
 
 
 @pytest.mark.parametrize("head", [0, 1, 2**63 - 1])

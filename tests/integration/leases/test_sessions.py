@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from headwater.storage.errors import ConfigurationError, PoolerRefused, SchemaMissing, StoreUnavailable
-from headwater.storage.leases import PartitionKey
+from headwater.storage.leases import News, PartitionKey
 from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.leases import LeaseSession, Presence
 from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.registry import Registry
@@ -237,6 +238,46 @@ async def test_only_one_supervises_and_each_next_one_has_a_higher_generation(ope
         return generation
 
     assert await until(succeeded) == first + 1
+
+
+async def test_a_session_is_told_what_others_write_for_it(
+    store: PostgresEventStore, open_session: OpenSession, keys: list[PartitionKey]
+) -> None:
+    listener, other = await open_session("one"), await open_session("two")
+    heard: list[News] = []
+    listener.on_news(heard.append)
+    placement = PostgresPlacement(store.pool, store.sql)
+    generation = await other.supervise()
+
+    async def told(news: News) -> None:
+        await until(lambda: heard == [news], what=f"{news} is heard, once")
+        heard.clear()
+
+    await Commands(store.pool, store.sql).issue("orders", "rewind", {"to": 0}, issued_by="somebody")
+    await told(News.WANTED)
+    await Registry(store.pool, store.sql, store).set_wanted("orders", "paused", issued_by="somebody")
+    await told(News.WANTED)
+    await placement.assign(generation, [(key.lock_id, "one", "two") for key in keys])
+    await told(News.ASSIGNED)
+    await placement.ready("two", keys)
+    await told(News.READY)
+    await other.release(await other.claim(keys))
+    await told(News.RELEASED)
+
+
+async def test_news_that_keep_coming_do_not_put_the_heartbeat_off(
+    store: PostgresEventStore, open_session: OpenSession
+) -> None:
+    session = await open_session("one", lease=timedelta(seconds=1))
+    first = session.valid_until
+
+    async def renewed_twice() -> bool:
+        async with store.connection() as conn:
+            await conn.execute("SELECT pg_notify('headwater_news', 'anything')")
+        return bool(session.valid_until > first + 0.3)
+
+    await until(renewed_twice)
+    assert session.session == 1
 
 
 async def test_requests_that_need_no_statement_do_not_put_the_heartbeat_off(

@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from headwater import EVERYTHING, EventPage, Filter, ImportPathError, RecordedEvent, SubscriptionOptions
+from headwater.cluster.bell import Bell
 from headwater.cluster.host import Host
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.slot import Assigned, Slot, StartableConsumer
-from headwater.storage.leases import Grant, PartitionKey
+from headwater.storage.leases import Grant, News, PartitionKey
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
 from headwater.storage.options import StoreOptions
 from headwater.subscriptions.heads import Heads
@@ -144,7 +145,7 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(world: World, name: str) -> AsyncIterator[Running]:
+async def running(world: World, name: str, options: ClusterOptions = OPTIONS) -> AsyncIterator[Running]:
     leases = MemoryLeases(world.rows, name)
     checkpoints = MemoryCheckpoints(world.rows)
 
@@ -161,7 +162,7 @@ async def running(world: World, name: str) -> AsyncIterator[Running]:
     heads = Heads(world.log, poll_interval=0.01)
     host = Host(
         name,
-        OPTIONS,
+        options,
         leases=leases,
         directory=Directory(world),
         checkpoints=checkpoints,
@@ -264,3 +265,30 @@ async def test_operators_commands_are_looked_for_where_partitions_run(world: Wor
     world.assign("a")
     async with running(world, "a"):
         await until(lambda: KEY in world.obeyed)
+
+
+async def test_news_are_acted_on_long_before_the_next_look(world: World) -> None:
+    seldom = replace(OPTIONS, claim_interval=timedelta(hours=1), assignment_interval=timedelta(hours=1))
+    world.assign("a", "b")
+    async with running(world, "a", seldom) as one, running(world, "b", seldom) as two:
+        await until(lambda: [slot.ready for each in (one, two) for slot in each.host.slots] == [True, True])
+        one.host.tell(News.RELEASED)
+        await until(lambda: one.phase() == "running")
+        world.assign("b")
+        for each in (one, two):
+            each.host.tell(News.ASSIGNED)
+        await until(lambda: not one.host.slots)
+        await until(lambda: two.host.slots[0].assigned.wanted_owner == "b")
+        two.host.tell(News.RELEASED)
+        await until(lambda: two.phase() == "running")
+
+
+async def test_a_bell_that_rings_during_a_step_cuts_the_next_pause_short() -> None:
+    bell = Bell()
+    bell.ring()
+    await bell.pause(3600)
+    bell.ring()
+    bell.ring()
+    await bell.pause(3600)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(bell.pause(3600), 0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from headwater import ClusterOptions, StoreOptions, StoreUnavailable
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts
 from headwater.cluster.supervisor import Backoff, NodeFacts, Supervisor
+from headwater.storage.leases import News
 from tests.plugins.waiting import until
 
 OPTIONS = ClusterOptions(
@@ -96,6 +97,18 @@ async def test_an_outage_of_the_database_keeps_hosts_from_nothing() -> None:
         await until(lambda: world.asked > 3)
         world.outage = False
         await until(lambda: bool(world.written))
+
+
+async def test_news_are_planned_for_long_before_the_next_look() -> None:
+    world = World(running=True)
+    supervisor = Supervisor(replace(OPTIONS, plan_interval=timedelta(hours=1)), world, world)
+    task = asyncio.create_task(supervisor.run())
+    for plans, news in enumerate((News.WANTED, News.READY), start=1):
+        await until(lambda plans=plans: len(world.written) == plans)  # type: ignore[misc]  # the lambda is used at once
+        supervisor.tell(news)
+    await until(lambda: len(world.written) == 3)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parity("T088")

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from headwater.storage.errors import StoreUnavailable
-from headwater.storage.model import ALL, Filter
+from headwater.storage.model import ALL, EventPage, Filter
 from headwater.subscriptions.fanout import SharedReader
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.testing.clock import VirtualClock
@@ -100,6 +100,113 @@ async def test_an_old_look_is_good_enough_until_a_head_is_announced() -> None:
     reader.append(1)
     clock.advance(11)
     assert len((await shared.read_page(ALL, 2, 10)).events) == 1
+    await shared.close()
+
+
+async def test_an_announced_head_is_read_once_before_anybody_asks_if_somebody_waits_for_more() -> None:
+    reader = ListReader(1)
+    heads = Heads(reader)
+    shared = SharedReader(reader, heads, max_age=3600)
+    await shared.read_page(ALL, 1, 10)
+    await shared.read_page(ALL, 1, 10)
+    reads = reader.reads
+    heads.announce(reader.append(1))
+    await until(lambda: reader.reads == reads + 1)
+    assert [event.number for event in (await shared.read_page(ALL, 1, 10)).events] == [2]
+    assert reader.reads == reads + 1
+    heads.announce(reader.append(1))
+    await until(lambda: reader.reads == reads + 2)
+    heads.announce(reader.append(1))  # nobody has asked for what was read last
+    assert [event.number for event in (await shared.read_page(ALL, 2, 10)).events] == [3]
+    assert reader.reads == reads + 2
+    await shared.close()
+
+
+async def test_who_comes_with_an_announcement_gets_it_although_an_earlier_look_is_under_way() -> None:
+    reader = ListReader(1)
+    heads = Heads(reader)
+    shared = SharedReader(reader, heads, max_age=3600)
+    await shared.read_page(ALL, 1, 10)
+    await shared.read_page(ALL, 1, 10)
+    reads, reader.gate = reader.reads, asyncio.Event()
+    heads.announce(99)  # not true: there is nothing yet
+    await until(lambda: reader.reads == reads + 1)
+    heads.announce(reader.append(1))
+    asking = asyncio.create_task(shared.read_page(ALL, 1, 10))
+    reader.gate.set()
+    assert [event.number for event in (await asking).events] == [2]
+    await shared.close()
+
+
+class Behind:
+    """A read that ends when the append it waits for does."""
+
+    def __init__(self, reader: ListReader) -> None:
+        self.reader = reader
+        self.asked: list[int] = []
+        self.committed = asyncio.Event()
+
+    async def __call__(self, after: int, limit: int) -> EventPage:
+        self.asked.append(after)
+        await self.committed.wait()
+        events = self.reader.events[after : after + limit]
+        return EventPage(events, after + len(events), after + len(events))
+
+
+async def test_an_append_that_has_begun_is_read_with_and_announced_when_it_is_committed() -> None:
+    reader, clock = ListReader(1), VirtualClock()
+    heads = Heads(reader)
+    shared = SharedReader(reader, heads, max_age=3600, clock=clock)
+    behind, told = Behind(reader), list[int]()
+    shared.look_ahead(behind)  # nobody has asked for anything yet
+    await shared.read_page(ALL, 1, 10)
+    await shared.read_page(ALL, 1, 10)
+    clock.advance(1)
+    heads.listen(told.append)
+    shared.look_ahead(behind)
+    await until(lambda: behind.asked == [1])
+    reads = reader.reads
+    asking = asyncio.create_task(shared.read_page(ALL, 1, 10))  # whoever comes meanwhile gets it, too
+    reader.append(2)
+    behind.committed.set()
+    assert [event.number for event in (await asking).events] == [2, 3]
+    assert told == [3]
+    heads.announce(3)
+    assert (await shared.read_page(ALL, 3, 10)).events == []
+    assert reader.reads == reads
+    await shared.close()
+
+
+async def test_an_append_that_came_to_nothing_leaves_everything_as_it_was() -> None:
+    reader, clock = ListReader(1), VirtualClock()
+    heads = Heads(reader)
+    shared = SharedReader(reader, heads, max_age=3600, clock=clock)
+    await shared.read_page(ALL, 1, 10)
+    await shared.read_page(ALL, 1, 10)
+    clock.advance(1)
+    behind = Behind(reader)
+    behind.committed.set()
+    shared.look_ahead(behind)
+    assert (await shared.read_page(ALL, 1, 10)).events == []
+    heads.announce(reader.append(1))
+    assert [event.number for event in (await shared.read_page(ALL, 1, 10)).events] == [2]
+    assert behind.asked == [1]
+    await shared.close()
+
+
+async def test_no_append_is_waited_for_while_they_come_thick_and_fast() -> None:
+    reader, clock = ListReader(1), VirtualClock()
+    heads = Heads(reader)
+    shared = SharedReader(reader, heads, max_age=3600, clock=clock)
+    await shared.read_page(ALL, 1, 10)
+    heads.announce(reader.append(1))
+    await shared.read_page(ALL, 1, 10)
+    clock.advance(0.001)
+    behind = Behind(reader)
+    shared.look_ahead(behind)
+    heads.announce(reader.append(1))
+    assert [event.number for event in (await shared.read_page(ALL, 2, 10)).events] == [3]
+    assert behind.asked == []
     await shared.close()
 
 
