@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import sys
 from dataclasses import asdict
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -44,9 +45,7 @@ DETAILS = ("since", "checkpoint", "delivered", "redelivered", "epoch")
 """What a person sees of a partition only by ``--json``."""
 
 cli = typer.Typer(
-    help="Headwater: an event store on Postgres, and subscriptions that run on a cluster.",
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -61,7 +60,7 @@ cli.command()(replacements)
 def main() -> None:
     """Run the command line, and end the process with its status."""
     try:
-        sys.exit(cli(standalone_mode=False) or 0)
+        sys.exit(cli(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except typer.Abort:
         sys.exit(130)
     except KeyboardInterrupt:
@@ -78,6 +77,21 @@ def main() -> None:
 def _complain(problem: str) -> None:
     print(f"headwater: {' '.join(problem.split())}", file=sys.stderr)
     sys.exit(2)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"headwater {metadata.version('headwater')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Headwater: an event store on Postgres, and subscriptions that run on a cluster."""
 
 
 # Running
@@ -105,7 +119,7 @@ def run(
     redis_url: RedisUrl = None,
     archive: Archive = None,
 ) -> None:
-    """Run an app's subscriptions until interrupted; on SIGTERM or Ctrl-C hand them over first."""
+    """Run an app's subscriptions until interrupted. On SIGTERM or Ctrl-C they are handed over first."""
     if nodes and address:
         raise InvalidArgument("nodes", "give a number of local nodes or an address, not both")
     sys.path[:0] = [folder for folder in import_folders() if folder not in sys.path]
@@ -140,7 +154,7 @@ def dev(
     postgres_port: Annotated[int, typer.Option(envvar="HEADWATER_DEV_POSTGRES_PORT")] = 55432,
     redis_port: Annotated[int, typer.Option(envvar="HEADWATER_DEV_REDIS_PORT")] = 56379,
 ) -> None:
-    """Run a Postgres and a Valkey for development, with their data in a folder, until interrupted."""
+    """Run a Postgres and a Valkey for development. They keep their data in a folder, and end when interrupted."""
     from headwater.storage.embedded.development import serve
 
     serve(folder, postgres_port, redis_port)
@@ -153,7 +167,7 @@ def dev(
 def create(
     partition_size: PartitionSize = None, database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False
 ) -> None:
-    """Make the database, the schema and the tables, as far as they are missing."""
+    """Make the database, the schema and the tables. What is there already stays as it is."""
     options = store_options(database_url, schema)
     applied = asyncio.run(schemas.init(options))
     if partition_size is not None:
@@ -165,7 +179,7 @@ def create(
 def migrate(
     database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False, dry_run: DryRun = False
 ) -> None:
-    """Bring the store's tables up to this version; safe to run from several places at once."""
+    """Bring the store's tables up to this version. Safe to run from several places at once."""
     options = store_options(database_url, schema)
     if dry_run:
         pending = [m for m in asyncio.run(schemas.status(options)) if m.applied_at is None]
@@ -177,7 +191,7 @@ def migrate(
 
 @cli.command()
 def migrations(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
-    """List the migrations and when each was applied; the exit status is 1 while one is pending."""
+    """List the migrations and when each was applied. The exit status is 1 while one is pending."""
     known = asyncio.run(schemas.status(store_options(database_url, schema)))
     show.rows(known, json=json, empty="There are none.")
     if any(migration.applied_at is None for migration in known):
@@ -209,20 +223,20 @@ cli.add_typer(keeping)
 
 @cli.command()
 def status(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
-    """Say in one record how the deployment is: head, hosts, subscriptions, lag, trouble."""
+    """Say how the whole deployment is. One record: head, hosts, subscriptions, lag, trouble."""
     show.record(asdict(ask(database_url, schema, lambda client: client.status())), json=json)
 
 
 @cli.command()
 def subscriptions(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
-    """List the partitions of all subscriptions: what each does, where, how far behind, and why."""
+    """List the subscriptions and how they stand. A row for each partition: what it does, where, how late, and why."""
     rows = ask(database_url, schema, lambda client: client.partitions())
     show.rows(rows, json=json, empty="No subscription is registered.", leave_out=DETAILS)
 
 
 @cli.command()
 def nodes(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
-    """List the hosts that are alive, their nodes, and how much each owns and stands by for."""
+    """List the hosts that are alive. With their nodes, and how much each owns and stands by for."""
     show.rows(ask(database_url, schema, lambda client: client.hosts()), json=json, empty="No host is alive.")
 
 
@@ -254,7 +268,7 @@ def pause(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Stop delivering until resumed; what is in flight is finished."""
+    """Stop delivering until resumed. What is in flight is finished."""
     command(database_url, schema, subscription, "pause", {"reason": reason}, None, json=json, dry_run=dry_run)
 
 
@@ -266,7 +280,7 @@ def resume(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Go on after a pause, or after the failure policy has stopped the subscription."""
+    """Go on after a pause. Also after the failure policy has stopped the subscription."""
     command(database_url, schema, subscription, "resume", {}, None, json=json, dry_run=dry_run)
 
 
@@ -280,7 +294,7 @@ def move(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Hand a subscription over to another node, without a gap."""
+    """Hand a subscription over to another node. Nothing is missed, and nothing repeated."""
     known = {host.node for host in ask(database_url, schema, lambda client: client.hosts())}
     if to not in known:
         raise InvalidArgument(
@@ -300,7 +314,7 @@ def drain(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Let the hosts of a node hand over all that they own, and end."""
+    """Let a node hand over all that it owns. Its hosts end then."""
     hosts = ask(database_url, schema, lambda client: client.hosts())
     leaving = [host for host in hosts if node in (host.node, host.host)]
     if not leaving:

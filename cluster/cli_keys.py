@@ -37,7 +37,7 @@ def forget(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Destroy the key of a subject: what was encrypted under it can never be read again."""
+    """Destroy the key of a subject. What was encrypted under it can never be read again."""
     if not (yes or dry_run):
         raise InvalidArgument("yes", f"what is stored of {subject!r} can never be read again: say --yes")
 
@@ -55,7 +55,7 @@ def rewrap(
     schema: Schema = None,
     json: Json = False,
 ) -> None:
-    """Wrap every subject's key with the newest master key; afterwards the older ones are not needed any more."""
+    """Wrap every subject's key with the newest master key. Afterwards the older ones are not needed any more."""
 
     async def wrap(store: PostgresEventStore) -> dict[str, Any]:
         return {"rewrapped": await store.payloads.rewrap_keys()}

@@ -47,7 +47,7 @@ def parked(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """List what a subscription has set aside; deliver it again, corrected or not, or give it up."""
+    """List what a subscription has set aside. Deliver it again, corrected or not, or give it up."""
     if sum((retry, cancel, discard, edit is not None)) > 1:
         raise InvalidArgument("parked", "one of --retry, --cancel, --discard and --edit, not several")
     where = ParkedFilter(

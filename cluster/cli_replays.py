@@ -37,7 +37,7 @@ def rewind(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Deliver again from a number or a time on; or skip forward to it."""
+    """Deliver again from a number or a time on. Or skip forward to it."""
     place = number_or_time("to", to)
 
     async def rewound(client: Client) -> tuple[int, int]:
@@ -65,7 +65,7 @@ def replay(
     schema: Schema = None,
     json: Json = False,
 ) -> None:
-    """Deliver a range once more, beside what is delivered live; or end that."""
+    """Deliver a range once more. It runs beside what is delivered live, and can be ended."""
     begin, end = number_or_time("from", first), None if last is None else number_or_time("to", last)
 
     async def change(client: Client) -> list[int]:
@@ -91,7 +91,7 @@ def replace(
     schema: Schema = None,
     json: Json = False,
 ) -> None:
-    """Let a new version catch up beside an old one and take over at an exact position."""
+    """Let a new version catch up beside an old one. It takes over at an exact position."""
 
     async def change(client: Client) -> None:
         if cancel:
@@ -104,7 +104,7 @@ def replace(
 
 
 def replacements(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
-    """List new versions and the old ones that they replace, with progress and time to go."""
+    """List new versions and the old ones that they replace. With progress and time to go."""
     rows = ask(database_url, schema, lambda client: client.replacements())
     show.rows(rows, json=json, empty="Nothing is or was replaced.", leave_out=("issued_at",))
 
@@ -115,6 +115,6 @@ def replays(
     schema: Schema = None,
     json: Json = False,
 ) -> None:
-    """List replays of ranges: how far they came, what failed, how long they will take."""
+    """List replays of ranges. How far they came, what failed, how long they will take."""
     rows = ask(database_url, schema, lambda client: client.replays(subscription))
     show.rows(rows, json=json, empty="Nothing is or was replayed.", leave_out=DETAILS)

@@ -40,14 +40,14 @@ def partition_store(
     schema: Schema = None,
     json: Json = False,
 ) -> None:
-    """Keep the events in ranges of positions from now on, so that old ones can be archived; while in use, too."""
+    """Keep the events in ranges of positions from now on. Old ones can be archived then; works while in use."""
     done = asyncio.run(partition(store_options(database_url, schema), size))
     show.record({"partitioned": done, "size": size}, json=json)
 
 
 @keeping.command()
 def ranges(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
-    """List the ranges of events, and which of them are archived in which file."""
+    """List the ranges of events. With the files that archived ones are in."""
     found = _ask(store_options(database_url, schema), Archivist.ranges)
     show.rows(found, json=json, empty="There are none.", leave_out=("problem",))
 
@@ -69,7 +69,7 @@ def archive(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Move old ranges of events into files of the archive; they are read from there."""
+    """Move old ranges of events into files of the archive. They are read from there."""
     target = number_or_time("before", before)
 
     async def ask(archivist: Archivist) -> list[RangeStatus]:
@@ -85,7 +85,7 @@ def archive(
 def verify(
     archive: Archive = None, database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False
 ) -> None:
-    """Read the whole archive and compare it with what was written; the exit status is 1 when a file is damaged."""
+    """Compare the whole archive with what was written. The exit status is 1 when a file is damaged."""
     checked = _ask(store_options(database_url, schema, archive=archive), Archivist.verify)
     show.rows(checked, json=json, empty="Nothing is archived.")
     if any(each.state == "damaged" for each in checked):
@@ -100,14 +100,14 @@ def restore(
     schema: Schema = None,
     json: Json = False,
 ) -> None:
-    """Bring archived ranges back into the database, the newest first; their files stay."""
+    """Bring archived ranges back into the database. The newest come first; their files stay."""
     back = _ask(store_options(database_url, schema, archive=archive), lambda archivist: archivist.restore(after))
     show.rows(back, json=json, empty="Nothing is archived after that.", leave_out=("events", "file", "problem"))
 
 
 @keeping.command()
 def erase(archive: Archive = None, database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
-    """Write those files of the archive anew of which events were deleted for good since they were archived."""
+    """Write files of the archive anew. Those of which events were deleted for good since they were archived."""
     rewritten = _ask(store_options(database_url, schema, archive=archive), Archivist.erase)
     show.rows(rewritten, json=json, empty="Nothing had to be erased.", leave_out=("problem",))
 
@@ -127,7 +127,7 @@ def retain(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Remove the beginnings of streams for good: what is older, or more, than a policy allows."""
+    """Remove the beginnings of streams for good. That is what is older, or more, than a policy allows."""
     max_age = None if max_age_days is None else timedelta(days=max_age_days)
     policy = retention.Retention(stream=stream, category=category, max_age=max_age, max_count=max_count)
     options = replace(store_options(database_url, schema), hard_deletes=True)
@@ -151,7 +151,7 @@ def database_roles(
     schema: Schema = None,
     json: Json = False,
 ) -> None:
-    """List the store's roles and who is in them; or make them, or put a login into one, or take it out."""
+    """List the store's roles and who is in them. Or make them, or put a login into one, or take it out."""
     kind = grant or revoke
     if (grant and revoke) or bool(kind) != bool(login):
         raise InvalidArgument("roles", "say --grant ROLE --login NAME, or --revoke ROLE --login NAME")

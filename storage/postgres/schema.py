@@ -97,7 +97,9 @@ async def check(conn: Connection, sql: Statements) -> PayloadType:
     if pending := [row.name for row in rows if row.applied_at is None]:
         raise SchemaOutdated(f"schema {sql.schema!r} lacks {', '.join(pending)}: run 'headwater migrate'")
     if unknown := [row.name for row in rows if row.number > migrations()[-1].number]:
-        raise SchemaOutdated(f"schema {sql.schema!r} was migrated by a newer program ({', '.join(unknown)})")
+        raise SchemaOutdated(
+            f"schema {sql.schema!r} was migrated by a newer program ({', '.join(unknown)}): upgrade this one"
+        )
     return payload
 
 

@@ -174,7 +174,7 @@ async def test_who_takes_nothing_keeps_no_more_than_a_page(store: EventStore, mo
         for _ in range(5):
             await store.append("s", events(20))
         assert sum(read) <= 10
-        found = []
+        found: list[Any] = []
         while len(found) < 100:
             found += await anext(batches)
             assert sum(read) <= len(found) + 10

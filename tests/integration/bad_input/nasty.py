@@ -178,6 +178,9 @@ verbs_of_the_command_line = st.sampled_from(
         "migrate",
         "drop",
         "run",
+        "ranges",
+        "verify",
+        "forget",
     ]
 )
 

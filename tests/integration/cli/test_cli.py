@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,14 @@ def test_bad_input_is_answered_in_one_line_with_status_2(arguments: list[str], s
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert says in done.stderr
+
+
+def test_the_list_of_commands_can_be_read_in_a_narrow_terminal() -> None:
+    listed = headwater("--help", COLUMNS="80").stdout
+    assert headwater(COLUMNS="80").stdout == listed
+    assert "..." not in listed.partition("Commands:")[2]
+    assert "Run an app's subscriptions until interrupted." in listed
+    assert headwater("--version").stdout == f"headwater {metadata.version('headwater')}\n"
 
 
 def test_a_missing_schema_is_answered_in_one_line_with_status_2(empty_database_url: str) -> None:

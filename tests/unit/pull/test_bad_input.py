@@ -33,7 +33,7 @@ async def test_what_is_no_number_acknowledges_nothing() -> None:
                 await batch.ack(1, wrong)
         for wrong in ({"error": 7}, {"error": None}, {"action": "park"}, {"action": 1}):
             with pytest.raises(InvalidArgument):
-                await batch.nack(**wrong)  # type: ignore[arg-type]
+                await batch.nack(**wrong)
         assert (numbers(batch), batch.over) == ([1, 2, 3], False)
         await batch.ack()
         await until(lambda: subscription.status is not None and subscription.status.watermark == 3)
