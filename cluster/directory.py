@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts
+from headwater.cluster.repartition import successor
 from headwater.cluster.slot import Assigned, Slot
 from headwater.storage.leases import PartitionKey
 from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.postgres.repartition import Repartition
 from headwater.storage.registry import CommandRecord
+from headwater.subscriptions.core.seam import share_of
 from headwater.subscriptions.encoding import decode
 
 
@@ -82,8 +85,9 @@ class Generation(Protocol):
 class SupervisorDirectory:
     """The wanted state and the owners, for the one that plans."""
 
-    def __init__(self, placement: PostgresPlacement, generation: Generation) -> None:
+    def __init__(self, placement: PostgresPlacement, repartition: Repartition, generation: Generation) -> None:
         self._placement = placement
+        self._repartition = repartition
         self._lease = generation
         self._generation: int | None = None
 
@@ -126,6 +130,11 @@ class SupervisorDirectory:
         """Write assignments down; nothing is written when another supervisor has taken over."""
         if self._generation is not None:
             await self._placement.assign(self._generation, [(a.lock_id, a.owner, a.standby) for a in assignments])
+
+    async def repartition(self) -> list[str]:
+        """Put new sets of partitions in place where the old ones have been let go; returns of which subscriptions."""
+        wanted = await self._repartition.wanted()
+        return [name for name in wanted if await self._repartition.switch(name, successor, share_of)]
 
     async def tidy(self) -> None:
         """Take note of moves that are done, and forget hosts that are long gone."""

@@ -21,6 +21,7 @@ from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.connect import handlers_pool
 from headwater.storage.postgres.leases import LeaseSession, Presence
 from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.postgres.repartition import Repartition
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.postgres.transactions import PostgresTransactions
 from headwater.subscriptions.consumers import LocalConsumer
@@ -116,4 +117,7 @@ async def open_supervisor(options: ClusterOptions, nodes: Nodes) -> AsyncIterato
         leases = LeaseSession(options.store, host=f"supervisor-{secrets.token_hex(3)}", lease=options.lease)
         await leases.open()
         stack.push_async_callback(leases.close)
-        yield Supervisor(options, nodes, SupervisorDirectory(PostgresPlacement(store.pool, store.sql), leases))
+        directory = SupervisorDirectory(
+            PostgresPlacement(store.pool, store.sql), Repartition(store.pool, store.sql), leases
+        )
+        yield Supervisor(options, nodes, directory)

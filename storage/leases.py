@@ -6,6 +6,7 @@ Values only; the sessions that hold the locks are in ``postgres`` and ``memory``
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from headwater.storage.model import RecordedEvent
 
@@ -30,6 +31,8 @@ class Grant:
     """Which session of this process holds it; a new session holds nothing of the old one."""
     progress: Progress
     """How far the partition had come when it was granted."""
+    seam: Any | None = None
+    """What earlier sets of the subscription's partitions had settled beyond that, as a JSON value; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class SubscriptionRunner:
         self._parking = parking
         self._retries: ParkedRetries | None = None
         self._heads = heads
-        self._sieve = sieve if sieve is not None else sieve_of(options, grant.key.partition)
+        self._sieve = sieve if sieve is not None else sieve_of(options, grant.key.partition, grant.seam)
         self._observer = observer if observer is not None else Observer()
         self._clock = clock if clock is not None else MonotonicClock()
         self._random = random

@@ -355,6 +355,7 @@ class Machine:
             return
         number, self._rewind, self._rewinding = self._rewind, None, True
         blocked = self._work.blocked
+        self._sieve = self._sieve.without_seam()
         self._parked_before += self._work.parked
         self._start_at(number)
         self._work.blocked = blocked

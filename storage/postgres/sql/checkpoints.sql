@@ -49,13 +49,14 @@ FROM "headwater"."partitions"
 WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s;
 
 -- name: rewind_progress
--- The one write that may lower a checkpoint.
+-- The one write that may lower a checkpoint. What follows is delivered, also what an earlier set of partitions settled.
 UPDATE "headwater"."partitions"
 SET
     "checkpoint" = %(checkpoint)s,
     "in_flight_to" = %(in_flight_to)s,
     "attempt" = %(attempt)s,
     "stream_id" = %(stream_id)s::bigint,
+    "seamed" = false,
     "checkpointed_at" = clock_timestamp()
 WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
 RETURNING "lock_id";

@@ -21,6 +21,17 @@ from tests.plugins.events import events
 FIRST_COMPLETE = 4
 """The number of the migration from which on a store can do all that these tests need."""
 
+REGISTERED = """
+    WITH "s" AS (
+        INSERT INTO "headwater"."subscriptions" ("name", "handler", "source", "options")
+        VALUES (%(name)s, 'tests:handler', %(source)s, '{}') RETURNING "subscription_id", "source"
+    )
+    INSERT INTO "headwater"."partitions" ("subscription_id", "checkpoint", "in_flight_to", "stream_id")
+    SELECT "subscription_id", 10, 10, "stream_id"
+    FROM "s" LEFT JOIN "headwater"."streams" ON "streams"."name" = "s"."source"
+"""
+"""What an older program wrote for a subscription that has settled ten events."""
+
 SHAPE = """
     SELECT 'column', table_name || '.' || column_name, data_type || coalesce(column_default, '') || is_nullable
     FROM information_schema.columns WHERE table_schema = 'headwater'
@@ -82,9 +93,9 @@ async def test_what_an_older_program_stored_is_there_after_migrating(
             for version in range(1, 11):
                 await store.record_snapshot(Snapshot(f"source-{version}", version, "State", {"n": version}))
             before = await store.read(ALL), await store.read("links")
-            for name, options in subscriptions.items():
-                async with following(store, name, options) as subscription:
-                    await subscription.has_settled(10)
+            async with store.connection() as conn:
+                for name, options in subscriptions.items():
+                    await conn.execute(REGISTERED, {"name": name, "source": options.source})
 
     async with await PostgresEventStore.open(empty_database_url, migrate=True) as store:
         assert (await store.read(ALL), await store.read("links")) == before

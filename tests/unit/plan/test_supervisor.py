@@ -55,6 +55,9 @@ class World:
     async def assign(self, assignments: Sequence[Assignment]) -> None:
         self.written.extend(assignments)
 
+    async def repartition(self) -> list[str]:
+        return []
+
     async def tidy(self) -> None: ...
 
 
