@@ -60,6 +60,8 @@ class PartitionStatus:
     redelivered: int
     parked: int
     epoch: int
+    consumers: int | None
+    """How many handler actors work for it; None when the handler runs in the owner's process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,7 @@ class Client:
                     redelivered=state.redelivered,
                     parked=state.parked,
                     epoch=state.epoch,
+                    consumers=state.consumers if node else None,
                 )
             )
         return found

@@ -9,10 +9,10 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 
+from headwater.cluster.crew import StartableConsumer
 from headwater.cluster.directory import HostDirectory, SupervisorDirectory
 from headwater.cluster.host import Host
 from headwater.cluster.options import ClusterOptions
-from headwater.cluster.slot import StartableConsumer
 from headwater.cluster.supervisor import Nodes, Supervisor
 from headwater.storage.leases import Grant
 from headwater.storage.opening import hints_of
@@ -77,9 +77,9 @@ async def open_host(
         commands = Commands(store.pool, store.sql)
 
         def make_consumers(handler: str, subscription: SubscriptionOptions) -> Sequence[StartableConsumer]:
-            if subscription.consumers:
+            if subscription.most_consumers:
                 resolve(handler)  # what cannot be imported is known before any process is started for it
-                return [make_consumer(handler, subscription, index) for index in range(subscription.consumers)]
+                return [make_consumer(handler, subscription, index) for index in range(subscription.most_consumers)]
             return [LocalConsumer(Handler.load(handler, subscription), transactions)]
 
         def make_runner(
@@ -92,6 +92,7 @@ async def open_host(
                 leases=leases,
                 checkpoints=checkpoints,
                 consumers=consumers,
+                present=range(max(1, subscription.least_consumers)),
                 heads=heads,
                 observer=observer,
                 parking=commands,

@@ -69,6 +69,8 @@ class PartitionState:
     parked: int
     repartition_to: int | None = None
     """How many partitions the subscription will have, while that is being changed."""
+    consumers: int | None = None
+    """How many handler actors work for it; None when the handler runs in the owner's process."""
 
 
 @dataclass(frozen=True, slots=True)

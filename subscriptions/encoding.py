@@ -70,6 +70,8 @@ _DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "where": lambda value: _decode(Filter, value),
     "start": _start,
     "delivery": Delivery,
+    "consumers": lambda value: tuple(value) if isinstance(value, list) else value,
+    "idle_after": _optional_seconds,
     "checkpoint_interval": _optional_seconds,
     "poll_interval": _optional_seconds,
     "handler_timeout": _optional_seconds,

@@ -90,8 +90,11 @@ class SubscriptionOptions:
     delivery: Delivery = Delivery.AT_LEAST_ONCE
     batch_size: int = 1
     """1: the handler takes one event. More: it takes a list of up to so many."""
-    consumers: int = 0
-    """0: the handler runs in the owner's process, one delivery at a time. N: on N handler actors, in parallel."""
+    consumers: int | tuple[int, int] = 0
+    """0: the handler runs in the owner's process, one delivery at a time. N: on N handler actors, in parallel. A pair:
+    on as many handler actors as the load wants, at least the first number and at most the second."""
+    idle_after: timedelta = timedelta(seconds=30)
+    """With a pair of ``consumers``: how long more of them than the load wants are kept."""
     partition_by: str | None = None
     """The events that must stay in order with each other when there are several consumers or partitions: ``"stream"``
     (what None means), ``"category"``, ``"correlation_id"``, ``"data.<field>"``, ``"metadata.<field>"``, or the import
@@ -128,7 +131,22 @@ class SubscriptionOptions:
         for name in ("batch_size", "partitions", "read_size", "max_in_flight", "checkpoint_events", "breaker"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(name, f"must be 1 or more, not {getattr(self, name)}")
-        if self.consumers < 0:
+        if isinstance(self.consumers, tuple):
+            if not 1 <= self.least_consumers <= self.most_consumers:
+                raise InvalidArgument(
+                    "consumers", f"{self.consumers}: write (least, most), with 1 or more as the least"
+                )
+        elif self.consumers < 0:
             raise InvalidArgument("consumers", f"must be 0 or more, not {self.consumers}")
         if self.delivery is not Delivery.AT_LEAST_ONCE and self.consumers:
             raise InvalidArgument("consumers", f"{self.delivery.value} delivery goes to one consumer: use partitions")
+
+    @property
+    def least_consumers(self) -> int:
+        """How many handler actors there are always; 0: the handler runs in the owner's process."""
+        return self.consumers[0] if isinstance(self.consumers, tuple) else self.consumers
+
+    @property
+    def most_consumers(self) -> int:
+        """How many handler actors there are at the most."""
+        return self.consumers[1] if isinstance(self.consumers, tuple) else self.consumers

@@ -71,6 +71,11 @@ SET
 WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
 RETURNING set_config('synchronous_commit', 'off', true);
 
+-- name: report_consumers
+UPDATE "headwater"."partitions" SET "consumers" = %(consumers)s
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+RETURNING set_config('synchronous_commit', 'off', true);
+
 -- name: park_events
 -- Parked again while it is parked: no change. Parked again after it was settled or discarded (a rewind): parked anew.
 WITH "mine" AS (

@@ -99,7 +99,7 @@ SELECT
         THEN extract(epoch FROM clock_timestamp() - coalesce("next"."created_at", clock_timestamp()))::float8 ELSE 0
     END,
     "p"."phase", "p"."reason", "p"."since", "p"."granted_at", "p"."checkpointed_at",
-    "p"."delivered", "p"."redelivered", "p"."parked", "s"."repartition_to"
+    "p"."delivered", "p"."redelivered", "p"."parked", "s"."repartition_to", "p"."consumers"
 FROM "headwater"."partitions" AS "p"
 JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
 CROSS JOIN "headwater"."head" AS "h"

@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from headwater import EVERYTHING, EventPage, Filter, ImportPathError, RecordedEvent, SubscriptionOptions
+from headwater.cluster.crew import StartableConsumer
 from headwater.cluster.host import Host
 from headwater.cluster.options import ClusterOptions
-from headwater.cluster.slot import Assigned, Slot, StartableConsumer
+from headwater.cluster.slot import Assigned, Slot
 from headwater.storage.leases import Grant, PartitionKey
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
 from headwater.storage.options import StoreOptions

@@ -14,3 +14,6 @@ UPDATE "headwater"."subscriptions" SET "partition_by" = "options" ->> 'partition
 
 -- Whether the subscription's seam counts for this partition: not when all of it is settled, nor after a rewind.
 ALTER TABLE "headwater"."partitions" ADD COLUMN "seamed" boolean NOT NULL DEFAULT false;
+
+-- How many handler actors work for it; null: the handler runs in the owner's process, or nobody said.
+ALTER TABLE "headwater"."partitions" ADD COLUMN "consumers" integer;
