@@ -311,7 +311,14 @@ class LocalRay:
         self._cluster.wait_for_nodes()
 
     def reap(self) -> None:
-        """Take note of nodes that were killed: their raylets must not stay behind as zombies, nor their files."""
+        """Take note of nodes that were killed: their raylets must not stay behind as zombies, nor their files.
+
+        The head's own state is on disk, so its control store is only started again.
+        """
+        head = self._cluster.head_node
+        if head.all_processes["gcs_server"][0].process.poll() is not None:
+            head.kill_gcs_server(check_alive=False)
+            head.start_gcs_server()
         for name in [n for n in self._nodes if self._raylet(n).poll() is not None]:
             self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
 
