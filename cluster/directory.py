@@ -104,6 +104,7 @@ class SupervisorDirectory:
                 node=row.node,
                 draining=row.draining,
                 resources=row.facts.get("resources", {}),
+                labels=row.facts.get("labels", {}),
             )
             for row in await self._placement.hosts()
         ]
@@ -121,6 +122,8 @@ class SupervisorDirectory:
                 lag=row.lag,
                 granted_at=row.granted_at,
                 needs=tuple((name, amount) for name, amount in row.options.get("resources", ())),
+                labels=tuple((name, value) for name, value in row.options.get("labels", ())),
+                apart=row.options.get("apart"),
                 target=row.target,
             )
             for row in await self._placement.partitions()

@@ -27,6 +27,7 @@ class NodeFacts:
     node_id: str
     name: str
     resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class Nodes(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from types import MappingProxyType
 
 from headwater.cluster.crew import StartableConsumer
 from headwater.cluster.directory import HostDirectory, SupervisorDirectory
@@ -45,7 +46,11 @@ def remote_consumer(handler: str, subscription: SubscriptionOptions, index: int)
 
 @asynccontextmanager
 async def open_host(
-    options: ClusterOptions, node: str, resources: Mapping[str, float], make_consumer: MakeConsumer = remote_consumer
+    options: ClusterOptions,
+    node: str,
+    resources: Mapping[str, float],
+    make_consumer: MakeConsumer = remote_consumer,
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Host]:
     """Open everything that a host needs, for the length of the block; ``run`` it within.
 
@@ -57,7 +62,7 @@ async def open_host(
         leases = LeaseSession(
             options.store,
             host=name,
-            presence=Presence(node=node, facts={"resources": dict(resources)}),
+            presence=Presence(node=node, facts={"resources": dict(resources), "labels": dict(labels)}),
             lease=options.lease,
         )
         await leases.open()

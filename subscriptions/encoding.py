@@ -78,6 +78,7 @@ _DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "drain_timeout": _optional_seconds,
     "retry": lambda value: _decode(RetryPolicy, value),
     "resources": lambda value: tuple((name, amount) for name, amount in value),
+    "labels": lambda value: tuple((name, each) for name, each in value),
     "first_delay": _optional_seconds,
     "max_delay": _optional_seconds,
     "then": OnFailure,

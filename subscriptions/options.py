@@ -125,6 +125,11 @@ class SubscriptionOptions:
     """How long a hand-over waits for what is in flight."""
     resources: tuple[tuple[str, float], ...] = ()
     """Ray resources that each handler actor needs: ``(("GPU", 1.0),)``."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Labels that a node must have to own it or stand by for it: ``(("zone", "a"),)``."""
+    apart: str | None = None
+    """A word that several subscriptions share: they are kept on different nodes, as far as the balance allows. The
+    partitions of one subscription are anyway."""
 
     def __post_init__(self) -> None:
         """Refuse what can never work. Raises InvalidArgument."""
