@@ -14,7 +14,7 @@ from benchmarks import compare, results
 from benchmarks.measure import Case, Sample, Target, WrongCount, measure, percentile
 from benchmarks.run import QUESTIONS
 
-IN_A_CLUSTER = ("catch_up", "fan_out", "live", "takeover")
+IN_A_CLUSTER = ("catch_up", "fan_out", "live", "partitions", "takeover")
 OUTSIDE = tuple(name for name in QUESTIONS if name not in IN_A_CLUSTER)
 
 
