@@ -17,7 +17,7 @@ from benchmarks.fill import fill
 from benchmarks.handlers import Work
 from benchmarks.measure import Case, Target
 
-EVENTS: Final = 20_000
+EVENTS: Final = 6_000
 BATCH: Final = 50
 NODES: Final = 3
 
