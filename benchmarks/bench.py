@@ -25,6 +25,8 @@ SERVER_SETTINGS: Final = {
     # Checkpoints of the server come between rounds, when they are asked for, and not within one.
     "max_wal_size": "8GB",
     "checkpoint_timeout": "1h",
+    # One for each host and partition: the server's own 64 are enough for about 6,400 of them.
+    "max_locks_per_transaction": "256",
 }
 
 

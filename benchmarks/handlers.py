@@ -20,6 +20,8 @@ from headwater.subscriptions.handler import Context
 FOLDER: Final = "HEADWATER_BENCH_FOLDER"
 """The environment variable that says where the notes go; set before the cluster starts."""
 
+WORK: Final = 30_000
+
 _NOTE: Final = struct.Struct("<ddq")
 _LATENCY: Final = struct.Struct("<d")
 
@@ -67,6 +69,16 @@ class Count:
         """Close the file."""
         if self._file >= 0:
             os.close(self._file)
+
+
+class Work(Count):
+    """Keeps the processor busy for about half a millisecond an event."""
+
+    async def handle(self, events: Sequence[RecordedEvent], context: Context) -> None:
+        """Work, then note the delivery."""
+        for _ in events:
+            sum(range(WORK))
+        self._write(len(events), context)
 
 
 class Upsert(Count):

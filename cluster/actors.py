@@ -63,7 +63,7 @@ class _HostActor:
 
     async def _run(self, options: ClusterOptions, node: NodeFacts) -> None:
         make_consumer = functools.partial(ActorConsumer, options, ray.get_runtime_context().get_node_id())
-        async with wiring.open_host(options, node.name, node.resources, make_consumer) as host:
+        async with wiring.open_host(options, node.name, node.resources, make_consumer, node.labels) as host:
             await host.run()
         # It was drained: this node gets no other host until it is started again.
         await asyncio.Event().wait()
@@ -154,7 +154,7 @@ class RayNodes:
     async def alive(self) -> list[NodeFacts]:
         """Return the nodes that are alive and do not refuse a host."""
         return [
-            NodeFacts(node_id=node["NodeID"], name=node["NodeName"], resources=node["Resources"])
+            NodeFacts(node_id=node["NodeID"], name=node["NodeName"], resources=node["Resources"], labels=node["Labels"])
             for node in await asyncio.to_thread(ray.nodes)
             if node["Alive"] and node["Labels"].get(HOST_LABEL) != "no"
         ]
@@ -338,7 +338,14 @@ class LocalRay:
         self._cluster.wait_for_nodes()
 
     def reap(self) -> None:
-        """Take note of nodes that were killed: their raylets must not stay behind as zombies, nor their files."""
+        """Take note of nodes that were killed: their raylets must not stay behind as zombies, nor their files.
+
+        The head's own state is on disk, so its control store is only started again.
+        """
+        head: Any = self._cluster.head_node
+        if head.all_processes["gcs_server"][0].process.poll() is not None:
+            head.kill_gcs_server(check_alive=False)
+            head.start_gcs_server()
         for name in [n for n in self._nodes if self._raylet(n).poll() is not None]:
             self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
 

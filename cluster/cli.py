@@ -304,6 +304,27 @@ def move(
 
 
 @cli.command()
+def repartition(
+    subscription: Subscription,
+    to: Annotated[int, typer.Argument(min=1, help="How many partitions it should have.")],
+    wait: Annotated[float, typer.Option(envvar="HEADWATER_WAIT", min=0, help="Seconds to wait until it has them.")] = 0,
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Give a subscription another number of partitions while it runs. Say so in the app, too."""
+
+    async def change(client: Client) -> int:
+        return await client.repartition(subscription, to, wait=wait, dry_run=dry_run)
+
+    partitions = ask(database_url, schema, change)
+    if wait and not dry_run and partitions != to:
+        raise StoreUnavailable(f"{subscription} still has {partitions} partitions after {wait:g} s; the change goes on")
+    show.record({"subscription": subscription, "partitions": partitions, "to": to, "dry_run": dry_run}, json=json)
+
+
+@cli.command()
 def drain(
     node: Annotated[str, typer.Argument(help="The node, or one host on it.")],
     wait: Annotated[

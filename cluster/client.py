@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -26,6 +26,7 @@ from headwater.storage.model import RecordedEvent
 from headwater.storage.postgres.commands import ALL_PARKED, UNLIMITED, Commands
 from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.registry import Registry
+from headwater.storage.postgres.repartition import Repartition
 from headwater.storage.postgres.replacing import OPEN, ReplacementRow, Replacements
 from headwater.storage.postgres.replaying import Replays, ReplayStatus
 from headwater.storage.postgres.store import PostgresEventStore
@@ -49,7 +50,8 @@ class PartitionStatus:
     subscription: str
     partition: int
     phase: str
-    """``running``, ``paused``, ``stuck``, ...; ``unowned`` when nobody holds the lease."""
+    """``running``, ``paused``, ``stuck``, ...; ``unowned`` when nobody holds the lease, ``repartitioning`` when nobody
+    should because the number of partitions is being changed."""
     reason: str | None
     since: datetime
     node: str | None
@@ -65,6 +67,8 @@ class PartitionStatus:
     redelivered: int
     parked: int
     epoch: int
+    consumers: int | None
+    """How many handler actors work for it; None when the handler runs in the owner's process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,7 @@ class Client:
         self._placement = PostgresPlacement(store.pool, store.sql)
         self._replays = Replays(store.pool, store.sql)
         self._replacements = Replacements(store.pool, store.sql)
+        self._repartition = Repartition(store.pool, store.sql)
         self._operator = f"{_user()}@{socket.gethostname()}"
 
     @classmethod
@@ -156,8 +161,8 @@ class Client:
     async def register(self, app: App) -> None:
         """Register an app's subscriptions, or bring those that are there up to date. Safe to repeat.
 
-        One that ``replaces`` another begins to follow that. Raises SubscriptionConflict for one whose source or number
-        of partitions has changed, or that cannot follow.
+        Another number of partitions is brought about while the subscription goes on. One that ``replaces`` another
+        begins to follow that. Raises SubscriptionConflict for one whose source has changed, or that cannot follow.
         """
         for each in app.registrations:
             options = each.options
@@ -218,7 +223,7 @@ class Client:
             hosts=len(await self._placement.hosts()),
             subscriptions=len({p.subscription for p in partitions}),
             partitions=len(partitions),
-            unowned=sum(p.node is None and p.phase not in ENDED for p in partitions),
+            unowned=sum(p.phase == "unowned" for p in partitions),
             without_standby=sum(p.standby is None and p.phase not in ENDED for p in partitions),
             lag=max((p.lag for p in partitions), default=0),
             lag_seconds=max((p.lag_seconds for p in partitions), default=0.0),
@@ -238,13 +243,17 @@ class Client:
         found = []
         for state in await self._registry.states(subscription):
             node = nodes.get(state.owner or "")
-            stopped = state.wanted == "stopped"
+            phase, reason = _unowned(state) if node is None else (state.phase, state.reason)
+            if state.repartition_to is not None:
+                reason = f"becomes one of {state.repartition_to} partitions" + (
+                    f": {reason}" if node and reason else ""
+                )
             found.append(
                 PartitionStatus(
                     subscription=state.key.subscription,
                     partition=state.key.partition,
-                    phase=state.phase if node or state.closed else "stopped" if stopped else "unowned",
-                    reason=_reason(state, node),
+                    phase=phase,
+                    reason=reason,
                     since=state.since,
                     node=node,
                     standby=nodes.get(state.standby or "") if state.standby != state.owner else None,
@@ -255,6 +264,7 @@ class Client:
                     redelivered=state.redelivered,
                     parked=state.parked,
                     epoch=state.epoch,
+                    consumers=state.consumers if node else None,
                 )
             )
         return found
@@ -356,6 +366,28 @@ class Client:
     async def move(self, subscription: str, node: str, *, partition: int | None = None) -> None:
         """Hand over to another node, without a gap."""
         await self.command(subscription, "move", {"node": node}, partition=partition)
+
+    async def repartition(self, subscription: str, to: int, *, wait: float = 0, dry_run: bool = False) -> int:
+        """Give a subscription another number of partitions while it runs; returns how many it has now.
+
+        No event is lost, and none that was settled comes again; the owners let go, then the new ones go on. Waits up to
+        so many seconds for that. Whoever registers the app again says how many there should be: change it there, too.
+        Safe to repeat. Raises SubscriptionNotFound, InvalidArgument.
+        """
+        found = await self._registry.find(subscription)
+        if found is None:
+            raise SubscriptionNotFound(subscription)
+        options = replace(decode(found.options), partitions=to)
+        if dry_run:
+            return found.partitions
+        await self._registry.register(subscription, found.handler, encode(options), source=found.source, partitions=to)
+        await self._repartition.ask(subscription, to, issued_by=self._operator)
+        deadline = time.monotonic() + wait
+        while (found := await self._registry.find(subscription)) is not None:
+            if found.repartition_to is None or time.monotonic() >= deadline:
+                return found.partitions
+            await asyncio.sleep(DRAIN_CHECK)
+        raise SubscriptionNotFound(subscription)
 
     async def drain(self, name: str, *, wait: float = 0) -> bool:
         """Let the hosts of a node, or one host, hand over everything and end.
@@ -486,10 +518,14 @@ class Client:
         return concerned
 
 
-def _reason(state: PartitionState, node: str | None) -> str | None:
-    if node is not None or state.closed:
-        return state.reason
-    return "stopped by an operator" if state.wanted == "stopped" else "no host holds its lease"
+def _unowned(state: PartitionState) -> tuple[str, str | None]:
+    if state.closed:
+        return state.phase, state.reason
+    if state.repartition_to is not None:
+        return "repartitioning", None
+    if state.wanted == "stopped":
+        return "stopped", "stopped by an operator"
+    return "unowned", "no host holds its lease"
 
 
 def _replacement(row: ReplacementRow) -> ReplacementStatus:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts
+from headwater.cluster.repartition import successor
 from headwater.cluster.replays import OneReplay
 from headwater.cluster.slot import Assigned, Slot
 from headwater.cluster.succession import next_step
@@ -18,9 +19,11 @@ from headwater.storage.errors import HeadwaterError
 from headwater.storage.leases import Grant, PartitionKey
 from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.postgres.repartition import Repartition
 from headwater.storage.postgres.replacing import Replacements
 from headwater.storage.postgres.replaying import ReplayRange, Replays
 from headwater.storage.registry import CommandRecord
+from headwater.subscriptions.core.seam import share_of
 from headwater.subscriptions.encoding import decode
 
 log = logging.getLogger(__name__)
@@ -108,8 +111,15 @@ class Generation(Protocol):
 class SupervisorDirectory:
     """The wanted state and the owners, for the one that plans."""
 
-    def __init__(self, placement: PostgresPlacement, generation: Generation, replacements: Replacements) -> None:
+    def __init__(
+        self,
+        placement: PostgresPlacement,
+        repartition: Repartition,
+        generation: Generation,
+        replacements: Replacements,
+    ) -> None:
         self._placement = placement
+        self._repartition = repartition
         self._lease = generation
         self._replacements = replacements
         self._generation: int | None = None
@@ -127,6 +137,7 @@ class SupervisorDirectory:
                 node=row.node,
                 draining=row.draining,
                 resources=row.facts.get("resources", {}),
+                labels=row.facts.get("labels", {}),
             )
             for row in await self._placement.hosts()
         ]
@@ -144,6 +155,8 @@ class SupervisorDirectory:
                 lag=row.lag,
                 granted_at=row.granted_at,
                 needs=tuple((name, amount) for name, amount in row.options.get("resources", ())),
+                labels=tuple((name, value) for name, value in row.options.get("labels", ())),
+                apart=row.options.get("apart"),
                 target=row.target,
             )
             for row in await self._placement.partitions()
@@ -153,6 +166,11 @@ class SupervisorDirectory:
         """Write assignments down; nothing is written when another supervisor has taken over."""
         if self._generation is not None:
             await self._placement.assign(self._generation, [(a.lock_id, a.owner, a.standby) for a in assignments])
+
+    async def repartition(self) -> list[str]:
+        """Put new sets of partitions in place where the old ones have been let go; returns of which subscriptions."""
+        wanted = await self._repartition.wanted()
+        return [name for name in wanted if await self._repartition.switch(name, successor, share_of)]
 
     async def replace(self) -> None:
         """Make the steps that are due of new versions that take over from old ones."""

@@ -37,6 +37,12 @@ HEALTH_CHECKS: Final[Mapping[str, int]] = {
 }
 """The cluster-wide settings of a head: as ``_system_config``, ``--system-config`` or ``RAY_<name>``."""
 
+
+def persistence(folder: str) -> dict[str, str]:
+    """Return what lets a head that was killed, and is started again, find its nodes and actors as they were."""
+    return {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": folder}
+
+
 NO_PROBES: Final[Mapping[str, str]] = {
     # The head's side process asks the cloud's metadata service who it is, also when told not to report: a proxy that
     # is not there keeps it from leaving the machine. Only the head gets this, so handlers reach what they want.

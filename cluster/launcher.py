@@ -30,6 +30,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever Ray prints must not look like an answer
     folder = sys.argv[1]
     os.environ["RAY_TMPDIR"] = folder
+    os.environ.update(environment.persistence(f"{folder}/gcs"))
     environment.prepare(local=True)
     from headwater.cluster.actors import LocalRay, ensure_supervisor
 

@@ -28,15 +28,18 @@ STOP_TIMEOUT = 5.0
 class LocalCluster:
     """Worker nodes on loopback, and a head that hosts nothing.
 
+    Its nodes are called ``name-1``, ``name-2`` and so on: clusters that share a store need names of their own.
+
     Use it as an async context manager. Leaving it, or the end of this process in whatever way, ends every process that
     it started.
     """
 
-    def __init__(self, nodes: int = 3, *, cpus_per_node: float = 1) -> None:
+    def __init__(self, nodes: int = 3, *, cpus_per_node: float = 1, name: str = "node") -> None:
         if nodes < 1:
             raise InvalidArgument("nodes", "a cluster has at least one")
         self._first_nodes = nodes
         self._cpus = cpus_per_node
+        self._name = name
         self._raylets: dict[str, int] = {}
         self._started = 0
         self._folder = Path()
@@ -120,7 +123,7 @@ class LocalCluster:
 
     async def _start_node(self) -> str:
         self._started += 1
-        name = f"node-{self._started}"
+        name = f"{self._name}-{self._started}"
         self._raylets[name] = await self._ask("add", name, self._cpus)
         return name
 

@@ -24,6 +24,9 @@ _new_event = partial(tuple.__new__, RecordedEvent)
 def pack(delivery: Delivered) -> bytes:
     """Write a delivery down for another process of this cluster."""
     columns = _columns(delivery.events)
+    if delivery.grant.seam is not None:
+        # Of use to the owner only, and as long as there are partitions.
+        delivery = replace(delivery, grant=replace(delivery.grant, seam=None))
     if columns is not None:
         delivery = replace(delivery, events=())
     return pickle.dumps((delivery, columns), pickle.HIGHEST_PROTOCOL)

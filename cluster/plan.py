@@ -9,8 +9,10 @@ wanted standby; an owner that *is* the wanted standby has taken over from a dead
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,8 @@ class HostFacts:
     draining: bool = False
     resources: Mapping[str, float] = field(default_factory=dict)
     """What its node has in all, by the cluster's names: ``{"GPU": 1.0}``."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What its node is called by: ``{"zone": "a"}``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,10 @@ class PartitionFacts:
     granted_at: float = 0.0
     needs: tuple[tuple[str, float], ...] = ()
     """The resources that the handler's actors ask for: only nodes that have them are eligible."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """What a node must be called by to be eligible."""
+    apart: str | None = None
+    """Those of one word are kept on different hosts, as the partitions of one subscription are."""
     target: str | None = None
     """The node that an operator asked for."""
 
@@ -85,6 +93,9 @@ class _Board:
         self.standby: dict[int, str | None] = {}
         self.owned: dict[str, list[PartitionFacts]] = {host: [] for host in self.hosts}
         self.standing: dict[str, int] = dict.fromkeys(self.hosts, 0)
+        self.lag: dict[str, int] = dict.fromkeys(self.hosts, 0)
+        self.kin: Counter[tuple[str, str]] = Counter()
+        self._by_wants: dict[Any, tuple[frozenset[str], Sequence[str]]] = {}
         self.moving: set[int] = set()
 
     # Owners
@@ -99,7 +110,11 @@ class _Board:
                 orphans.append(partition)
             else:
                 self._own(partition, owner)
-        for partition in sorted(orphans, key=lambda p: (-p.lag, p.lock_id)):
+        behind: Counter[str] = Counter()
+        for partition in orphans:
+            behind[_group(partition)] += partition.lag
+        # Those that are kept apart one after the other, or the last of them would find only hosts that have one.
+        for partition in sorted(orphans, key=lambda p: (-behind[_group(p)], _group(p), -p.lag, p.lock_id)):
             self._own(partition, self._least_loaded(partition))
 
     def _present_owner(self, partition: PartitionFacts) -> str | None:
@@ -128,15 +143,18 @@ class _Board:
     def balance(self, max_moves: int) -> None:
         """Move partitions from the fullest host to the emptiest until they are within one of each other."""
         load = {host: len(owned) for host, owned in self.owned.items()}
+        lag = dict(self.lag)
         self.moving |= {p.lock_id for p in self.partitions if self._on_the_move(p)}
         while len(self.moving) < max_moves:
-            move = self._best_move(load)
+            move = self._best_move(load, lag)
             if move is None:
                 return
             partition, source, target = move
             self.moving.add(partition.lock_id)
             load[source] -= 1
             load[target] += 1
+            lag[source] -= partition.lag
+            lag[target] += partition.lag
             self._move(partition, target)
 
     def _on_the_move(self, partition: PartitionFacts) -> bool:
@@ -145,10 +163,11 @@ class _Board:
             partition.wanted_standby,
         )
 
-    def _best_move(self, load: Mapping[str, int]) -> tuple[PartitionFacts, str, str] | None:
-        """Return the move that helps most: what is ready first, then what has been in one place for longest."""
+    def _best_move(self, load: Mapping[str, int], lag: Mapping[str, int]) -> tuple[PartitionFacts, str, str] | None:
+        """Return the move that helps most: what is ready, keeps others apart, evens the lag, has rested for longest."""
+        emptiest = sorted(load, key=lambda h: (load[h], h))
         for source in sorted(load, key=lambda h: (-load[h], h)):
-            for target in sorted(load, key=lambda h: (load[h], h)):
+            for target in emptiest:
                 if load[source] - load[target] < 2:
                     break
                 movable = [
@@ -157,14 +176,21 @@ class _Board:
                     if p.lock_id not in self.moving and p.target is None and self._fit(p, target)
                 ]
                 if movable:
-                    return min(movable, key=lambda p: self._reluctance(p, source, target)), source, target
+                    return (
+                        min(movable, key=lambda p: self._reluctance(p, source, target, lag[source] - lag[target])),
+                        source,
+                        target,
+                    )
         return None
 
-    def _reluctance(self, partition: PartitionFacts, source: str, target: str) -> tuple[bool, bool, int, float, int]:
+    def _reluctance(
+        self, partition: PartitionFacts, source: str, target: str, uneven: int
+    ) -> tuple[bool, bool, int, int, float, int]:
         return (
             partition.standby != target,
             self.standby[partition.lock_id] != target,
             self._siblings(partition, target) - self._siblings(partition, source),
+            abs(uneven - 2 * partition.lag),
             partition.granted_at,
             partition.lock_id,
         )
@@ -185,22 +211,27 @@ class _Board:
     def settle_standbys(self) -> None:
         """Keep each standby that is alive and on another node than the owner; choose one where there is none."""
         without = []
+        shadows: Counter[tuple[str | None, str]] = Counter()  # a node's death spreads over all others
         for partition in self.partitions:
             standby = self.standby[partition.lock_id]
             if standby is not None and self._may_stand_by(partition, standby):
                 self.standing[standby] += 1
+                shadows[self.owner[partition.lock_id], standby] += 1
             else:
                 self.standby[partition.lock_id] = None
                 without.append(partition)
         for partition in without:
-            choices = [h for h in self.hosts if self._may_stand_by(partition, h) and h != partition.owner]
+            owner = self.owner[partition.lock_id]
+            if owner is None:
+                continue
+            node = self.hosts[owner].node
+            choices = [h for h in self._able(partition)[1] if h != partition.owner and self.hosts[h].node != node]
             if not choices:
                 continue
-            chosen = min(
-                choices, key=lambda h: (self._stands_by_for(h, self.owner[partition.lock_id]), self.standing[h], h)
-            )
+            chosen = min(choices, key=lambda h: (shadows[owner, h], self.standing[h], h))
             self.standby[partition.lock_id] = chosen
             self.standing[chosen] += 1
+            shadows[owner, chosen] += 1
 
     def balance_standbys(self, max_moves: int) -> None:
         """Spread the standbys too, so that the next death is shared; only while no owner is on the move."""
@@ -232,38 +263,47 @@ class _Board:
             return False
         return self.hosts[host].node != self.hosts[owner].node
 
-    def _stands_by_for(self, host: str, owner: str | None) -> int:
-        """Count how many of an owner's partitions a host stands by for: a node's death spreads over all others."""
-        return sum(1 for p in self.owned.get(owner or "", ()) if self.standby[p.lock_id] == host)
-
     # Both
 
     def _own(self, partition: PartitionFacts, host: str | None) -> None:
         before = self.owner.get(partition.lock_id)
         if before is not None:
             self.owned[before].remove(partition)
+            self.lag[before] -= partition.lag
+            self.kin[before, _group(partition)] -= 1
         self.owner[partition.lock_id] = host
         if host is not None:
             self.owned[host].append(partition)
+            self.lag[host] += partition.lag
+            self.kin[host, _group(partition)] += 1
 
     def _least_loaded(self, partition: PartitionFacts, among: Iterable[str] | None = None) -> str | None:
-        choices = [h for h in (self.hosts if among is None else among) if self._fit(partition, h)]
+        choices = self._able(partition)[1] if among is None else [h for h in among if self._fit(partition, h)]
+        loads = [len(self.owned[h]) for h in choices]
+        least = min(loads, default=0)
         return min(
-            choices,
-            key=lambda h: (len(self.owned[h]), self._siblings(partition, h), sum(p.lag for p in self.owned[h]), h),
+            (h for h, load in zip(choices, loads, strict=True) if load == least),
+            key=lambda h: (self._siblings(partition, h), self.lag[h], h),
             default=None,
         )
 
     def _siblings(self, partition: PartitionFacts, host: str) -> int:
-        return sum(1 for p in self.owned[host] if p.subscription == partition.subscription)
+        return self.kin[host, _group(partition)]
 
     def _fit(self, partition: PartitionFacts, host: str) -> bool:
         """Whether the host may be given the partition."""
         return self._eligible(partition, host) and not self.hosts[host].draining
 
     def _eligible(self, partition: PartitionFacts, host: str) -> bool:
-        facts = self.hosts.get(host)
-        return facts is not None and all(facts.resources.get(name, 0.0) >= amount for name, amount in partition.needs)
+        return host in self._able(partition)[0]
+
+    def _able(self, partition: PartitionFacts) -> tuple[frozenset[str], Sequence[str]]:
+        """Return the hosts that have what the partition asks for, and those of them that take something new."""
+        wants = (partition.needs, partition.labels)
+        if wants not in self._by_wants:
+            able = frozenset(h.host for h in self.hosts.values() if _has(h, partition))
+            self._by_wants[wants] = able, [h for h in self.hosts if h in able and not self.hosts[h].draining]
+        return self._by_wants[wants]
 
     def changes(self) -> list[Assignment]:
         return [
@@ -271,6 +311,18 @@ class _Board:
             for p in self.partitions
             if (self.owner[p.lock_id], self.standby[p.lock_id]) != (p.wanted_owner, p.wanted_standby)
         ]
+
+
+def _has(host: HostFacts, partition: PartitionFacts) -> bool:
+    """Whether a host has the resources and the labels that a partition asks for."""
+    return all(host.resources.get(name, 0.0) >= amount for name, amount in partition.needs) and all(
+        host.labels.get(name) == value for name, value in partition.labels
+    )
+
+
+def _group(partition: PartitionFacts) -> str:
+    """What is kept apart: all partitions of a subscription, or all subscriptions of a word."""
+    return f"apart {partition.apart}" if partition.apart is not None else partition.subscription
 
 
 def applied(partition: PartitionFacts, assignment: Assignment) -> PartitionFacts:

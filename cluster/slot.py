@@ -6,15 +6,13 @@ Knows nothing of other partitions; when to claim and what to release is the host
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from headwater.cluster.crew import Crew, StartableConsumer
 from headwater.cluster.replays import SlotReplays
-from headwater.storage.errors import HeadwaterError
 from headwater.storage.leases import Grant, PartitionKey
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.ports import Checkpoints, Consumer
@@ -43,12 +41,6 @@ class Assigned:
     standby: str | None
 
 
-class StartableConsumer(Consumer, Protocol):
-    """A consumer that is made ready ahead of its first delivery."""
-
-    async def start(self) -> None: ...
-
-
 MakeConsumers = Callable[[str, SubscriptionOptions], Sequence[StartableConsumer]]
 """Makes a handler's consumers from its import path; raises ImportPathError, ConfigurationError."""
 MakeRunner = Callable[[SubscriptionOptions, Grant, Sequence[Consumer]], SubscriptionRunner]
@@ -66,7 +58,7 @@ class Slot:
         self.assigned = assigned
         self._make_consumers = make_consumers
         self._make_runner = make_runner
-        self._consumers: Sequence[StartableConsumer] | None = None
+        self._crew: Crew | None = None
         self._runner: SubscriptionRunner | None = None
         self._changed = asyncio.Event()
         self._seen_at = time.monotonic()
@@ -90,7 +82,7 @@ class Slot:
     @property
     def ready(self) -> bool:
         """Whether a grant could be used at once."""
-        return self._consumers is not None
+        return self._crew is not None
 
     @property
     def running(self) -> bool:
@@ -123,38 +115,41 @@ class Slot:
 
     async def prepare(self) -> None:
         """Load the handler and start its consumers; tries again until it succeeds or is cancelled."""
-        while self._consumers is None:
-            consumers: Sequence[StartableConsumer] = ()
+        while self._crew is None:
             try:
                 consumers = await asyncio.to_thread(self._make_consumers, self.assigned.handler, self.assigned.options)
-                for consumer in consumers:
-                    await consumer.start()
+                crew = Crew(self.assigned.options, consumers)
+                await crew.start()
             except Exception as error:  # noqa: BLE001  a handler may fail in any way; the operator is told how
                 self.trouble = f"the handler cannot be started: {error}"
                 log.warning("%s/%d: %s", self.key.subscription, self.key.partition, self.trouble)
-                await _close(consumers)
                 await asyncio.sleep(PREPARE_AGAIN)
             else:
-                self._consumers, self.trouble = consumers, None
+                self._crew, self.trouble = crew, None
         self._changed.set()
 
     async def run(self, grant: Grant, checkpoints: Checkpoints) -> None:
         """Run under a grant until drained, or until the lease is lost."""
-        while self._consumers is None:
+        while self._crew is None:
             await checkpoints.report(grant, "stuck", self.trouble)
             self._changed.clear()
             await self._changed.wait()
             if self.draining:
                 return
-        self._runner = self._make_runner(self.assigned.options, grant, self._consumers)
+        self._runner = self._make_runner(self.assigned.options, grant, self._crew.consumers)
         self.replays = SlotReplays()
         self._paused = False
         self._obey_pause()
+        scaling = asyncio.create_task(self._crew.scale(self._runner, grant, checkpoints), name="headwater-scaling")
         try:
             status = await self._runner.run()
             log.info("%s/%d ended here: %s", self.key.subscription, self.key.partition, status.reason)
         finally:
             self._runner = None
+            scaling.cancel()
+            await asyncio.wait([scaling])
+            if not scaling.cancelled() and (error := scaling.exception()) is not None:
+                log.error("%s/%d was not scaled", self.key.subscription, self.key.partition, exc_info=error)
             await self.replays.end()
 
     def drain(self) -> None:
@@ -178,8 +173,9 @@ class Slot:
         if self.preparing is not None:
             self.preparing.cancel()
             await asyncio.wait([self.preparing])
-        consumers, self._consumers = self._consumers, None
-        await _close(consumers or ())
+        crew, self._crew = self._crew, None
+        if crew is not None:
+            await crew.close()
 
     @property
     def runner(self) -> SubscriptionRunner | None:
@@ -198,9 +194,3 @@ class Slot:
     def __repr__(self) -> str:
         state = "running" if self.running else "ready" if self.ready else "preparing"
         return f"<Slot {self.key.subscription}/{self.key.partition} {state}>"
-
-
-async def _close(consumers: Sequence[Consumer]) -> None:
-    for consumer in consumers:
-        with contextlib.suppress(HeadwaterError):
-            await consumer.close()

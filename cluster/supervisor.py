@@ -29,6 +29,7 @@ class NodeFacts:
     node_id: str
     name: str
     resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class Nodes(Protocol):
@@ -64,6 +65,10 @@ class Directory(Protocol):
 
     async def assign(self, assignments: Sequence[Assignment]) -> None:
         """Write assignments down; nothing is written when another supervisor has taken over."""
+        ...
+
+    async def repartition(self) -> Sequence[str]:
+        """Put new sets of partitions in place where the old ones have been let go; returns of which subscriptions."""
         ...
 
     async def replace(self) -> None:
@@ -115,6 +120,7 @@ class Supervisor:
         """Go on until cancelled. Neither a database nor a cluster that does not answer ends it."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self.keep_hosts, Bell()), name="headwater-keep-hosts")
+            tasks.create_task(self._repeat(self.keep_partitions, Bell()), name="headwater-keep-partitions")
             tasks.create_task(self._repeat(self.keep_plan, self._plans), name="headwater-keep-plan")
 
     async def keep_hosts(self) -> None:
@@ -123,6 +129,12 @@ class Supervisor:
             if not await self._nodes.has_host(node) and self._backoff.due(node.node_id, time.monotonic()):
                 log.info("starting a host on node %s", node.name)
                 await self._nodes.start_host(node)
+
+    async def keep_partitions(self) -> None:
+        """Give subscriptions the number of partitions that is wanted, once the old ones are let go."""
+        if await self._directory.supervise():
+            for name in await self._directory.repartition():
+                log.info("%s has another number of partitions now", name)
 
     async def keep_plan(self) -> None:
         """Write down who should own what, where that has changed."""

@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 
+from headwater.cluster.crew import StartableConsumer
 from headwater.cluster.directory import HostDirectory, SupervisorDirectory
 from headwater.cluster.host import Host
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.replaying import HostReplay
 from headwater.cluster.replays import OneReplay
-from headwater.cluster.slot import Assigned, StartableConsumer
+from headwater.cluster.slot import Assigned
 from headwater.cluster.supervisor import Nodes, Supervisor
 from headwater.storage.leases import Grant
 from headwater.storage.opening import hints_of
@@ -28,6 +30,7 @@ from headwater.storage.postgres.connect import handlers_pool
 from headwater.storage.postgres.keys import remote_payloads
 from headwater.storage.postgres.leases import LeaseSession, Presence
 from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.postgres.repartition import Repartition
 from headwater.storage.postgres.replacing import Replacements
 from headwater.storage.postgres.replaying import ReplayCheckpoints, ReplayRange, Replays
 from headwater.storage.postgres.store import PostgresEventStore
@@ -64,7 +67,11 @@ def _unless_plain(payloads: Payloads) -> Payloads | None:
 
 @asynccontextmanager
 async def open_host(
-    options: ClusterOptions, node: str, resources: Mapping[str, float], make_consumer: MakeConsumer | None = None
+    options: ClusterOptions,
+    node: str,
+    resources: Mapping[str, float],
+    make_consumer: MakeConsumer | None = None,
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Host]:
     """Open everything that a host needs, for the length of the block; ``run`` it within.
 
@@ -76,7 +83,7 @@ async def open_host(
         leases = LeaseSession(
             options.store,
             host=name,
-            presence=Presence(node=node, facts={"resources": dict(resources)}),
+            presence=Presence(node=node, facts={"resources": dict(resources), "labels": dict(labels)}),
             lease=options.lease,
         )
         await leases.open()
@@ -102,9 +109,9 @@ async def open_host(
         commands = Commands(store.pool, store.sql)
 
         def make_consumers(handler: str, subscription: SubscriptionOptions) -> Sequence[StartableConsumer]:
-            if subscription.consumers:
+            if subscription.most_consumers:
                 resolve(handler)  # what cannot be imported is known before any process is started for it
-                return [make_one(handler, subscription, index) for index in range(subscription.consumers)]
+                return [make_one(handler, subscription, index) for index in range(subscription.most_consumers)]
             return [LocalConsumer(Handler.load(handler, subscription), transactions, opener=opener)]
 
         def make_runner(
@@ -117,6 +124,7 @@ async def open_host(
                 leases=leases,
                 checkpoints=checkpoints,
                 consumers=consumers,
+                present=range(max(1, subscription.least_consumers)),
                 heads=heads,
                 observer=observer,
                 parking=commands,
@@ -159,7 +167,10 @@ async def open_supervisor(options: ClusterOptions, nodes: Nodes) -> AsyncIterato
         await leases.open()
         stack.push_async_callback(leases.close)
         directory = SupervisorDirectory(
-            PostgresPlacement(store.pool, store.sql), leases, Replacements(store.pool, store.sql)
+            PostgresPlacement(store.pool, store.sql),
+            Repartition(store.pool, store.sql),
+            leases,
+            Replacements(store.pool, store.sql),
         )
         supervisor = Supervisor(options, nodes, directory)
         leases.on_news(supervisor.tell)

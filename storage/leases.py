@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from headwater.storage.model import RecordedEvent
 
@@ -45,6 +45,8 @@ class Grant:
     """Which session of this process holds it; a new session holds nothing of the old one."""
     progress: Progress
     """How far the partition had come when it was granted."""
+    seam: Any | None = None
+    """What earlier sets of the subscription's partitions had settled beyond that, as a JSON value; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ Never does I/O. Options stay JSON values here: what they mean is the deciding si
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from headwater.storage.leases import PartitionKey
+from headwater.storage.leases import PartitionKey, Progress
 
 Wanted: TypeAlias = Literal["running", "paused", "stopped"]
 
@@ -33,6 +33,8 @@ class SubscriptionRecord:
     wanted: Wanted
     created_at: datetime
     updated_at: datetime
+    repartition_to: int | None = None
+    """How many partitions there will be, while that is being changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,22 @@ class PartitionState:
     parked: int
     closed: bool
     """Whether another version has taken over: the reason says which, and where."""
+    repartition_to: int | None = None
+    """How many partitions the subscription will have, while that is being changed."""
+    consumers: int | None = None
+    """How many handler actors work for it; None when the handler runs in the owner's process."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionSet:
+    """All partitions of a subscription, by their number: how far each came, and what the sets before had settled."""
+
+    partition_by: str | None
+    progress: Sequence[Progress]
+    seamed: Sequence[bool]
+    """For which of them the seam counts."""
+    seam: Any | None = None
+    """The marks of the sets before, as a JSON value."""
 
 
 @dataclass(frozen=True, slots=True)

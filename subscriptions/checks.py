@@ -103,3 +103,17 @@ def check_error_classes(argument: str, value: object) -> None:
     for each in value:
         if not (isinstance(each, type) and issubclass(each, BaseException)):
             raise InvalidArgument(argument, f"{each!r:.100} is not a class of errors")
+
+
+def check_consumers(value: object) -> None:
+    """Refuse what is neither a number of handler actors nor the least and the most of them. Raises InvalidArgument."""
+    if not isinstance(value, tuple):
+        check_count("consumers", value, 0)
+        return
+    if len(value) != 2:
+        raise InvalidArgument("consumers", f"{value!r:.100}: write a number, or (least, most)")
+    least, most = value
+    check_count("consumers", least)
+    check_count("consumers", most)
+    if least > most:
+        raise InvalidArgument("consumers", f"{value!r:.100}: write (least, most), the smaller number first")

@@ -5,9 +5,12 @@ Never looks at anything but the event.
 
 from __future__ import annotations
 
+from typing import Any
+
 from headwater.storage.errors import ConfigurationError
 from headwater.storage.model import RecordedEvent, category_of
-from headwater.subscriptions.core.sieve import KeyFunction, Sieve
+from headwater.subscriptions.core.seam import KeyFunction, Marks, Seam
+from headwater.subscriptions.core.sieve import Sieve
 from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.options import SubscriptionOptions
 
@@ -46,11 +49,12 @@ def _field(part: str, name: str) -> KeyFunction:
     return key
 
 
-def sieve_of(options: SubscriptionOptions, partition: int = 0) -> Sieve:
-    """Build the sieve of one partition. Raises ConfigurationError, ImportPathError."""
+def sieve_of(options: SubscriptionOptions, partition: int = 0, seam: Any | None = None) -> Sieve:
+    """Build the sieve of one partition, with the seam of its grant. Raises ConfigurationError, ImportPathError."""
     return Sieve(
         selector=resolve(options.selector) if options.selector is not None else None,
         key=key_function(options.partition_by),
         partitions=options.partitions,
         partition=partition,
+        seam=Seam([Marks.from_json(marks) for marks in seam], key_function) if seam else None,
     )

@@ -15,6 +15,7 @@ from headwater.storage.errors import InvalidArgument
 from headwater.storage.model import ALL, EVERYTHING, Filter
 from headwater.subscriptions.checks import (
     MOST_PARTITIONS,
+    check_consumers,
     check_count,
     check_error_classes,
     check_kind,
@@ -118,8 +119,11 @@ class SubscriptionOptions:
     delivery: Delivery = Delivery.AT_LEAST_ONCE
     batch_size: int = 1
     """1: the handler takes one event. More: it takes a list of up to so many."""
-    consumers: int = 0
-    """0: the handler runs in the owner's process, one delivery at a time. N: on N handler actors, in parallel."""
+    consumers: int | tuple[int, int] = 0
+    """0: the handler runs in the owner's process, one delivery at a time. N: on N handler actors, in parallel. A pair:
+    on as many handler actors as the load wants, at least the first number and at most the second."""
+    idle_after: timedelta = timedelta(seconds=30)
+    """With a pair of ``consumers``: how long more of them than the load wants are kept."""
     partition_by: str | None = None
     """The events that must stay in order with each other when there are several consumers or partitions: ``"stream"``
     (what None means), ``"category"``, ``"correlation_id"``, ``"data.<field>"``, ``"metadata.<field>"``, or the import
@@ -153,6 +157,11 @@ class SubscriptionOptions:
     more; what that had in its hands has failed once more, and goes to a new one."""
     resources: tuple[tuple[str, float], ...] = ()
     """Ray resources that each handler actor needs: ``(("GPU", 1.0),)``."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Labels that a node must have to own it or stand by for it: ``(("zone", "a"),)``."""
+    apart: str | None = None
+    """A word that several subscriptions share: they are kept on different nodes, as far as the balance allows. The
+    partitions of one subscription are anyway."""
 
     def __post_init__(self) -> None:
         """Refuse what can never work. Raises InvalidArgument."""
@@ -164,12 +173,13 @@ class SubscriptionOptions:
         for name in ("batch_size", "read_size", "max_in_flight", "checkpoint_events", "breaker"):
             check_count(name, getattr(self, name))
         check_count("partitions", self.partitions, 1, MOST_PARTITIONS)
-        check_count("consumers", self.consumers, 0)
+        check_consumers(self.consumers)
         check_partition_key(self.partition_by)
         check_path("selector", self.selector)
         check_path("mapper", self.mapper)
         check_span("checkpoint_interval", self.checkpoint_interval, may_be_zero=True)
         check_span("poll_interval", self.poll_interval)
+        check_span("idle_after", self.idle_after, may_be_zero=True)
         check_span("drain_timeout", self.drain_timeout, may_be_zero=True)
         if self.handler_timeout is not None:
             check_span("handler_timeout", self.handler_timeout)
@@ -181,3 +191,13 @@ class SubscriptionOptions:
                 raise InvalidArgument("consumer_memory", "is of handler actors: the handler needs some, by consumers")
         if self.delivery is not Delivery.AT_LEAST_ONCE and self.consumers:
             raise InvalidArgument("consumers", f"{self.delivery.value} delivery goes to one consumer: use partitions")
+
+    @property
+    def least_consumers(self) -> int:
+        """How many handler actors there are always; 0: the handler runs in the owner's process."""
+        return self.consumers[0] if isinstance(self.consumers, tuple) else self.consumers
+
+    @property
+    def most_consumers(self) -> int:
+        """How many handler actors there are at the most."""
+        return self.consumers[1] if isinstance(self.consumers, tuple) else self.consumers

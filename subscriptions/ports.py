@@ -106,6 +106,10 @@ class Checkpoints(Protocol):
         """Say what the partition is doing, for operators. Raises StaleEpoch."""
         ...
 
+    async def report_consumers(self, grant: Grant, consumers: int) -> None:
+        """Say how many handler actors work for the partition, for operators. Raises StaleEpoch."""
+        ...
+
     async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:
         """Set events aside. Raises StaleEpoch; the same event parked again changes nothing."""
         ...

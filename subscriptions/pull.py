@@ -111,7 +111,7 @@ class _EmptySeat:
 class PullSubscription:
     """A named subscription, consumed by this process while it has the lease, by one or several subscribers.
 
-    1. There are at most ``max(1, options.consumers)`` subscribers, whoever asks.
+    1. There are at most ``max(1, options.most_consumers)`` subscribers, whoever asks.
     2. It owns the lease only while there are subscribers.
     3. Losing the lease ends nothing: it is claimed again, and what was not acknowledged comes again.
     """
@@ -181,7 +181,7 @@ class PullSubscription:
         taken = [each.name for each in self._subscribers.values()]
         if name in taken:
             raise SubscriptionConflict(self.key.subscription, f"{name!r} has subscribed already")
-        seats = max(1, self._options.consumers)
+        seats = max(1, self._options.most_consumers)
         free = next((seat for seat in range(seats) if seat not in self._subscribers), None)
         if free is None:
             raise SubscriptionConflict(self.key.subscription, f"has its {seats} subscribers already: {taken}")
@@ -263,7 +263,7 @@ class PullSubscription:
             return []
 
     async def _run(self, grant: Grant) -> None:
-        seats: list[Any] = [_EmptySeat() for _ in range(max(1, self._options.consumers))]
+        seats: list[Any] = [_EmptySeat() for _ in range(max(1, self._options.most_consumers))]
         for seat, subscriber in self._subscribers.items():
             seats[seat] = subscriber
         present = tuple(self._subscribers)

@@ -94,7 +94,7 @@ class SubscriptionRunner:
         self._parking = parking
         self._retries: ParkedRetries | None = None
         self._heads = heads
-        self._sieve = sieve if sieve is not None else sieve_of(options, grant.key.partition)
+        self._sieve = sieve if sieve is not None else sieve_of(options, grant.key.partition, grant.seam)
         self._observer = observer if observer is not None else Observer()
         self._clock = clock if clock is not None else MonotonicClock()
         self._random = random
@@ -184,6 +184,20 @@ class SubscriptionRunner:
         """Give the seat of this index to a consumer that was not there before."""
         self._consumers[index] = consumer
         self._tell(inputs.Joined(index))
+
+    def retire(self, index: int) -> None:
+        """Give the consumer of this index nothing more; ``holds`` says whether it is still at work."""
+        self._tell(inputs.Retired(index))
+
+    def holds(self, index: int) -> bool:
+        """Whether the consumer of this index is here, free or at work."""
+        return self._machine is not None and self._machine.holds(index)
+
+    def load(self) -> tuple[float, bool]:
+        """Return for how many seconds all consumers together have worked, and whether events wait for one of them."""
+        if self._machine is None:
+            return 0.0, False
+        return self._machine.worked(self._clock.monotonic()), self._machine.waiting
 
     def leave(self, index: int) -> None:
         """Give the consumer of this index nothing more; what it has in flight goes to others."""

@@ -25,6 +25,7 @@ class _Row:
     holder: int | None = None
     phase: str = "new"
     reason: str | None = None
+    consumers: int | None = None
     delivered: int = 0
     redelivered: int = 0
     parked: dict[int, ParkedEvent] = field(default_factory=dict)
@@ -157,6 +158,9 @@ class MemoryCheckpoints:
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
         row = self._coordination.fenced(grant)
         row.phase, row.reason = phase, reason
+
+    async def report_consumers(self, grant: Grant, consumers: int) -> None:
+        self._coordination.fenced(grant).consumers = consumers
 
     async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:
         row = self._coordination.fenced(grant)

@@ -83,6 +83,11 @@ class PostgresCheckpoints:
         if not await self._changes(self._sql.report_phase, grant, {"phase": phase, "reason": reason}):
             raise stale(grant)
 
+    async def report_consumers(self, grant: Grant, consumers: int) -> None:
+        """Say how many handler actors work for the partition, for operators. Raises StaleEpoch."""
+        if not await self._changes(self._sql.report_consumers, grant, {"consumers": consumers}):
+            raise stale(grant)
+
     async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:
         """Set events aside. Raises StaleEpoch; an event that is parked already stays as it is."""
         columns = {

@@ -320,11 +320,13 @@ class LeaseSession:
                 link.ask(self._sql.unlock_partitions, {"lock_ids": [i for i in lock_ids if i not in self._held]})
             raise
         grants = []
-        for lock_id, epoch, checkpoint, in_flight_to, attempt, stream_id, _ in rows:
+        for lock_id, epoch, checkpoint, in_flight_to, attempt, stream_id, seam, _ in rows:
             if epoch is not None:
                 self._held[lock_id] = epoch
                 progress = Progress(checkpoint, in_flight_to, attempt, stream_id=stream_id)
-                grants.append(Grant(by_lock[lock_id], epoch, self.host, self.session, progress))
+                grants.append(
+                    Grant(by_lock[lock_id], epoch, self.host, self.session, progress, seam and orjson.loads(seam))
+                )
         return grants
 
     def _release(self, link: LeaseLink, grants: Sequence[Grant]) -> None:

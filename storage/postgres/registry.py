@@ -55,8 +55,9 @@ class Registry:
     ) -> SubscriptionRecord:
         """Register a subscription, or change the handler and options of the one that is there; safe to repeat.
 
-        ``start`` and ``wanted`` count only the first time. Raises SubscriptionConflict for another source or number of
-        partitions than it has, StreamDeleted for "current" on a soft-deleted stream, InvalidArgument.
+        ``start`` and ``wanted`` count only the first time. Another number of partitions, or another ``partition_by`` of
+        several, is what the supervisor brings about then. Raises SubscriptionConflict for another source than it has,
+        StreamDeleted for "current" on a soft-deleted stream, InvalidArgument.
         """
         if not name or "\0" in name or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
             raise InvalidArgument("name", f"a name has 1 to {MAX_NAME_BYTES} bytes and no NUL")
@@ -82,8 +83,7 @@ class Registry:
         if not registered:
             raise SubscriptionConflict(
                 name,
-                f"it reads {found.source!r} in {found.partitions} partitions, not {source!r} in {partitions}; "
-                "delete it first, or choose another name",
+                f"it reads {found.source!r}, not {source!r}; delete it first, or choose another name",
             )
         return found
 

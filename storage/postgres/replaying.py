@@ -166,6 +166,9 @@ class ReplayCheckpoints:
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
         """Say nothing: the partition's phase is that of its live delivery."""
 
+    async def report_consumers(self, grant: Grant, consumers: int) -> None:
+        """Say nothing: a replay's consumers are its owner's affair."""
+
     async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:  # noqa: ARG002
         """Count what a handler itself wanted to be parked."""
         for each in parked:

@@ -82,6 +82,13 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Retired:
+    """A consumer is to get nothing more; what it has in flight it finishes first."""
+
+    consumer: int
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """A consumer has gone for good; what it had in flight is delivered again, to others."""
 
@@ -184,6 +191,7 @@ Input: TypeAlias = (
     | Handled
     | Failed
     | Joined
+    | Retired
     | Left
     | Saved
     | SaveFailed

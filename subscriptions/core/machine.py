@@ -60,11 +60,11 @@ class Machine:
         self._options = options
         self._sieve = sieve
         self._random = random
-        self._parallel = options.consumers > 0
+        self._parallel = options.most_consumers > 0
         self._transactional = options.delivery is Delivery.EXACTLY_ONCE
         self._out: list[effects.Effect] = []
         self._ids = count(1)
-        self._seats = Seats(consumers)
+        self._seats = Seats(consumers, now)
         self._retrying = Retrying()
         self._parked_before = 0
         self._waiting: Batch | None = None
@@ -144,6 +144,19 @@ class Machine:
         return self._work.window.read_to < self._reading.head
 
     @property
+    def waiting(self) -> bool:
+        """Whether there are events that no consumer has yet."""
+        return self.catching_up or self.unsettled > self.in_flight
+
+    def holds(self, consumer: int) -> bool:
+        """Whether a consumer is still here: one that retires is until it has answered."""
+        return self._seats.holds(consumer)
+
+    def worked(self, now: float) -> float:
+        """Return for how many seconds, of all consumers together, deliveries were under way."""
+        return self._seats.worked(now)
+
+    @property
     def at_capacity(self) -> bool:
         """Whether reading waits because too much is unsettled."""
         return self._room() < self._page_size() / 2
@@ -212,8 +225,11 @@ class Machine:
     def _on_joined(self, fact: inputs.Joined, now: float) -> None:  # noqa: ARG002
         self._seats.join(fact.consumer)
 
+    def _on_retired(self, fact: inputs.Retired, now: float) -> None:  # noqa: ARG002
+        self._seats.retire(fact.consumer)
+
     def _on_left(self, fact: inputs.Left, now: float) -> None:
-        self._seats.leave(fact.consumer)
+        self._seats.leave(fact.consumer, now)
         self._retrying.left(fact.consumer)
         left = [number for number, (_, holder) in self._work.in_flight.items() if holder == fact.consumer]
         for delivery_id in reversed(left):
@@ -361,6 +377,7 @@ class Machine:
         # Below 0: the numbers begin anew, and nothing of them was settled before.
         self._settled = 0 if self._settled < 0 else max(self._settled, self.watermark)
         blocked = self._work.blocked
+        self._sieve = self._sieve.without_seam()
         self._parked_before += self._work.parked
         self._start_at(number)
         self._work.blocked = blocked
@@ -379,7 +396,7 @@ class Machine:
         rested_at = self._seats.wake(now)
         if rested_at is not None:
             self._wake(rested_at)
-        self._plan_retry()
+        self._plan_retry(now)
         while self._seats and self._may_deliver():
             batch = work.next(now)
             if batch is None:
@@ -398,18 +415,18 @@ class Machine:
         if work.next_attempt_at is not None and self._seats and self._may_deliver() and self._waiting is None:
             self._wake(work.next_attempt_at)
 
-    def _plan_retry(self) -> None:
+    def _plan_retry(self, now: float) -> None:
         alone = self._work.exclusive and self._work.in_flight
         retry = self._retrying.next()
         if retry is None or not self._seats or alone or not self._may_deliver():
             return
-        delivery_id, consumer = next(self._ids), self._seats.take()
+        delivery_id, consumer = next(self._ids), self._seats.take(now)
         self._retrying.begin(delivery_id, consumer)
         commit = Retried(retry.event.position, retry.key) if self._transactional else None
         self._out.append(effects.Deliver(delivery_id, consumer, [retry.event], retry.attempts + 1, commit, parked=True))
 
     def _deliver(self, batch: Batch, now: float) -> None:
-        delivery_id, consumer = next(self._ids), self._seats.take()
+        delivery_id, consumer = next(self._ids), self._seats.take(now)
         self._saving.delivered(batch, now)
         batch.commit = self._saving.commit(batch)
         self._work.in_flight[delivery_id] = batch, consumer
@@ -494,6 +511,7 @@ _METHODS: Final[dict[type[Any], str]] = {
     inputs.Handled: "_on_handled",
     inputs.Failed: "_on_failed",
     inputs.Joined: "_on_joined",
+    inputs.Retired: "_on_retired",
     inputs.Left: "_on_left",
     inputs.Reloaded: "_on_reloaded",
     inputs.Saved: "_on_saved",

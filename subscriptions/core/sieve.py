@@ -5,14 +5,13 @@ Calls the user's selector and key function, both functions of the event alone; w
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from headwater.storage.model import RecordedEvent
+from headwater.subscriptions.core.seam import KeyFunction, Seam, key_of, share_of
 
-KeyFunction: TypeAlias = Callable[[RecordedEvent], Any]
 Selector: TypeAlias = Callable[[RecordedEvent], Any]
 
 
@@ -37,19 +36,24 @@ class Sieve:
         key: KeyFunction | None = None,
         partitions: int = 1,
         partition: int = 0,
+        seam: Seam | None = None,
     ) -> None:
         self._selector = selector
         self._key = key
         self._partitions = partitions
         self._partition = partition
+        self._seam = seam
         self._open = selector is None and partitions == 1
+
+    def without_seam(self) -> Sieve:
+        """Return one that delivers, too, what earlier sets of partitions had settled: after a rewind."""
+        if self._seam is None:
+            return self
+        return Sieve(selector=self._selector, key=self._key, partitions=self._partitions, partition=self._partition)
 
     def key_of(self, event: RecordedEvent) -> str | None:
         """Return the event's partition key. Raises whatever the user's function raises."""
-        if self._key is None:
-            return event.stream
-        key = self._key(event)
-        return key if key is None or type(key) is str else str(key)
+        return key_of(event, self._key)
 
     def safe_key_of(self, event: RecordedEvent) -> str | None:
         """Return the event's partition key, or None when the user's function fails."""
@@ -60,14 +64,18 @@ class Sieve:
 
     def sift(self, events: Sequence[RecordedEvent], *, with_keys: bool) -> Sifted:
         """Leave out what is not to be delivered here; find the keys when they are needed."""
-        if self._open and not with_keys:
+        seam = self._seam if self._seam is not None and events and events[0].number <= self._seam.end else None
+        open_to_all = self._open and seam is None
+        if open_to_all and not with_keys:
             return Sifted(events, None)
-        if self._open and self._key is None:
+        if open_to_all and self._key is None:
             return Sifted(events, [event.stream for event in events])
         kept: list[RecordedEvent] = []
         keys: list[str | None] = []
         faults: dict[int, str] = {}
         for event in events:
+            if seam is not None and seam.settled(event):
+                continue
             try:
                 if self._selector is not None and not self._selector(event):
                     continue
@@ -85,8 +93,4 @@ class Sieve:
         return Sifted(kept, keys, faults)
 
     def _mine(self, key: str | None, event: RecordedEvent) -> bool:
-        if self._partitions == 1:
-            return True
-        # Not hash(): it differs from process to process.
-        word = key if key is not None else str(event.position)
-        return zlib.crc32(word.encode()) % self._partitions == self._partition
+        return self._partitions == 1 or share_of(key, event.position, self._partitions) == self._partition

@@ -98,7 +98,7 @@ class MemoryRuntime:
         for registration in self._app.registrations if self._app is not None else ():
             handlers = [
                 Handler.load(registration.handler, registration.options)
-                for _ in range(max(1, registration.options.consumers))
+                for _ in range(max(1, registration.options.most_consumers))
             ]
             await self._start(registration.name, handlers, registration.options)
         return self
@@ -115,7 +115,9 @@ class MemoryRuntime:
     async def run(self, name: str, handler: Any, options: SubscriptionOptions | None = None) -> None:
         """Run one more subscription; the handler may be any function, class or instance, importable or not."""
         options = options or SubscriptionOptions()
-        await self._start(name, [Handler(handler, options, name) for _ in range(max(1, options.consumers))], options)
+        await self._start(
+            name, [Handler(handler, options, name) for _ in range(max(1, options.most_consumers))], options
+        )
 
     async def append(self, stream: str, *events: NewEvent) -> int:
         """Append events; returns the position of the last one."""

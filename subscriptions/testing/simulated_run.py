@@ -64,7 +64,7 @@ class SimulatedRun:
             options,
             granted,
             self._sieve,
-            consumers=range(max(1, options.consumers)),
+            consumers=range(max(1, options.most_consumers)),
             random=world.random.random,
             now=world.now,
         )

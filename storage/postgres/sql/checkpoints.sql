@@ -49,7 +49,8 @@ FROM "headwater"."partitions"
 WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s;
 
 -- name: rewind_progress
--- The one write that may lower a checkpoint. What was settled before is a replay from now on.
+-- The one write that may lower a checkpoint. What was settled before is a replay from now on, and is delivered also where an
+-- earlier set of partitions had settled it.
 UPDATE "headwater"."partitions"
 SET
     "checkpoint" = %(checkpoint)s,
@@ -60,6 +61,7 @@ SET
         WHEN "stream_id" IS NOT DISTINCT FROM %(stream_id)s::bigint THEN greatest("replay_to", %(settled)s) ELSE 0
     END,
     "replay_side_effects" = %(side_effects)s,
+    "seamed" = false,
     "checkpointed_at" = clock_timestamp()
 WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
 RETURNING "lock_id";
@@ -83,6 +85,11 @@ SET
     "phase" = %(phase)s,
     "reason" = %(reason)s,
     "since" = CASE WHEN "phase" = %(phase)s THEN "since" ELSE clock_timestamp() END
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+RETURNING set_config('synchronous_commit', 'off', true);
+
+-- name: report_consumers
+UPDATE "headwater"."partitions" SET "consumers" = %(consumers)s
 WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
 RETURNING set_config('synchronous_commit', 'off', true);
 

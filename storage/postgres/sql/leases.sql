@@ -53,11 +53,15 @@ WITH "obtained" AS MATERIALIZED (
     SET "epoch" = "p"."epoch" + 1, "owner" = %(host)s, "granted_at" = clock_timestamp()
     FROM "free"
     WHERE "p"."lock_id" = "free"."lock_id"
-    RETURNING "p"."lock_id", "p"."epoch", "p"."checkpoint", "p"."in_flight_to", "p"."attempt", "p"."stream_id"
+    RETURNING
+        "p"."lock_id", "p"."epoch", "p"."checkpoint", "p"."in_flight_to", "p"."attempt", "p"."stream_id",
+        CASE WHEN "p"."seamed" THEN (
+            SELECT "s"."seam"::text FROM "headwater"."subscriptions" AS "s" WHERE "s"."subscription_id" = "p"."subscription_id"
+        ) END AS "seam"
 )
 SELECT
     "obtained"."lock_id", "granted"."epoch", "granted"."checkpoint", "granted"."in_flight_to", "granted"."attempt",
-    "granted"."stream_id",
+    "granted"."stream_id", "granted"."seam",
     CASE WHEN "granted"."lock_id" IS NULL AND NOT "obtained"."held"
         THEN pg_advisory_unlock('"headwater"."partitions"'::regclass::oid::integer, "obtained"."lock_id")
     END

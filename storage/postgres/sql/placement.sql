@@ -15,7 +15,8 @@ JOIN pg_locks AS "l"
 ORDER BY "h"."host";
 
 -- name: placement_partitions
--- The partitions that should run, with the owner only while the lock is really held.
+-- The partitions that should run, with the owner only while the lock is really held. While their number is being changed
+-- none of them should.
 SELECT
     "p"."lock_id", "s"."name", "p"."partition",
     CASE WHEN "l"."objid" IS NOT NULL THEN "p"."owner" END AS "owner",
@@ -40,7 +41,7 @@ LEFT JOIN LATERAL (
         AND coalesce("c"."partition", "p"."partition") = "p"."partition"
     ORDER BY "c"."command_id" DESC LIMIT 1
 ) AS "move" ON true
-WHERE "s"."wanted" <> 'stopped'
+WHERE "s"."wanted" <> 'stopped' AND "s"."repartition_to" IS NULL
 ORDER BY "p"."lock_id";
 
 -- name: placement_moved
@@ -78,7 +79,9 @@ SELECT
     "p"."wanted_owner", "p"."wanted_standby", "p"."owner", "p"."standby"
 FROM "headwater"."hosts" AS "h"
 LEFT JOIN ("headwater"."partitions" AS "p" JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id"))
-    ON "h"."host" IN ("p"."wanted_owner", "p"."wanted_standby") AND "s"."wanted" <> 'stopped'
+    ON "h"."host" IN ("p"."wanted_owner", "p"."wanted_standby")
+    AND "s"."wanted" <> 'stopped'
+    AND "s"."repartition_to" IS NULL
 WHERE "h"."host" = %(host)s;
 
 -- name: placement_ready

@@ -1,34 +1,57 @@
 -- The wanted state: what should run, and how it stands.
 
 -- name: find_subscription
-SELECT "name", "handler", "source", "options", "partitions", "wanted", "created_at", "updated_at"
+SELECT
+    "name", "handler", "source", "options", "partitions", "wanted", "created_at", "updated_at", "repartition_to"
 FROM "headwater"."subscriptions"
 WHERE "name" = %(name)s;
 
 -- name: list_subscriptions
-SELECT "name", "handler", "source", "options", "partitions", "wanted", "created_at", "updated_at"
+SELECT
+    "name", "handler", "source", "options", "partitions", "wanted", "created_at", "updated_at", "repartition_to"
 FROM "headwater"."subscriptions"
 ORDER BY "name";
 
 -- name: register_subscription
--- What the checkpoints count in cannot change: another source, or another number of partitions, gives no row. A name
--- that is there keeps its checkpoints.
+-- What the checkpoints count in cannot change: another source gives no row. A name that is there keeps its checkpoints;
+-- another number of partitions, or another key that several of them are split by, is noted as wanted, and is taken back by
+-- registering what there is. What they are split by is read from the options, so that no caller can say one without the
+-- other.
 WITH "registered" AS (
-    INSERT INTO "headwater"."subscriptions" AS "s" ("name", "handler", "source", "options", "partitions", "wanted")
-    VALUES (%(name)s, %(handler)s, %(source)s, %(options)s, %(partitions)s, %(wanted)s)
+    INSERT INTO "headwater"."subscriptions" AS "s" (
+        "name", "handler", "source", "options", "partitions", "partition_by", "wanted"
+    )
+    VALUES (
+        %(name)s, %(handler)s, %(source)s, %(options)s::json, %(partitions)s, %(options)s::json ->> 'partition_by',
+        %(wanted)s
+    )
     ON CONFLICT ("name") DO UPDATE SET
         "handler" = excluded."handler",
         "options" = excluded."options",
+        "partition_by" = CASE
+            WHEN "s"."partitions" = 1 AND excluded."partitions" = 1 THEN excluded."partition_by"
+            ELSE "s"."partition_by"
+        END,
+        "repartition_to" = CASE
+            WHEN "s"."partitions" = excluded."partitions"
+                AND ("s"."partitions" = 1 OR "s"."partition_by" IS NOT DISTINCT FROM excluded."partition_by")
+            THEN NULL ELSE excluded."partitions"
+        END,
+        "repartition_since" = CASE
+            WHEN "s"."partitions" = excluded."partitions"
+                AND ("s"."partitions" = 1 OR "s"."partition_by" IS NOT DISTINCT FROM excluded."partition_by")
+            THEN NULL ELSE coalesce("s"."repartition_since", clock_timestamp())
+        END,
         "updated_at" = CASE
             WHEN "s"."handler" = excluded."handler" AND "s"."options"::jsonb = excluded."options"::jsonb
             THEN "s"."updated_at" ELSE clock_timestamp()
         END
-    WHERE "s"."source" = excluded."source" AND "s"."partitions" = excluded."partitions"
-    RETURNING "subscription_id"
+    WHERE "s"."source" = excluded."source"
+    RETURNING "subscription_id", "partitions"
 ), "added" AS (
     INSERT INTO "headwater"."partitions" ("subscription_id", "partition", "checkpoint", "stream_id")
     SELECT "subscription_id", "number", %(checkpoint)s, %(stream_id)s::bigint
-    FROM "registered", generate_series(0, %(partitions)s - 1) AS "number"
+    FROM "registered", generate_series(0, "partitions" - 1) AS "number"
     ON CONFLICT ("subscription_id", "partition") DO NOTHING
 )
 SELECT "subscription_id" FROM "registered";
@@ -83,7 +106,7 @@ SELECT
         THEN extract(epoch FROM clock_timestamp() - coalesce("next"."created_at", clock_timestamp()))::float8 ELSE 0
     END,
     "p"."phase", "p"."reason", "p"."since", "p"."granted_at", "p"."checkpointed_at",
-    "p"."delivered", "p"."redelivered", "p"."parked", "p"."closed"
+    "p"."delivered", "p"."redelivered", "p"."parked", "p"."closed", "s"."repartition_to", "p"."consumers"
 FROM "headwater"."partitions" AS "p"
 JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
 CROSS JOIN "headwater"."head" AS "h"

@@ -28,6 +28,7 @@ WRITES: dict[str, Callable[[Checkpoints, Grant], Awaitable[object]]] = {
     "rewind": lambda checkpoints, grant: checkpoints.rewind(grant, Progress(0)),
     "load": lambda checkpoints, grant: checkpoints.load(grant),
     "report": lambda checkpoints, grant: checkpoints.report(grant, "live", None),
+    "report consumers": lambda checkpoints, grant: checkpoints.report_consumers(grant, 2),
     "park": lambda checkpoints, grant: checkpoints.park(grant, [parked(8)]),
     "parked keys": lambda checkpoints, grant: checkpoints.parked_keys(grant),
 }

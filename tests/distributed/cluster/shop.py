@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 
-from headwater import App, Context, Delivery, RecordedEvent
+from headwater import App, Context, Delivery, Filter, RecordedEvent
 from tests.plugins.waiting import wait_until
 
 app = App("shop")
@@ -42,3 +44,15 @@ class Pool:
     def _somebody_else_is_here(self) -> bool:
         query = 'SELECT count(DISTINCT "process") > 1 FROM "handled" WHERE "subscription" = %s'
         return bool(self.conn.execute(query, ["pool"]).fetchone()[0])  # type: ignore[index]
+
+
+@app.subscription("scaled", consumers=(1, 3), idle_after=timedelta(seconds=1), where=Filter(types=("Work",)))
+class Scaled:
+    """A little slow, so that one is not enough."""
+
+    def start(self) -> None:
+        self.conn: psycopg.Connection[Any] = psycopg.connect(os.environ["SHOP_DATABASE_URL"], autocommit=True)
+
+    def handle(self, event: RecordedEvent) -> None:
+        time.sleep(0.05)
+        self.conn.execute(INSERT, ["scaled", [event.position], os.getpid()])

@@ -100,6 +100,28 @@ async def test_handler_actors_share_the_work_and_one_that_dies_is_replaced(world
     await world.check()
 
 
+async def test_handler_actors_become_more_under_load_and_fewer_again(world: World) -> None:
+    await world.settled()
+
+    async def consumers() -> int | None:
+        (partition,) = await world.client.partitions("scaled")
+        return partition.consumers
+
+    async def as_many(number: int) -> bool:
+        return await consumers() == number
+
+    await until(lambda: as_many(1), what="waiting for the least")
+    for number in range(20):
+        await world.append(20, kind="Work", stream=f"order-{number}")
+    await until(lambda: as_many(3), deadline=60, what="waiting for the most")
+    await world.check()
+    with psycopg.connect(world.url) as conn:
+        query = """SELECT count(DISTINCT "process"), count(DISTINCT "position"), count(*) FROM "handled"
+            WHERE "subscription" = 'scaled'"""
+        assert conn.execute(query).fetchone() == (3, 400, 400)
+    await until(lambda: as_many(1), deadline=60, what="waiting for the least again")
+
+
 async def test_a_killed_node_is_taken_over_and_nothing_is_lost_or_repeated(world: World) -> None:
     owners = await world.settled()
     await world.append(100)

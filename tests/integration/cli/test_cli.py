@@ -153,9 +153,20 @@ def test_a_dry_run_asks_for_nothing(registered: str) -> None:
     assert answer(registered, "subscriptions")[0]["phase"] == "unowned"
 
 
+def test_another_number_of_partitions_is_asked_for_and_shown(registered: str) -> None:
+    asked = {"subscription": "totals", "partitions": 2, "to": 5}
+    assert answer(registered, "repartition", "totals", "5", "--dry-run") == {**asked, "dry_run": True}
+    assert answer(registered, "status")["phases"] == {"unowned": 2}
+    assert answer(registered, "repartition", "totals", "5") == {**asked, "dry_run": False}
+    assert answer(registered, "status")["phases"] == {"repartitioning": 2}
+    assert answer(registered, "subscriptions")[0]["reason"].startswith("becomes one of 5 partitions")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["repartition", "nothing", "3"], "no subscription named 'nothing'"),
+        (["repartition", "totals", "3", "--wait", "0.1"], "still has 2 partitions"),
         (["pause", "nothing"], "no subscription named 'nothing'"),
         (["parked", "nothing"], "no subscription named 'nothing'"),
         (["rewind", "totals", "--to", "yesterday"], "neither a number nor a time"),

@@ -168,10 +168,10 @@ async def test_what_a_cancelled_claim_obtained_is_given_back(
     await asyncio.sleep(0)
     claim.cancel()
     await asyncio.wait([claim])
-    held: list[object] = []
+    held: set[PartitionKey] = set()
 
     async def all_obtained() -> bool:
-        held.extend(await two.claim([key for key in keys if key not in held]))
+        held.update(grant.key for grant in await two.claim([key for key in keys if key not in held]))
         return len(held) == 3
 
     await until(all_obtained)

@@ -44,7 +44,7 @@ class Steering:
             self.options,
             inputs.Granted(progress or Progress(0), frozenset(parked_keys)),
             sieve or Sieve(),
-            consumers=range(max(1, self.options.consumers)),
+            consumers=range(max(1, self.options.least_consumers)),
             random=lambda: 0.0,
             now=self.now,
         )

@@ -13,9 +13,10 @@ import pytest
 
 from headwater import EVERYTHING, EventPage, Filter, ImportPathError, RecordedEvent, SubscriptionOptions
 from headwater.cluster.bell import Bell
+from headwater.cluster.crew import StartableConsumer
 from headwater.cluster.host import Host
 from headwater.cluster.options import ClusterOptions
-from headwater.cluster.slot import Assigned, Slot, StartableConsumer
+from headwater.cluster.slot import Assigned, Slot
 from headwater.storage.leases import Grant, News, PartitionKey
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
 from headwater.storage.options import StoreOptions

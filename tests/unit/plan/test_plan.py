@@ -171,6 +171,40 @@ def test_what_needs_a_resource_goes_only_where_it_is() -> None:
     assert {a.owner for a in plan(partitions, hosts)} == {"host-1"}
 
 
+def test_what_wants_a_label_goes_only_where_it_is_and_stands_by_there_too() -> None:
+    hosts = [host(n, labels={"zone": "a" if n % 2 else "b"}) for n in range(4)]
+    partitions = [PartitionFacts(lock_id=n, subscription=f"s-{n}", labels=(("zone", "a"),)) for n in range(6)]
+    assignments = plan(partitions, hosts)
+    assert Counter(a.owner for a in assignments) == {"host-1": 3, "host-3": 3}
+    assert {a.standby for a in assignments} == {"host-1", "host-3"}
+
+
+def test_what_no_host_can_have_is_given_to_nobody() -> None:
+    assert plan([PartitionFacts(lock_id=1, subscription="s", labels=(("zone", "a"),))], [host(0)]) == []
+
+
+def test_subscriptions_that_are_to_be_apart_are_on_different_nodes_and_the_balance_is_kept() -> None:
+    world = World(3, 0)
+    world.partitions = {n: PartitionFacts(lock_id=n, subscription=f"s-{n}", apart=f"word-{n % 3}") for n in range(9)}
+    world.settle()
+    world.check()
+    for word in ("word-0", "word-1", "word-2"):
+        assert len({p.owner for p in world.partitions.values() if p.apart == word}) == 3
+
+
+def test_a_host_that_joins_takes_its_share_of_the_lag() -> None:
+    world = World(2, 0)
+    world.partitions = {
+        n: PartitionFacts(lock_id=n, subscription=f"s-{n}", lag=1_000 if n in (0, 1, 2, 3) else 0) for n in range(12)
+    }
+    world.settle()
+    world.hosts["host-2"] = host(2)
+    world.settle()
+    world.check()
+    lag = {h: sum(p.lag for p in world.partitions.values() if p.owner == h) for h in world.hosts}
+    assert sorted(lag.values()) == [1_000, 1_000, 2_000]
+
+
 def test_partitions_of_one_subscription_spread_over_the_nodes() -> None:
     world = World(3, 0)
     world.partitions = {n: PartitionFacts(lock_id=n, subscription=f"s-{n // 3}") for n in range(9)}

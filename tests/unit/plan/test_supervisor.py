@@ -60,6 +60,9 @@ class World:
 
     async def replace(self) -> None: ...
 
+    async def repartition(self) -> list[str]:
+        return []
+
     async def tidy(self) -> None: ...
 
 

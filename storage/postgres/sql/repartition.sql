@@ -1,0 +1,92 @@
+-- The change of the number of partitions: the old set out, the new set in, in one transaction of the supervisor's.
+
+-- name: repartition_wanted
+SELECT "name" FROM "headwater"."subscriptions" WHERE "repartition_to" IS NOT NULL ORDER BY "subscription_id";
+
+-- name: repartition_begin
+-- Nobody else changes it meanwhile; no row when it is done, taken back, or being done by another supervisor.
+SELECT "subscription_id", "repartition_to", "partition_by", "options" ->> 'partition_by', "seam"
+FROM "headwater"."subscriptions"
+WHERE "name" = %(name)s AND "repartition_to" IS NOT NULL
+FOR UPDATE SKIP LOCKED;
+
+-- name: repartition_locks
+-- The leases of the old set, for the length of this transaction: false while somebody holds one, and nobody gets one now.
+SELECT "lock_id", pg_try_advisory_xact_lock('"headwater"."partitions"'::regclass::oid::integer, "lock_id")
+FROM "headwater"."partitions"
+WHERE "subscription_id" = %(subscription_id)s
+ORDER BY "partition";
+
+-- name: repartition_old
+-- Asked after the locks are held, so that it sees the last save of every owner. A row that is still locked, by a handler's
+-- transaction that is just being ended, is missing here: then it is tried again later.
+SELECT "checkpoint", "in_flight_to", "attempt", "stream_id", "seamed"
+FROM "headwater"."partitions"
+WHERE "subscription_id" = %(subscription_id)s
+ORDER BY "partition"
+FOR UPDATE SKIP LOCKED;
+
+-- name: repartition_replace
+-- Whoever still thinks it owns an old partition writes nothing any more: its epoch names no row. The totals go on in the
+-- first of the new ones.
+WITH "old" AS (
+    DELETE FROM "headwater"."partitions" WHERE "subscription_id" = %(subscription_id)s
+    RETURNING "delivered", "redelivered", "parked"
+)
+SELECT
+    coalesce(sum("delivered"), 0)::bigint, coalesce(sum("redelivered"), 0)::bigint, coalesce(sum("parked"), 0)::bigint
+FROM "old";
+
+-- name: repartition_new
+INSERT INTO "headwater"."partitions" (
+    "subscription_id", "partition", "checkpoint", "in_flight_to", "attempt", "stream_id", "seamed", "delivered",
+    "redelivered", "parked"
+)
+SELECT
+    %(subscription_id)s, "new"."number" - 1, "new"."checkpoint", "new"."in_flight_to", "new"."attempt",
+    "new"."stream_id", "new"."seamed",
+    CASE WHEN "new"."number" = 1 THEN %(delivered)s::bigint ELSE 0 END,
+    CASE WHEN "new"."number" = 1 THEN %(redelivered)s::bigint ELSE 0 END,
+    CASE WHEN "new"."number" = 1 THEN %(parked)s::bigint ELSE 0 END
+FROM unnest(
+    %(checkpoints)s::bigint[], %(in_flight_to)s::bigint[], %(attempts)s::integer[], %(stream_ids)s::bigint[],
+    %(seamed)s::boolean[]
+) WITH ORDINALITY AS "new" ("checkpoint", "in_flight_to", "attempt", "stream_id", "seamed", "number");
+
+-- name: repartition_parked
+SELECT "position", "partition_key"
+FROM "headwater"."parked_events"
+WHERE "subscription_id" = %(subscription_id)s AND "status" IN ('parked', 'retrying');
+
+-- name: repartition_move_parked
+UPDATE "headwater"."parked_events" AS "e"
+SET "partition" = "new"."partition"
+FROM unnest(%(positions)s::bigint[], %(partitions)s::integer[]) AS "new" ("position", "partition")
+WHERE "e"."subscription_id" = %(subscription_id)s
+    AND "e"."position" = "new"."position"
+    AND "e"."partition" <> "new"."partition";
+
+-- name: repartition_end
+-- What was asked of the old partitions and not done cannot be done any more; the change itself goes into the audit.
+WITH "changed" AS (
+    UPDATE "headwater"."subscriptions"
+    SET
+        "partitions" = "repartition_to",
+        "partition_by" = "options" ->> 'partition_by',
+        "repartition_to" = NULL,
+        "repartition_since" = NULL,
+        "seam" = %(seam)s
+    WHERE "subscription_id" = %(subscription_id)s
+), "closed" AS (
+    UPDATE "headwater"."commands"
+    SET "applied_at" = clock_timestamp(), "outcome" = 'not done: the partitions were changed before'
+    WHERE "subscription_id" = %(subscription_id)s AND "applied_at" IS NULL
+)
+INSERT INTO "headwater"."commands" ("subscription_id", "verb", "arguments", "issued_by", "applied_at", "outcome")
+VALUES (%(subscription_id)s, 'repartition', %(arguments)s, 'supervisor', clock_timestamp(), %(outcome)s);
+
+-- name: repartition_audit
+INSERT INTO "headwater"."commands" ("subscription_id", "verb", "arguments", "issued_by", "applied_at", "outcome")
+SELECT "subscription_id", 'repartition', %(arguments)s, %(issued_by)s, clock_timestamp(), 'asked for'
+FROM "headwater"."subscriptions"
+WHERE "name" = %(name)s;
