@@ -145,6 +145,7 @@ TAMPERING = (
     'SELECT "headwater"."delete_stream_v1"(\'s\', -1, true)',
     'SELECT "headwater"."truncate_stream_v1"(\'s\', 3)',
     'SELECT "headwater"."remove_events_v1"(\'s\', NULL)',
+    'SELECT "headwater"."import_begin_v1"(ARRAY[\'s\'], ARRAY[5], ARRAY[1], 5, NULL)',
     'SELECT "headwater"."grant_roles_v1"()',
     'SELECT "headwater"."make_roles_v1"()',
     'SELECT "headwater"."make_range_v1"(1000, 2000)',
@@ -179,6 +180,7 @@ async def test_the_append_role_appends_and_links_and_no_more(url: str, login: Lo
             store.delete_stream("s", hard=True),
             store.truncate_stream("s", 2),
             store.undelete_stream("s"),
+            store.import_events([ImportedEvent("s", event) for event in events(2)]),
         ):
             await refused(call)
     statements_refused(
@@ -234,7 +236,8 @@ async def test_the_admin_role_deletes_and_migrates_and_what_it_makes_is_the_role
     assert [row.number for row in await schema.migrate(options) or []] == [6]
     await partition(options, 16)
     async with opened(mine, hard_deletes=True) as store:
-        await store.append("s", events(60))
+        await store.append("s", events(30))
+        assert await store.import_events([ImportedEvent("s", event) for event in events(30)]) == 30
         await store.truncate_stream("s", 2)
         await store.delete_stream("s")
         await store.undelete_stream("s")
