@@ -145,7 +145,7 @@ TAMPERING = (
     'SELECT "headwater"."delete_stream_v1"(\'s\', -1, true)',
     'SELECT "headwater"."truncate_stream_v1"(\'s\', 3)',
     'SELECT "headwater"."remove_events_v1"(\'s\', NULL)',
-    'SELECT "headwater"."import_begin_v1"(ARRAY[\'s\'], ARRAY[5], ARRAY[1], 5, NULL)',
+    'SELECT "headwater"."begin_import_v1"(ARRAY[\'s\'], ARRAY[5], ARRAY[1], 5, NULL)',
     'SELECT "headwater"."grant_roles_v1"()',
     'SELECT "headwater"."make_roles_v1"()',
     'SELECT "headwater"."make_range_v1"(1000, 2000)',
@@ -180,7 +180,6 @@ async def test_the_append_role_appends_and_links_and_no_more(url: str, login: Lo
             store.delete_stream("s", hard=True),
             store.truncate_stream("s", 2),
             store.undelete_stream("s"),
-            store.import_events([ImportedEvent("s", event) for event in events(2)]),
         ):
             await refused(call)
     statements_refused(
