@@ -56,7 +56,7 @@ async def options(database_url: str, tmp_path: Path) -> StoreOptions:
     options = StoreOptions(url=database_url, hard_deletes=True, archive=str(tmp_path / "archive"))
     await partition(options, SIZE)
     async with await PostgresEventStore.open(options=options) as store:
-        await store.import_events(
+        numbered = (
             ImportedEvent(
                 f"s-{n % 3}",
                 NewEvent(
@@ -71,6 +71,8 @@ async def options(database_url: str, tmp_path: Path) -> StoreOptions:
             )
             for n in range(1, 101)
         )
+        # In steps: what is written at once beyond all ranges gets one as large as it takes.
+        await store.import_events(numbered, batch_size=SIZE)
         await store.link("links", [e for e in await store.read(ALL) if e.position in (5, 30, 90)])
         await store.append("links", events(1))
     return options

@@ -21,11 +21,12 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 async def fill(store: PostgresEventStore) -> None:
     """Write three streams of 20 events, one a day up to now, and a stream that links to one's newest."""
-    await store.import_events(
+    days = (
         ImportedEvent(name, NewEvent("T", tags=["t"]), NOW - timedelta(days=20 - day))
         for day in range(1, 21)
         for name in ("audit-1", "audit-2", "order-1")
     )
+    await store.import_events(days, batch_size=15)
     await store.link("audit-links", (await store.read("order-1"))[-2:])
 
 

@@ -145,6 +145,7 @@ TAMPERING = (
     'SELECT "headwater"."delete_stream_v1"(\'s\', -1, true)',
     'SELECT "headwater"."truncate_stream_v1"(\'s\', 3)',
     'SELECT "headwater"."remove_events_v1"(\'s\', NULL)',
+    'SELECT "headwater"."begin_import_v1"(ARRAY[\'s\'], ARRAY[5], ARRAY[1], 5, NULL)',
     'SELECT "headwater"."grant_roles_v1"()',
     'SELECT "headwater"."make_roles_v1"()',
     'SELECT "headwater"."make_range_v1"(1000, 2000)',
@@ -234,7 +235,8 @@ async def test_the_admin_role_deletes_and_migrates_and_what_it_makes_is_the_role
     assert [row.number for row in await schema.migrate(options) or []] == [6]
     await partition(options, 16)
     async with opened(mine, hard_deletes=True) as store:
-        await store.append("s", events(60))
+        await store.append("s", events(30))
+        assert await store.import_events([ImportedEvent("s", event) for event in events(30)]) == 30
         await store.truncate_stream("s", 2)
         await store.delete_stream("s")
         await store.undelete_stream("s")

@@ -149,13 +149,16 @@ CREATE FUNCTION "headwater"."cover_v1"(p_position bigint) RETURNS void LANGUAGE 
 DECLARE
     v_size bigint;
     v_covered bigint;
+    v_last bigint;
 BEGIN
     SELECT "size" INTO v_size FROM "headwater"."partitioning";
     SELECT max("last_position") INTO v_covered FROM "headwater"."ranges";
-    WHILE v_covered < p_position LOOP
-        PERFORM "headwater"."add_range_v1"(v_covered + 1, v_covered + v_size);
-        v_covered := v_covered + v_size;
-    END LOOP;
+    IF v_covered < p_position THEN
+        -- One append that goes beyond all ranges gets one range, as large as it takes.
+        v_last := v_covered + v_size * ((p_position - v_covered + v_size - 1) / v_size);
+        PERFORM "headwater"."add_range_v1"(v_covered + 1, v_last);
+        v_covered := v_last;
+    END IF;
     BEGIN
         WHILE v_covered < p_position + 2 * v_size LOOP
             PERFORM "headwater"."add_range_soon_v1"(v_covered + 1, v_covered + v_size);

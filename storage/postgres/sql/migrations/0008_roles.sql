@@ -69,7 +69,7 @@ BEGIN
     END LOOP;
     FOR v_each IN
         SELECT "oid"::regprocedure AS "name", "proowner" <> quote_ident(v_admin)::regrole AS "foreign",
-            "proname" ~ '^(append|import|link)_' AND NOT "prosecdef" AS "lend", "proname" ~ '^(append|import|link)_' AS "append",
+            "proname" ~ '^(append|link)_' AND NOT "prosecdef" AS "lend", "proname" ~ '^(append|link)_' AS "append",
             "proname" ~ '^(position_at|refuse_archived)_' AS "run", "prorettype" = 'trigger'::regtype AS "trigger"
         FROM pg_proc WHERE "pronamespace" = v_schema AND "prokind" = 'f'
     LOOP
@@ -91,6 +91,7 @@ BEGIN
     END LOOP;
 
     EXECUTE format('GRANT USAGE ON SCHEMA "headwater" TO %I, %I', v_append, v_run);
+    -- Bulk imports stay the admin's: they copy rows into the tables, and who may do that could write any version.
     -- Appending: where the head is and where events stand, by which an append that is sent again is recognised; no payload.
     EXECUTE format('GRANT SELECT ON "headwater"."migrations", "headwater"."roles" TO %I', v_append);
     EXECUTE format('GRANT SELECT ("position") ON "headwater"."head" TO %I', v_append);
