@@ -166,7 +166,7 @@ async def _until_owned(client: Client) -> None:
 async def cases(bench: Bench) -> AsyncIterator[Case]:
     """Yield the one case."""
     if bench.effort.quick:
-        seconds, rounds = 3.0, None
+        seconds, rounds = 1.0, None
     else:
         seconds, rounds = (SECONDS if bench.effort.seconds == Effort().seconds else bench.effort.seconds), 1
     candidates = {headwater.NAME: partial(slower_than_the_writers, bench, seconds)}
