@@ -80,10 +80,10 @@ async def test_an_event_that_cannot_be_decoded_is_nobody_elses_trouble(store: Ev
         await store.append("lost", [NewEvent("Lost", "gone")])
         await store.append("sound", [NewEvent("Said", "old")])
         with pytest.raises(EncodingFailed):
-            await anext(everything)
+            _ = [event.data for event in await anext(everything)]
         assert [event.data for event in await anext(sound)] == ["old"]
         await store.append("sound", [NewEvent("Said", "new")])
         assert [event.data for event in await anext(sound)] == ["new"]
     with pytest.raises(EncodingFailed):
-        await store.read("lost")
+        _ = [event.data for event in await store.read("lost")]
     assert len(await store.read("sound")) == 2
