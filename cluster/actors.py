@@ -218,19 +218,32 @@ class ActorConsumer:
         )
         self._index = index
         self._actor: Any = None
+        self._starting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the actor, unless it is there; returns when its handler has been started.
 
-        Raises ConfigurationError when the handler cannot be.
+        A caller that gives up does not end the start: the next one waits for the same actor, so that a start may take
+        longer than a delivery. Raises ConfigurationError when the handler cannot be started.
         """
         if self._actor is not None:
             return
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+        starting = self._starting
+        await asyncio.wait([starting])
+        self._starting = None
+        starting.result()
+
+    async def _start(self) -> None:
         actor = self._make()
         try:
             await actor.ready.remote()
         except ray.exceptions.RayActorError as error:
             raise ConfigurationError(f"handler actor {self._index} cannot be started: {_last_line(error)}") from None
+        except asyncio.CancelledError:
+            ray.kill(actor)
+            raise
         self._actor = actor
 
     async def handle(self, delivery: Delivered) -> None:
@@ -254,6 +267,10 @@ class ActorConsumer:
 
     async def close(self) -> None:
         """Let the handler stop, then end its process; safe to repeat."""
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            starting.cancel()
+            await asyncio.wait([starting])
         actor, self._actor = self._actor, None
         if actor is None:
             return

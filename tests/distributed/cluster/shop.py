@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 
-from headwater import App, Context, Delivery, RecordedEvent
+from headwater import App, Context, Delivery, Filter, RecordedEvent
 from tests.plugins.waiting import wait_until
 
 app = App("shop")
@@ -42,3 +44,15 @@ class Pool:
     def _somebody_else_is_here(self) -> bool:
         query = 'SELECT count(DISTINCT "process") > 1 FROM "handled" WHERE "subscription" = %s'
         return bool(self.conn.execute(query, ["pool"]).fetchone()[0])  # type: ignore[index]
+
+
+@app.subscription("slow", consumers=1, where=Filter(types=("Slow",)), handler_timeout=timedelta(seconds=1))
+class SlowToStart:
+    """Takes longer to start than it may take over a delivery, and its first process ends at the first event."""
+
+    def start(self) -> None:
+        time.sleep(1.5)
+
+    def handle(self, event: RecordedEvent, context: Context) -> None:
+        if context.attempt == 1:
+            os._exit(3)

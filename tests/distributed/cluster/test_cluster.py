@@ -100,6 +100,13 @@ async def test_handler_actors_share_the_work_and_one_that_dies_is_replaced(world
     await world.check()
 
 
+async def test_a_handler_actor_that_starts_slower_than_a_delivery_may_take_is_replaced(world: World) -> None:
+    await world.settled()
+    await world.append(1, kind="Slow")
+    slow = next(p for p in await world.caught_up() if p.subscription == "slow")
+    assert slow.parked == 0
+
+
 async def test_a_killed_node_is_taken_over_and_nothing_is_lost_or_repeated(world: World) -> None:
     owners = await world.settled()
     await world.append(100)
