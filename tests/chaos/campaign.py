@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.chaos.faults.base import Fault
@@ -14,7 +14,8 @@ from tests.chaos.world import PATIENCE, World
 from tests.plugins.waiting import until
 
 Kind = type[Fault[Any]]
-STALE_FIGURES: Final = 4
+DIGITS: Final = 4
+"""How exactly times are kept, in seconds after the point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,20 +33,19 @@ class Outcome:
     """Seconds until it was seen to have taken effect."""
     length: float
     """Seconds from the end of the one before to the end of this one: settling, breaking, mending."""
-    redelivered: int
-    out_of_order: int
+    begun: float
+    """When it was made, by the monotonic clock."""
+    concerned: tuple[tuple[str, int], ...]
+    """The partitions that it concerned."""
     stale: int
+    """Writes of former owners that were accepted."""
 
 
-def schedule(kinds: Sequence[Kind], number: int, seed: int) -> Iterator[Kind]:
-    """Yield so many kinds in an order that the seed decides: each once before any twice, as far as they go."""
+def schedule(kinds: Sequence[Kind], seed: int) -> Iterator[Kind]:
+    """Yield kinds for ever, in an order that the seed decides: each once before any twice."""
     chance = random.Random(seed)
-    left = number
-    while left > 0:
-        round_ = list(kinds)
-        chance.shuffle(round_)
-        yield from round_[:left]
-        left -= len(round_)
+    while True:
+        yield from chance.sample(kinds, len(kinds))
 
 
 class Campaign:
@@ -57,13 +57,24 @@ class Campaign:
         self._seed = seed
         self._told = told
         self._stale = 0
-        self._before = (0, 0)
         self._ended = time.monotonic()
 
-    async def run(self, kinds: Sequence[Kind], number: int, until_time: float | None = None) -> None:
-        """Make so many faults, or as many as fit before a monotonic time. Raises NotSettled, NotGoingOn."""
-        for kind in schedule(kinds, number, self._seed):
+    async def run(
+        self,
+        kinds: Sequence[Kind],
+        number: int,
+        enough: Callable[[int, int], bool] = lambda _faults, _events: True,
+        until_time: float | None = None,
+    ) -> None:
+        """Make so many faults, and more until ``enough(faults, events)``, but none after a monotonic time.
+
+        Raises NotSettled, NotGoingOn, EndedByItself.
+        """
+        for kind in schedule(kinds, self._seed):
             if until_time is not None and time.monotonic() > until_time:
+                return
+            made, head = len(self.outcomes), self.outcomes[-1].head if self.outcomes else 0
+            if made >= number and enough(made, head):
                 return
             await self.one(kind)
 
@@ -87,29 +98,20 @@ class Campaign:
         finally:
             await fault.heal()
         await world.settled()
-        return await self._note(fault, head, max(times.values()), effect)
-
-    async def _note(self, fault: Fault[Any], head: int, takeover: float, effect: float) -> Outcome:
-        checker = self._world.checker
-        stale = len(await self._world.stale_writes())
-        now = (checker.redelivered, len(checker.out_of_order))
+        stale = len(await world.stale_writes())
         outcome = Outcome(
-            number=len(self.outcomes) + 1,
+            number=number,
             kind=fault.name,
-            world=self._world.kind,
+            world=world.kind,
             head=head,
-            takeover=round(takeover, STALE_FIGURES),
-            effect=round(effect, STALE_FIGURES),
+            takeover=round(max(times.values()), DIGITS),
+            effect=round(effect, DIGITS),
             length=round(time.monotonic() - self._ended, 2),
-            redelivered=now[0] - self._before[0],
-            out_of_order=now[1] - self._before[1],
+            begun=broken_at,
+            concerned=tuple(times),
             stale=stale - self._stale,
         )
-        self._before, self._stale, self._ended = now, stale, time.monotonic()
+        self._stale, self._ended = stale, time.monotonic()
         self.outcomes.append(outcome)
         self._told(outcome)
         return outcome
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """Return the outcomes as plain values."""
-        return [asdict(outcome) for outcome in self.outcomes]

@@ -5,7 +5,6 @@ Pure: it is fed notes in the order of their times, and told at the end how far t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -35,10 +34,10 @@ class Checker:
     def __init__(self, subscriptions: Sequence[str]) -> None:
         self._followed = {name: Followed() for name in subscriptions}
         self.handled = 0
-        self.redelivered = 0
-        self.redelivered_by: Counter[tuple[str, int]] = Counter()
-        self.out_of_order: list[tuple[str, int]] = []
-        """The subscription and the position of each."""
+        self.redelivered: list[tuple[Note, int]] = []
+        """The deliveries with events that had been handled before, and how many of theirs those were."""
+        self.out_of_order: list[tuple[Note, int]] = []
+        """The delivery and the position of each."""
         self.late = 0
 
     def feed(self, note: Note) -> None:
@@ -53,16 +52,18 @@ class Checker:
         highest = max(note.positions)
         if highest >= len(seen):
             seen.extend(bytes(highest + 65536 - len(seen)))
+        again = 0
         for position, stream in zip(note.positions, note.streams, strict=True):
             if seen[position]:
-                self.redelivered += 1
-                self.redelivered_by[note.owned] += 1
+                again += 1
                 continue
             seen[position] = 1
             if newest.get(stream, 0) > position:
-                self.out_of_order.append((note.subscription, position))
+                self.out_of_order.append((note, position))
             else:
                 newest[stream] = position
+        if again:
+            self.redelivered.append((note, again))
 
     def lost(self, head: int) -> dict[str, list[int]]:
         """Return the positions up to the head that a subscription never handled."""

@@ -95,7 +95,8 @@ class Hosts:
         for node, host in list(self._running.items()):
             if host.gone:
                 end(host.process)
-                if host.process.returncode not in (0, -signal.SIGKILL):
+                # Status 2: the database did not answer while it started. What keeps processes would start it again.
+                if host.process.returncode not in (0, 2, -signal.SIGKILL):
                     raise EndedByItself(f"{host} ended with status {host.process.returncode}: {self._last_words(node)}")
                 del self._running[node]
         used = {host.cable for host in self._running.values()}

@@ -23,6 +23,8 @@ from tests.chaos.processes import gone
 
 PREFIX: Final = "headwater-chaos-"
 SERVER_CLOCK: Final = "postgres"
+DISK: Final = "8g"
+"""The most that the data may take; only what is there takes memory."""
 SETTINGS: Final[Mapping[str, str]] = {
     # A crash is recovered from in a moment, because little has to be read again.
     "max_wal_size": "192MB",
@@ -38,10 +40,9 @@ SETTINGS: Final[Mapping[str, str]] = {
 class Servers:
     """Use it as a context manager; everything is below one folder, which goes with it."""
 
-    def __init__(self, disk_mb: int) -> None:
+    def __init__(self) -> None:
         sweep()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp"))
-        self._disk_mb = disk_mb
         self._stack = ExitStack()
         self.clocks = Clocks.make(self.folder)
         self.small_disk = False
@@ -99,20 +100,16 @@ class Servers:
         os.kill(self.postgres.pid, number)
 
     def fill_disk(self) -> None:
-        """Leave no room on the disk of the data."""
-        with self._ballast.open("wb", buffering=0) as file:
-            for size in (1 << 22, 1 << 12):
-                with contextlib.suppress(OSError):
-                    while file.write(bytes(size)):
-                        pass
+        """Leave no room on the disk of the data: it shrinks to what is on it."""
+        used = shutil.disk_usage(self.folder / "data").used
+        self._resize(f"{used // 1024}k")
 
     def free_disk(self) -> None:
         """Give the room back."""
-        self._ballast.unlink(missing_ok=True)
+        self._resize(DISK)
 
-    @property
-    def _ballast(self) -> Path:
-        return self.folder / "data" / "ballast"
+    def _resize(self, size: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(self.folder / "data")], check=True)
 
     def _mount(self) -> None:
         """Put the data on a disk of its own, in memory, where this process may do that."""
@@ -120,7 +117,7 @@ class Servers:
         data.mkdir()
         if sys.platform != "linux" or os.geteuid() != 0:
             return
-        command = ["mount", "-t", "tmpfs", "-o", f"size={self._disk_mb}m,mode=755", "headwater-chaos", str(data)]
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "headwater-chaos", str(data)]
         self.small_disk = subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def _start_first(self) -> None:

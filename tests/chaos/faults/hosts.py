@@ -87,7 +87,6 @@ def _answers(url: str) -> bool:
 class KillLeaseSession(OwnerFault):
     name = "lease session killed"
     what = "the server ends the one session that holds an owner's locks"
-    target = 1.0
 
     async def inject(self) -> None:
         self.ended = await asyncio.to_thread(self._terminate)
@@ -114,7 +113,6 @@ class KillLeaseSession(OwnerFault):
 class EndHost(OwnerFault):
     name = "host ended by SIGTERM"
     what = "planned: the process hands everything over, and ends with status 0"
-    target = None
 
     async def inject(self) -> None:
         self.host.signal(signal.SIGTERM)
@@ -151,7 +149,6 @@ class HandOver(Fault[PlainWorld]):
 class HostClock(OwnerFault):
     name = "host's clock stepped"
     what = "an owner's time of day jumps by up to a day, either way; its monotonic clock goes on"
-    target = 1.0
     moves = False
 
     @classmethod

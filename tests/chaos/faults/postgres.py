@@ -58,7 +58,6 @@ class Asking(Fault[World]):
 class EndBackends(Asking):
     name = "backends terminated"
     what = "the server ends every session of hosts and writers"
-    target = 1.0
     moves = True
 
     async def inject(self) -> None:
@@ -76,7 +75,6 @@ class EndBackends(Asking):
 class CrashBackend(Asking):
     name = "backend killed"
     what = "SIGKILL to one session's process: the server takes all of them down and recovers"
-    target = 3.0
     moves = True
 
     async def inject(self) -> None:
@@ -97,7 +95,6 @@ class CrashBackend(Asking):
 class ReadOnly(Asking):
     name = "read-only answers"
     what = "the server refuses every write, as a standby would; counted from when it takes them again"
-    target = 3.0
     counts_from_heal = True
     hold = (0.5, 6.0)
 
@@ -124,7 +121,6 @@ class ReadOnly(Asking):
 class DiskFull(Asking):
     name = "disk full"
     what = "no room is left where the tables are, and the server says so; counted from when there is"
-    target = 3.0
     counts_from_heal = True
     hold = (0.5, 6.0)
 
@@ -155,7 +151,6 @@ class DiskFull(Asking):
 class ServerClock(Asking):
     name = "server's clock stepped"
     what = "the server's time of day jumps by up to a day, either way"
-    target = 3.0
 
     @classmethod
     def needs(cls, world: World) -> str | None:

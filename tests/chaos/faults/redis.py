@@ -12,13 +12,8 @@ from tests.chaos.faults.base import Fault
 from tests.chaos.processes import frozen, gone
 from tests.chaos.world import World
 
-POLL = 1.0
-
-
 class RedisFault(Fault[World]):
     """Something happens to the server of hints."""
-
-    target = POLL + 1
 
     @property
     def pid(self) -> int:
