@@ -30,7 +30,7 @@ OUT: Final = ROOT / "out" / "chaos"
 ON_RAY_SHARE: Final = 0.2
 """The share of the faults that is made on Ray, where each takes several times as long to mend."""
 ENDING: Final = 90.0
-"""For how long before the time is up no more faults are made, in seconds: what is appended must be handled, and judged."""
+"""For how long before the time is up no more faults are made, in seconds: the rest must be handled, and judged."""
 
 
 def _options() -> argparse.Namespace:
@@ -71,7 +71,7 @@ async def _run(options: argparse.Namespace, seed: int, keep: Path, facts: dict[s
 
     def enough(faults: int, events: int) -> bool:
         before = sum(len(part.outcomes) for part in parts), sum(part.events for part in parts)
-        return before[0] + faults >= options.faults and before[1] + events >= options.events
+        return before[0] + faults >= int(options.faults) and before[1] + events >= int(options.events)
 
     with Servers() as servers:
         facts["server"] = server_facts(servers.url)
@@ -110,7 +110,9 @@ def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(filename=OUT / f"{name}.log", level=logging.INFO)
     print(f"seed {seed}: the same faults in the same order by --seed {seed}", flush=True)
-    facts: dict[str, Any] = {"machine": {**machine_facts(), "sync_8kb_us": sync_time(), "load_before": load_of_machine()}}
+    facts: dict[str, Any] = {
+        "machine": {**machine_facts(), "sync_8kb_us": sync_time(), "load_before": load_of_machine()}
+    }
     try:
         parts = asyncio.run(_run(options, seed, OUT / f"{name}-logs", facts))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -143,15 +145,18 @@ def _summary(parts: list[Part], faults: int, events: int, options: argparse.Name
     lines = [f"{faults} faults over {events} events in {seconds} s (takeovers in seconds)"]
     if faults < options.faults or events < options.events:
         lines.append(f"NOT REACHED in the time given: {options.faults} faults over {options.events} events")
-    for part in parts:
-        lines.append(
-            f"{part.world}: {part.handled} deliveries of events, {sum(number for _, _, number in part.redelivered)} of "
-            f"them again; lost {sum(map(len, part.lost.values()))}, out of order {len(part.out_of_order)}, "
-            f"stale writes accepted {len(part.stale)}, "
-            f"exactly-once read models and positions {'WRONG' if part.problems else 'exact'}"
-        )
+    lines += [_totals(part) for part in parts]
     lines += [f"WRONG {verdict}" for part in parts for verdict in part.verdicts]
     return "\n".join(lines)
+
+
+def _totals(part: Part) -> str:
+    again = sum(number for _, _, number in part.redelivered)
+    return (
+        f"{part.world}: {part.handled} deliveries of events, {again} of them again; lost "
+        f"{sum(map(len, part.lost.values()))}, out of order {len(part.out_of_order)}, stale writes accepted "
+        f"{len(part.stale)}, exactly-once read models and positions {'WRONG' if part.problems else 'exact'}"
+    )
 
 
 if __name__ == "__main__":

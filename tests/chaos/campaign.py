@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,10 +43,11 @@ class Outcome:
 
 
 def schedule(kinds: Sequence[Kind], seed: int) -> Iterator[Kind]:
-    """Yield kinds for ever, in an order that the seed decides: each once before any twice."""
+    """Yield kinds for ever in an order that the seed decides: round by round, each once, the rare ones less often."""
     chance = random.Random(seed)
-    while True:
-        yield from chance.sample(kinds, len(kinds))
+    for turn in itertools.count():
+        due = [kind for kind in kinds if turn % kind.rarely == 0]
+        yield from chance.sample(due, len(due))
 
 
 class Campaign:

@@ -26,9 +26,9 @@ class Followed:
 class Checker:
     """Follows all subscriptions.
 
-    Lost: never handled. Out of order: handled for the first time after a later event of its stream. Redelivered: handled
-    more than once. Late: noted under an epoch that was over already, by a handler that an owner which was frozen had
-    begun; the epoch that it is given is how such a handler fences what it does outside.
+    Lost: never handled. Out of order: handled for the first time after a later event of its stream. Redelivered:
+    handled more than once. Late: noted under an epoch that was over already, by a handler that an owner which was
+    frozen had begun; the epoch that it is given is how such a handler fences what it does outside.
     """
 
     def __init__(self, subscriptions: Sequence[str]) -> None:
@@ -71,5 +71,7 @@ class Checker:
         for name, followed in self._followed.items():
             seen = followed.seen
             if seen[1 : head + 1].count(1) < head:
-                found[name] = [position for position in range(1, head + 1) if not seen[position : position + 1].count(1)]
+                found[name] = [
+                    position for position in range(1, head + 1) if not seen[position : position + 1].count(1)
+                ]
         return found

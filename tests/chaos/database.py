@@ -61,7 +61,9 @@ def problems(conn: psycopg.Connection[Any], written: Mapping[int, int], exact: t
     rows = {writer: rest for writer, *rest in conn.execute(WRITERS).fetchall()}
     for writer, number in written.items():
         if rows.get(writer, [0, 0, 0]) != [number] * 3:
-            found.append(f"writer {writer} has written {number}, the store has (all, different, last) {rows.get(writer)}")
+            found.append(
+                f"writer {writer} has written {number}, the store has (all, different, last) {rows.get(writer)}"
+            )
     for query, what in ((DISORDER, "events out of their stream's order"), (TIMES, "times that fall")):
         ((number,),) = conn.execute(query.encode()).fetchall()
         if number:

@@ -24,14 +24,20 @@ REMEMBERED: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What counts as going on: a delivery under a later epoch than this, and of an event behind this position."""
+    """What counts as going on: a delivery under a later epoch than this, and of an event behind this position.
+
+    With ``consumer``, only one by that consumer in another process than ``not_by``.
+    """
 
     epoch_above: int = -1
     position_above: int = 0
+    consumer: int | None = None
+    not_by: int = 0
 
     def met_by(self, note: Note) -> bool:
         """Whether this delivery is one."""
-        return note.epoch > self.epoch_above and note.positions[-1] > self.position_above
+        who = self.consumer is None or (note.consumer == self.consumer and note.process != self.not_by)
+        return who and note.epoch > self.epoch_above and note.positions[-1] > self.position_above
 
 
 class NotGoingOn(Exception):

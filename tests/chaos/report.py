@@ -102,9 +102,7 @@ def _lost(part: Part) -> Counter[str]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Draw the table; takeovers are in seconds."""
-    cells = [list(COLUMNS)]
-    for row in rows:
-        cells.append([_cell(row[column]) for column in COLUMNS])
+    cells = [list(COLUMNS), *([_cell(row[column]) for column in COLUMNS] for row in rows)]
     widths = [max(len(line[at]) for line in cells) for at in range(len(COLUMNS))]
     lines = []
     for line in cells:

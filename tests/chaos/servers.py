@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import psycopg
@@ -20,6 +20,7 @@ import psycopg
 from headwater.storage.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.chaos.clocks import Clocks
 from tests.chaos.processes import gone
+from tests.plugins.waiting import wait_until
 
 PREFIX: Final = "headwater-chaos-"
 SERVER_CLOCK: Final = "postgres"
@@ -50,7 +51,7 @@ class Servers:
         self.postgres = EmbeddedPostgres(self.folder / "data", settings=SETTINGS)
         self.redis = EmbeddedRedis()
 
-    def __enter__(self) -> Servers:
+    def __enter__(self) -> Self:
         try:
             self._mount()
             self._start_first()
@@ -73,7 +74,7 @@ class Servers:
     def database(self, name: str) -> str:
         """Make a database; returns its URL."""
         with self.connect() as conn:
-            conn.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]  # a name of this program's own
+            conn.execute(f'CREATE DATABASE "{name}"')  # a name of this program's own
         return urlsplit(self.url)._replace(path=f"/{name}").geturl()
 
     def connect(self, url: str | None = None) -> psycopg.Connection[Any]:
@@ -100,16 +101,21 @@ class Servers:
         os.kill(self.postgres.pid, number)
 
     def fill_disk(self) -> None:
-        """Leave no room on the disk of the data: it shrinks to what is on it."""
-        used = shutil.disk_usage(self.folder / "data").used
-        self._resize(f"{used // 1024}k")
+        """Leave no room on the disk of the data: it shrinks to what is on it, and a little that is filled at once."""
+        wait_until(self._shrink, what="waiting until the disk shrinks")
 
     def free_disk(self) -> None:
         """Give the room back."""
         self._resize(DISK)
 
-    def _resize(self, size: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,size={size}", str(self.folder / "data")], check=True)
+    def _shrink(self) -> bool:
+        """Try it; what is on the disk may have grown in between."""
+        used = shutil.disk_usage(self.folder / "data").used
+        return self._resize(f"{used // 1024 + 128}k")
+
+    def _resize(self, size: str) -> bool:
+        command = ["mount", "-o", f"remount,size={size}", str(self.folder / "data")]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def _mount(self) -> None:
         """Put the data on a disk of its own, in memory, where this process may do that."""
@@ -121,7 +127,7 @@ class Servers:
         self.small_disk = subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def _start_first(self) -> None:
-        """Start once for the data to be made; its log of changes goes elsewhere, since a server ends when it is full."""
+        """Start once for the data to be made. Its log of changes goes elsewhere: a server ends when that is full."""
         with self._own_clock():
             self.postgres.start()
         if self.small_disk:

@@ -28,10 +28,12 @@ class Fault(ABC, Generic[W]):
     """The takeover that is wanted at the 99th percentile, in seconds."""
     counts_from_heal: ClassVar[bool] = False
     """The takeover is counted from when it is mended, and not from the fault."""
+    rarely: ClassVar[int] = 1
+    """Made only each so many times that all others are made: one that takes long to mend."""
     moves: ClassVar[bool] = False
     """Whether the partitions concerned must be granted anew; else it does to handle an event that came afterwards."""
     hold: ClassVar[tuple[float, float]] = (0.0, 0.0)
-    """For how long it stays, when it is not mended as soon as somebody has taken over: at least and at most, in seconds."""
+    """For how long it stays when it is counted from its end: at least and at most, in seconds."""
 
     def __init__(self, world: W, chance: random.Random) -> None:
         self.world = world

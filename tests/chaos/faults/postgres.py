@@ -78,8 +78,8 @@ class CrashBackend(Asking):
     moves = True
 
     async def inject(self) -> None:
-        [(pid, self.begun)] = await self.ask(
-            "SELECT pid, pg_postmaster_start_time() FROM pg_stat_activity WHERE application_name LIKE 'headwater%leases%' LIMIT 1"
+        [(pid,)] = await self.ask(
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'headwater%leases%' ORDER BY pid LIMIT 1"
         )
         os.kill(pid, signal.SIGKILL)
         self.pid = pid
@@ -134,9 +134,7 @@ class DiskFull(Asking):
     async def took_effect(self) -> bool:
         """A table that must grow cannot."""
         try:
-            await self.ask(
-                'CREATE TABLE "chaos"."probe" AS SELECT repeat(\'x\', 4000) FROM generate_series(1, 200)'
-            )
+            await self.ask('CREATE TABLE "chaos"."probe" AS SELECT repeat(\'x\', 4000) FROM generate_series(1, 200)')
         except psycopg.errors.DiskFull:
             return True
         await self.ask('DROP TABLE "chaos"."probe"')

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from headwater.cluster.client import PartitionStatus
 from tests.chaos.faults.base import Fault
 from tests.chaos.faults.hosts import HandOver
+from tests.chaos.follower import Wanted
 from tests.chaos.processes import frozen, gone
 from tests.chaos.rayworld import HANDLER, HOST, RayWorld
 from tests.chaos.world import LEASE
@@ -91,9 +92,7 @@ class FreezeNode(KillNode):
 
 
 class HandlerFault(NodeFault):
-    """Something happens to one of the handler actors of ``pool``."""
-
-    moves = False
+    """Something happens to one of the handler actors of ``pool``; goes on when its successor handles something."""
 
     def aim(self, partitions: Sequence[PartitionStatus]) -> Sequence[PartitionStatus]:
         """Choose the owner of the subscription with handler actors."""
@@ -105,8 +104,12 @@ class HandlerFault(NodeFault):
     def aimed_at(self) -> Sequence[int]:
         """Only an actor that handles something now, as its notes say: others may belong to a standby."""
         actors = set(self.world.actors(self.node, HANDLER))
-        busy = [note.process for note in self.world.follower.since(0) if note.process in actors]
-        return busy[-1:]
+        self.busy = [note for note in self.world.follower.since(0) if note.process in actors][-1:]
+        return [note.process for note in self.busy]
+
+    def wanted(self, concerned: Sequence[PartitionStatus], head: int) -> Mapping[tuple[str, int], Wanted]:
+        """Return what shows that the actor has a successor."""
+        return {note.owned: Wanted(-1, 0, note.consumer, note.process) for note in self.busy}
 
 
 class KillHandlerActor(HandlerFault):
@@ -123,6 +126,7 @@ class FreezeHandlerActor(HandlerFault):
 class LoseHead(Fault[RayWorld]):
     name = "head and GCS killed"
     what = "SIGKILL to the head's GCS and raylet; afterwards a new cluster on the same database takes over"
+    rarely = 3
 
     async def inject(self) -> None:
         self.pids = self.world.head_processes()
@@ -130,6 +134,23 @@ class LoseHead(Fault[RayWorld]):
 
     async def took_effect(self) -> bool:
         return bool(self.pids) and all(gone(pid) for pid in self.pids)
+
+    async def heal(self) -> None:
+        if not self.world.head_processes():
+            await self.world.new_cluster()
+
+
+class KillOwnerWithoutHead(KillHostActor):
+    name = "owner killed without a head"
+    what = "SIGKILL to the head, and then to the actor that owns a node's partitions: Ray is not asked for a takeover"
+    rarely = 3
+
+    async def inject(self) -> None:
+        head = self.world.head_processes()
+        self.pids = self.aimed_at()
+        _send(head, signal.SIGKILL)
+        _send(self.pids, self.number)
+        self.pids = [*self.pids, *head]
 
     async def heal(self) -> None:
         if not self.world.head_processes():
@@ -144,5 +165,5 @@ def _send(pids: Iterable[int], number: signal.Signals) -> None:
 
 RAY = (
     KillHostActor, FreezeHostActor, KillRaylet, KillNode, FreezeNode, KillHandlerActor, FreezeHandlerActor, LoseHead,
-    HandOver,
+    KillOwnerWithoutHead, HandOver,
 )  # fmt: skip

@@ -12,6 +12,7 @@ from tests.chaos.faults.base import Fault
 from tests.chaos.processes import frozen, gone
 from tests.chaos.world import World
 
+
 class RedisFault(Fault[World]):
     """Something happens to the server of hints."""
 
@@ -63,7 +64,7 @@ class FlushRedis(RedisFault):
         with redis.Redis.from_url(self.world.servers.redis.url) as server:
             server.set("planted", 1)
             server.flushall()
-            self.left = int(server.dbsize())  # type: ignore[arg-type]
+            self.left = int(server.dbsize())
             self.thrown_out = int(server.execute_command("CLIENT", "KILL", "TYPE", "pubsub"))
 
 

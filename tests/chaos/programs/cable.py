@@ -1,7 +1,7 @@
-"""A network cable as a process: ``python -I -S cable.py HOST PORT [BIND]`` prints its own port and forwards to HOST:PORT.
+"""A network cable as a process: ``python -I -S cable.py HOST PORT [BIND]`` prints its own port and forwards to there.
 
-To cut the cable, freeze the process (SIGSTOP): the system goes on accepting connections and bytes, which go nowhere, and
-nobody is told. To mend it, thaw the process: what was sent meanwhile arrives late, as it does on a real network.
+To cut the cable, freeze the process (SIGSTOP): the system goes on accepting connections and bytes, which go nowhere,
+and nobody is told. To mend it, thaw the process: what was sent meanwhile arrives late, as it does on a real network.
 Standard library only.
 """
 

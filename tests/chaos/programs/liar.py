@@ -1,4 +1,4 @@
-"""A Redis that lies, as a process between a client and a real one: ``python -I liar.py PORT SEED FILE`` prints its port.
+"""A Redis that lies, as a process before a real one: ``python -I -S liar.py PORT SEED FILE`` prints its own port.
 
 SIGUSR1 begins the lies, SIGUSR2 ends them. A lie is told in place of a message of a channel: it is dropped, told three
 times, kept back until after the next one, or replaced by an invented one. How many were told stands in FILE, in eight
