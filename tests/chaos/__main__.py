@@ -6,29 +6,31 @@ import argparse
 import asyncio
 import json
 import logging
+import math
 import secrets
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from benchmarks.machine import load as load_of_machine
 from benchmarks.machine import machine_facts, server_facts, sync_time
+from tests.chaos import network
 from tests.chaos.campaign import Kind, Outcome
-from tests.chaos.catalogue import EVERYTHING, ON_HOSTS, ON_RAY
+from tests.chaos.catalogue import EVERYTHING, ON_HOSTS, ON_NETWORK, ON_RAY
+from tests.chaos.networld import NetworkWorld
 from tests.chaos.processes import ROOT
 from tests.chaos.rayworld import RayWorld
 from tests.chaos.report import Part, rows, table
 from tests.chaos.running import Load, run_part
 from tests.chaos.servers import Servers
-from tests.chaos.world import LEASE, PlainWorld
+from tests.chaos.world import LEASE, PlainWorld, World
 
 OUT: Final = ROOT / "out" / "chaos"
-ON_RAY_SHARE: Final = 0.2
-"""The share of the faults that is made on Ray, where each takes several times as long to mend."""
 ENDING: Final = 90.0
 """For how long before the time is up no more faults are made, in seconds: the rest must be handled, and judged."""
 
@@ -40,7 +42,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=1_000_000, help="append at least so many (%(default)s)")
     parser.add_argument("--minutes", type=float, default=24, help="but take no longer than this (%(default)s)")
     parser.add_argument("--rate", type=float, default=1500, help="append so many events a second (%(default)s)")
-    parser.add_argument("--on", choices=("hosts", "ray", "both"), default="both", help="plain hosts, Ray, or both")
+    parser.add_argument("--on", choices=("hosts", "ray", "network", "all"), default="all", help="run where")
     parser.add_argument("--only", action="append", default=[], metavar="FAULT", help="make only faults of this name")
     parser.add_argument("--list", action="store_true", help="print the catalogue and end")
     options = parser.parse_args()
@@ -57,43 +59,63 @@ def _tell(outcome: Outcome) -> None:
     )
 
 
+class _Stage(NamedTuple):
+    """A part of a run: its world, its faults, and how much of the faults and of the time is its own."""
+
+    name: str
+    kinds: tuple[Kind, ...]
+    make: Callable[[Servers, str, int], World]
+    faults: float
+    time: float
+
+
+STAGES: Final = (
+    # The slow ones first, bounded: whatever they leave of faults, events and time is for the plain hosts.
+    _Stage("network", ON_NETWORK, NetworkWorld, 0.03, 0.12),
+    _Stage("ray", ON_RAY, RayWorld, 0.2, 0.4),
+    _Stage("hosts", ON_HOSTS, PlainWorld, 1.0, 1.0),
+)
+
+
 async def _run(options: argparse.Namespace, seed: int, keep: Path, facts: dict[str, Any]) -> list[Part]:
-    """Run the parts, those on Ray first; the second one goes on until both together are enough."""
+    """Run the parts one after another; the last one goes on until all together are enough."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    until_time = time.monotonic() + 60 * options.minutes - ENDING
-    load = Load(rate=options.rate / 2)
+    begun, seconds = time.monotonic(), 60 * options.minutes - ENDING
+    stages = [
+        stage._replace(kinds=tuple(kind for kind in stage.kinds if not options.only or kind.name in options.only))
+        for stage in STAGES
+        if options.on in (stage.name, "all")
+    ]
+    stages = [stage for stage in stages if stage.kinds]
     parts: list[Part] = []
-
-    def chosen(kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
-        return tuple(kind for kind in kinds if not options.only or kind.name in options.only)
 
     def enough(faults: int, events: int) -> bool:
         before = sum(len(part.outcomes) for part in parts), sum(part.events for part in parts)
         return before[0] + faults >= int(options.faults) and before[1] + events >= int(options.events)
 
+    if any(stage.name == "network" for stage in stages) and not network.possible():
+        print("cannot be made here: faults of the network need root, on Linux", flush=True)
+        stages = [stage for stage in stages if stage.name != "network"]
+    until_time = begun
     with Servers() as servers:
         facts["server"] = server_facts(servers.url)
-        shared: dict[str, Any] = {"seed": seed, "load": load, "told": _tell, "keep": keep}
-        if options.on != "hosts" and chosen(ON_RAY):
-            share = ON_RAY_SHARE if options.on == "both" else 1.0
-            half_time = time.monotonic() + (until_time - time.monotonic()) / 2
-            parts.append(
-                await run_part(
-                    RayWorld(servers, "on-ray", seed),
-                    chosen(ON_RAY),
-                    faults=int(options.faults * share),
-                    until_time=half_time if options.on == "both" else until_time,
-                    enough=(lambda _f, _e: True) if options.on == "both" else enough,
-                    **shared,
-                )
+        for stage in stages:
+            last = stage is stages[-1]
+            until_time = begun + seconds if last else until_time + seconds * stage.time
+            part = await run_part(
+                stage.make(servers, stage.name, seed),
+                stage.kinds,
+                seed=seed,
+                faults=0 if last else math.ceil(options.faults * stage.faults),
+                load=Load(rate=options.rate / 2),
+                enough=enough if last else lambda _faults, _events: True,
+                until_time=until_time,
+                told=_tell,
+                keep=keep,
             )
-        if options.on != "ray" and chosen(ON_HOSTS):
-            world = PlainWorld(servers, "on-hosts", seed)
-            parts.append(
-                await run_part(world, chosen(ON_HOSTS), faults=0, until_time=until_time, enough=enough, **shared)
-            )
+            parts.append(part)
     return parts
 
 

@@ -97,6 +97,8 @@ class Campaign:
                 await fault.heal()
                 counted_from, behind = time.monotonic(), await world.head()
             times = await world.follower.went_on(fault.wanted(concerned, behind), counted_from, PATIENCE)
+            if not fault.counts_from_heal:
+                await asyncio.sleep(fault.chance.uniform(*fault.hold))
         finally:
             await fault.heal()
         await world.settled()

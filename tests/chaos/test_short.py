@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos import network
 from tests.chaos.campaign import Kind
-from tests.chaos.catalogue import EVERYTHING, ON_HOSTS, ON_RAY, possible
+from tests.chaos.catalogue import EVERYTHING, ON_HOSTS, ON_NETWORK, ON_RAY, possible
+from tests.chaos.networld import NetworkWorld
 from tests.chaos.processes import ROOT
 from tests.chaos.rayworld import RayWorld
 from tests.chaos.report import rows, table
@@ -47,6 +49,12 @@ async def test_plain_hosts_their_database_and_their_hints_break_and_nothing_is_l
 
 async def test_ray_actors_nodes_and_the_head_break_and_nothing_is_lost(servers: Servers) -> None:
     await _each_once(RayWorld(servers, "short", SEED), ON_RAY)
+
+
+async def test_cables_are_pulled_and_nothing_is_lost(servers: Servers) -> None:
+    if not network.possible():
+        pytest.skip("network namespaces need root, on Linux")
+    await _each_once(NetworkWorld(servers, "short", SEED), ON_NETWORK)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
