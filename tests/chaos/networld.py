@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import shutil
 import signal
@@ -138,6 +138,5 @@ def _listens(address: str, port: int) -> bool:
 
 async def wait_for_end(world: NetworkWorld, node: str, seconds: float) -> None:
     """Wait up to so long until a node has ended."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while node in world.nodes and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.1)
+    with contextlib.suppress(AssertionError):
+        await until(lambda: node not in world.nodes, deadline=seconds)

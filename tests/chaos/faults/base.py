@@ -33,7 +33,7 @@ class Fault(ABC, Generic[W]):
     moves: ClassVar[bool] = False
     """Whether the partitions concerned must be granted anew; else it does to handle an event that came afterwards."""
     hold: ClassVar[tuple[float, float]] = (0.0, 0.0)
-    """For how long it stays, at least and at most, in seconds; one that is counted from the fault stays so much longer."""
+    """For how long it stays once it was seen, or once others went on, at least and at most, in seconds."""
 
     def __init__(self, world: W, chance: random.Random) -> None:
         self.world = world

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import ClassVar
 
 from headwater.cluster.client import PartitionStatus
 from tests.chaos.faults.base import Fault
@@ -20,7 +21,7 @@ ENDS_WITHIN = 20.0
 class CutNode(Fault[NetworkWorld]):
     name = "node cut off"
     what = "a node's cables are out, to the database and to the other nodes; plugged in when others have taken over"
-    target = LEASE + 1
+    target: ClassVar[float | None] = LEASE + 1
     moves = True
     networks: Sequence[str] = (PEERS, SERVERS)
     node: str
