@@ -7,12 +7,13 @@ from typing import Final
 from tests.chaos.campaign import Kind
 from tests.chaos.faults.hosts import PLAIN
 from tests.chaos.faults.network import NETWORK
+from tests.chaos.faults.pairs import PAIRS
 from tests.chaos.faults.postgres import POSTGRES
 from tests.chaos.faults.ray import RAY
 from tests.chaos.faults.redis import REDIS
 from tests.chaos.world import World
 
-ON_HOSTS: Final[tuple[Kind, ...]] = (*PLAIN, *POSTGRES, *REDIS)
+ON_HOSTS: Final[tuple[Kind, ...]] = (*PLAIN, *POSTGRES, *REDIS, *PAIRS)
 ON_RAY: Final[tuple[Kind, ...]] = RAY
 ON_NETWORK: Final[tuple[Kind, ...]] = NETWORK
 EVERYTHING: Final[tuple[Kind, ...]] = tuple(dict.fromkeys((*ON_HOSTS, *ON_RAY, *ON_NETWORK)))

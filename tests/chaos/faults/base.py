@@ -26,13 +26,13 @@ class Fault(ABC, Generic[W]):
     """One line for the catalogue."""
     target: ClassVar[float | None] = None
     """The takeover that is wanted at the 99th percentile, in seconds."""
-    counts_from_heal: ClassVar[bool] = False
+    counts_from_heal: bool = False
     """The takeover is counted from when it is mended, and not from the fault."""
     rarely: ClassVar[int] = 1
     """Made only each so many times that all others are made: one that takes long to mend."""
-    moves: ClassVar[bool] = False
+    moves: bool = False
     """Whether the partitions concerned must be granted anew; else it does to handle an event that came afterwards."""
-    hold: ClassVar[tuple[float, float]] = (0.0, 0.0)
+    hold: tuple[float, float] = (0.0, 0.0)
     """For how long it stays once it was seen, or once others went on, at least and at most, in seconds."""
 
     def __init__(self, world: W, chance: random.Random) -> None:
