@@ -60,6 +60,8 @@ async def run_part(
         except Exception as error:  # noqa: BLE001  whatever went wrong, what was seen until then is reported
             part.problems.append(f"{type(error).__name__}: {error}")
         await _conclude(part, world)
+        for verdict in part.verdicts:
+            print(f"WRONG {verdict}", flush=True)
         if part.verdicts and keep is not None:
             shutil.copytree(world.folder, keep / world.kind, dirs_exist_ok=True)
             with contextlib.suppress(OSError):
