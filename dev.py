@@ -2,7 +2,7 @@
 """Everything a developer runs, from a fresh checkout, with nothing but Python: ./dev.py COMMAND [ARGS]
 
     demo    run the demonstration          test    run all checks and tests; with ARGS, only pytest with them
-    lint    run the checks only            chaos   run the tests that break processes
+    lint    run the checks only            chaos   break everything at random under load, and print what came of it
     bench   run the benchmarks             parity  print which test covers which behaviour of the reference
     dev     keep servers for development   shell   open a shell in the environment
     clean   remove what was made here, the development data excepted
@@ -66,7 +66,7 @@ def main() -> int:
         "demo": lambda: run_module("examples.flights", arguments),
         "test": lambda: test(arguments),
         "lint": lint,
-        "chaos": lambda: pytest(["-m", "chaos", *arguments]),
+        "chaos": lambda: run_module("tests.chaos", arguments),
         "bench": lambda: run_module("benchmarks", arguments),
         "parity": lambda: run_module("tests.parity.report", arguments),
         "dev": lambda: run_module("headwater.cluster.cli", ["dev", *arguments]),

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, get_args
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from headwater.storage.errors import ConfigurationError
 
@@ -149,7 +149,8 @@ def _take_query(url: str, names: set[str]) -> tuple[str, dict[str, Any]]:
     parts = _split(url)
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     taken = {name: value for name, value in pairs if name in names}
-    rest = urlencode([(name, value) for name, value in pairs if name not in names])
+    # libpq takes a plus for a plus, and only %20 for a space.
+    rest = urlencode([(name, value) for name, value in pairs if name not in names], quote_via=quote)
     return join_url(parts._replace(query=rest)), taken
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from headwater.storage.errors import StaleEpoch, UnexpectedAck
+from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
 from headwater.storage.leases import Grant
 from headwater.subscriptions.boundaries import BoundedReader
 from headwater.subscriptions.core import effects, inputs
@@ -48,6 +48,10 @@ RENEWAL_CHECK = 0.05
 
 LOSS_CHECK = 0.1
 """How often an idle partition asks whether its lease is lost, in seconds."""
+
+
+OUTAGE_PAUSE = 0.25
+"""How long until a delivery that the database refused is made again, in seconds."""
 
 
 class MonotonicClock:
@@ -349,7 +353,7 @@ class SubscriptionRunner:
         )
         observer.delivered(key, delivery)
         try:
-            await self._handle(self._consumers[effect.consumer], delivery)
+            await self._handle_when_possible(self._consumers[effect.consumer], delivery)
         except StaleEpoch as error:
             self._tell(inputs.LeaseLost(str(error)))
         except Exception as error:  # noqa: BLE001  # a handler may raise anything: the failure policy deals with it
@@ -368,6 +372,19 @@ class SubscriptionRunner:
             self._answered.discard(answer.delivery_id)
         else:
             self._tell(answer)
+
+    async def _handle_when_possible(self, consumer: Consumer, delivery: Delivered) -> None:
+        """Hand a delivery over; an exactly-once one that the database refused anybody is no attempt, and made again."""
+        while True:
+            try:
+                return await self._handle(consumer, delivery)
+            except StoreUnavailable as error:
+                if delivery.commit is None:
+                    raise
+                self._observer.trouble(self._grant.key, "commit what was handled", error)
+            await asyncio.sleep(OUTAGE_PAUSE)
+            if not await self._lease_holds():
+                raise StaleEpoch(self._grant.key.subscription, self._grant.key.partition, self._grant.epoch)
 
     async def _handle(self, consumer: Consumer, delivery: Delivered) -> None:
         limit = self._options.handler_timeout

@@ -28,6 +28,8 @@ _ARCHIVED: Final = "HW420"
 _BAD_VALUE: Final = ("22", "54")
 _TRY_AGAIN: Final = ("08", "40", "53", "55", "57", "58")
 _WRONG_SETTINGS: Final = ("28", "3D", "42")
+_NO_FAULT_OF_THE_STATEMENT: Final = ("25006", "53", "58")
+"""No writes allowed, no room or connections left, the disk failing: it stays so while sessions, and leases, live on."""
 
 
 @contextmanager
@@ -56,6 +58,20 @@ def _cancellations() -> int:
     except RuntimeError:
         return 0
     return 0 if task is None else task.cancelling()
+
+
+@contextmanager
+def outages_translated() -> Iterator[None]:
+    """Let what the server refuses whatever the statement is out of the block as StoreUnavailable, all else as it is.
+
+    A connection that broke is not among it: the statement itself may have broken the server.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        if isinstance(error, psycopg_pool.PoolTimeout) or (error.sqlstate or "").startswith(_NO_FAULT_OF_THE_STATEMENT):
+            raise translate(error) from error
+        raise
 
 
 def translate(error: psycopg.Error | TimeoutError) -> HeadwaterError:

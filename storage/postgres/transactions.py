@@ -17,7 +17,7 @@ from headwater.storage.leases import Grant, Progress, Retried
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints, partition_and_epoch, stale
 from headwater.storage.postgres.connect import Connection, Pool, connection_settings
-from headwater.storage.postgres.failures import translated
+from headwater.storage.postgres.failures import outages_translated, translated
 from headwater.storage.postgres.statements import Statements
 
 
@@ -25,7 +25,8 @@ class PostgresTransactions:
     """Exactly-once effects: open one transaction for each delivery.
 
     1. A transaction under a stale epoch raises StaleEpoch and writes nothing, at its beginning or at its end.
-    2. The handler's own errors pass through; then nothing was written either.
+    2. The handler's own errors pass through; then nothing was written either. What the server would have refused
+       anybody (no room, no writes allowed) is no error of the handler's, but StoreUnavailable.
     3. No more than the pool's size are open for async handlers at a time, nor than ``options.pool_size`` for sync
        ones; the others wait for their turn.
     """
@@ -43,21 +44,27 @@ class PostgresTransactions:
     @asynccontextmanager
     async def open(self, grant: Grant, progress: Progress | Retried) -> AsyncIterator[Connection]:
         """Enter a transaction on a connection of the pool; leaving it without an error saves and commits."""
+        with outages_translated():
+            async with self._begun(grant) as conn:
+                yield conn
+                if isinstance(progress, Retried):
+                    cursor = await conn.execute(self._sql.retried_parked, _settled(grant, progress))
+                    _check(grant, progress, await cursor.fetchone())
+                else:
+                    await self._checkpoints.save(grant, progress, conn=conn)
+
+    @asynccontextmanager
+    async def _begun(self, grant: Grant) -> AsyncIterator[Connection]:
         async with self._pool.connection() as conn, conn.transaction():
             cursor = await conn.execute(self._sql.begin_fenced, partition_and_epoch(grant))
             if await cursor.fetchone() is None:
                 raise stale(grant)
             yield conn
-            if isinstance(progress, Retried):
-                cursor = await conn.execute(self._sql.retried_parked, _settled(grant, progress))
-                _check(grant, progress, await cursor.fetchone())
-            else:
-                await self._checkpoints.save(grant, progress, conn=conn)
 
     @contextmanager
     def open_sync(self, grant: Grant, progress: Progress | Retried) -> Iterator[psycopg.Connection[Any]]:
         """Do the same for a handler that runs in a thread, on a synchronous connection."""
-        with self._turns, self._lent() as conn, conn.transaction():
+        with outages_translated(), self._turns, self._lent() as conn, conn.transaction():
             if conn.execute(self._sql.begin_fenced, partition_and_epoch(grant)).fetchone() is None:
                 raise stale(grant)
             yield conn

@@ -56,3 +56,15 @@ class Scaled:
     def handle(self, event: RecordedEvent) -> None:
         time.sleep(0.05)
         self.conn.execute(INSERT, ["scaled", [event.position], os.getpid()])
+
+
+@app.subscription("slow", consumers=1, where=Filter(types=("Slow",)), handler_timeout=timedelta(seconds=1))
+class SlowToStart:
+    """Takes longer to start than it may take over a delivery, and its first process ends at the first event."""
+
+    def start(self) -> None:
+        time.sleep(1.5)
+
+    def handle(self, event: RecordedEvent, context: Context) -> None:
+        if context.attempt == 1:
+            os._exit(3)

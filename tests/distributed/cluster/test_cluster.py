@@ -122,6 +122,13 @@ async def test_handler_actors_become_more_under_load_and_fewer_again(world: Worl
     await until(lambda: as_many(1), deadline=60, what="waiting for the least again")
 
 
+async def test_a_handler_actor_that_starts_slower_than_a_delivery_may_take_is_replaced(world: World) -> None:
+    await world.settled()
+    await world.append(1, kind="Slow")
+    slow = next(p for p in await world.caught_up() if p.subscription == "slow")
+    assert slow.parked == 0
+
+
 async def test_a_killed_node_is_taken_over_and_nothing_is_lost_or_repeated(world: World) -> None:
     owners = await world.settled()
     await world.append(100)

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from headwater.storage.errors import StaleEpoch, UnexpectedAck
+from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
 from headwater.storage.leases import Grant, Progress
 from tests.integration.registry.conftest import Office
 from tests.plugins.waiting import until
@@ -50,6 +50,16 @@ async def test_effects_and_checkpoint_commit_together(office: Office, work: Work
     await work(office, grant, Progress(7), "INSERT INTO effects VALUES (2)")
     assert await effects(office) == [1, 2]
     assert await office.checkpoints.load(grant) == Progress(7)
+
+
+@pytest.mark.parametrize("state", ["53100", "25006"])
+async def test_what_the_server_would_refuse_anybody_is_an_outage_and_no_failure_of_the_handler(
+    office: Office, work: Work, state: str
+) -> None:
+    (grant,) = await office.granted()
+    with pytest.raises(StoreUnavailable):
+        await work(office, grant, Progress(3), f"DO $$ BEGIN RAISE 'refused' USING ERRCODE = '{state}'; END $$")
+    assert await office.checkpoints.load(grant) == Progress(0)
 
 
 async def test_a_handler_that_fails_leaves_neither(office: Office, work: Work) -> None:

@@ -7,10 +7,12 @@ from datetime import timedelta
 
 import pytest
 
+from headwater.storage.errors import StoreUnavailable
 from headwater.storage.memory.subscriptions import MemoryLeases
+from headwater.subscriptions import runner as runner_module
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.heads import Heads
-from headwater.subscriptions.options import OnFailure, RetryPolicy
+from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy
 from headwater.subscriptions.ports import ConsumerLost, Delivered, Nack, Unmendable
 from headwater.subscriptions.testing.builders import recorded
 from headwater.subscriptions.testing.clock import VirtualClock
@@ -133,6 +135,24 @@ async def test_a_failing_event_is_parked_after_its_attempts(error: Exception, ca
     runner.drain()
     await running
     assert outside.checkpoint == 1
+
+
+async def test_an_outage_inside_an_exactly_once_delivery_uses_up_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "OUTAGE_PAUSE", 0.001)
+    outside, refusals = Outside(ListReader(1)), 10
+
+    async def refuse(delivery: Delivered) -> None:
+        if len(consumer.deliveries) <= refusals:
+            raise StoreUnavailable("no space left on device", "53100")
+
+    consumer = Calling(refuse)
+    runner = await outside.runner(consumer, retry=FAST, delivery=Delivery.EXACTLY_ONCE)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: len(consumer.deliveries) > refusals)
+    runner.drain()
+    await running
+    assert [delivery.attempt for delivery in consumer.deliveries] == [1] * (refusals + 1)
+    assert not outside.coordination.row(KEY).parked
 
 
 async def test_a_handler_may_say_itself_what_becomes_of_its_events() -> None:

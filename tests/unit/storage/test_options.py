@@ -32,6 +32,10 @@ def test_settings_in_the_url_are_taken_out_of_it() -> None:
     assert options.url == "postgresql://u:p%23w@h:1/d?sslmode=require"
 
 
+def test_a_space_in_the_url_stays_one_that_the_driver_understands() -> None:
+    assert read("postgresql://u@h/d?options=-c%20a.b%3Dc&pool_size=3").url == "postgresql://u@h/d?options=-c%20a.b%3Dc"
+
+
 @pytest.mark.parity("T028", "T029", "T030")
 def test_everything_can_come_from_the_environment() -> None:
     environment = {
