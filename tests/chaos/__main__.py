@@ -55,7 +55,8 @@ def _options() -> argparse.Namespace:
 
 def _tell(outcome: Outcome) -> None:
     print(
-        f"{outcome.number:4} {outcome.world:6} {outcome.kind:24} takeover {outcome.takeover:6.3f} s, "
+        f"{outcome.number:4} {outcome.world:6} {outcome.kind:24} takeover {outcome.takeover:6.3f} s "
+        f"({outcome.slowest[0]}/{outcome.slowest[1]}), "
         f"head {outcome.head}, {outcome.length:.1f} s",
         flush=True,
     )

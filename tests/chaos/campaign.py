@@ -30,6 +30,8 @@ class Outcome:
     """The store's head when it was made."""
     takeover: float
     """Seconds until the last of the partitions concerned went on."""
+    slowest: tuple[str, int]
+    """The partition that went on last."""
     effect: float
     """Seconds until it was seen to have taken effect."""
     length: float
@@ -109,6 +111,7 @@ class Campaign:
             world=world.kind,
             head=head,
             takeover=round(max(times.values()), DIGITS),
+            slowest=max(times, key=lambda owned: times[owned]),
             effect=round(effect, DIGITS),
             length=round(time.monotonic() - self._ended, 2),
             begun=broken_at,

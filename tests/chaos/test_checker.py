@@ -79,7 +79,16 @@ def test_a_note_that_is_torn_by_a_kill_is_not_read() -> None:
 
 def outcome(kind: str, head: int, begun: float, takeover: float) -> Outcome:
     times = {"takeover": takeover, "effect": 0.0, "length": 1.0, "begun": begun}
-    return Outcome(number=1, kind=kind, world="hosts", head=head, concerned=(("follow", 0),), stale=1, **times)
+    return Outcome(
+        number=1,
+        kind=kind,
+        world="hosts",
+        head=head,
+        concerned=(("follow", 0),),
+        stale=1,
+        slowest=("follow", 0),
+        **times,
+    )
 
 
 def test_the_table_blames_the_fault_before_it_for_what_went_wrong() -> None:

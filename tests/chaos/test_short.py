@@ -26,7 +26,7 @@ from tests.plugins.waiting import wait_until
 SEED = 20_261_125
 LOAD = Load(rate=300)
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

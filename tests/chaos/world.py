@@ -40,7 +40,7 @@ LEASE: Final = 2.0
 """Seconds; the product's default is 3."""
 STREAMS: Final = 64
 SETTLED_LAG: Final = 5000
-PATIENCE: Final = 120.0
+PATIENCE: Final = 180.0
 """How long anything may take before a run gives up, in seconds: far more than it should, on a busy machine."""
 
 
