@@ -49,12 +49,6 @@ cli = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-cli.command()(parked)
-cli.command()(rewind)
-cli.command()(replay)
-cli.command()(replays)
-cli.command()(replace)
-cli.command()(replacements)
 
 
 def main() -> None:
@@ -251,7 +245,7 @@ def wait(
     schema: Schema = None,
     json: Json = False,
 ) -> None:
-    """Return once a subscription has settled everything up to a position."""
+    """Return once everything up to a position is settled."""
     settled = ask(database_url, schema, lambda client: client.wait_for(subscription, position, timeout=timeout))
     show.record({"subscription": subscription, "settled": settled}, json=json)
 
@@ -284,6 +278,14 @@ def resume(
     command(database_url, schema, subscription, "resume", {}, None, json=json, dry_run=dry_run)
 
 
+cli.command()(parked)
+cli.command()(rewind)
+cli.command()(replay)
+cli.command()(replays)
+cli.command()(replace)
+cli.command()(replacements)
+
+
 @cli.command()
 def move(
     subscription: Subscription,
@@ -313,7 +315,7 @@ def repartition(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Give a subscription another number of partitions while it runs. Say so in the app, too."""
+    """Change how many partitions a subscription has. It goes on meanwhile; say so in the app, too."""
 
     async def change(client: Client) -> int:
         return await client.repartition(subscription, to, wait=wait, dry_run=dry_run)

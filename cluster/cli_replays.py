@@ -41,10 +41,9 @@ def rewind(
     place = number_or_time("to", to)
 
     async def rewound(client: Client) -> tuple[int, int]:
-        concerned = await client.command(subscription, "rewind", partition=partition, dry_run=True)
-        number = await client.rewind(
-            subscription, place, side_effects=side_effects, partition=partition, dry_run=dry_run
-        )
+        number = await client.number_at(subscription, place)
+        concerned = await client.command(subscription, "rewind", {"to": number}, partition=partition, dry_run=True)
+        await client.rewind(subscription, number, side_effects=side_effects, partition=partition, dry_run=dry_run)
         return number, concerned
 
     number, concerned = ask(database_url, schema, rewound)

@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from headwater.cluster.options import ClusterOptions
-from headwater.cluster.requests import check_arguments, check_complete
-from headwater.storage.checks import check_name, check_number
+from headwater.cluster.requests import check_arguments, check_complete, check_parked
+from headwater.storage.checks import check_flag, check_name, check_number, check_time
 from headwater.storage.errors import InvalidArgument, SubscriptionNotFound
 from headwater.storage.model import RecordedEvent
 from headwater.storage.postgres.commands import ALL_PARKED, UNLIMITED, Commands
@@ -30,8 +30,16 @@ from headwater.storage.postgres.repartition import Repartition
 from headwater.storage.postgres.replacing import OPEN, ReplacementRow, Replacements
 from headwater.storage.postgres.replaying import Replays, ReplayStatus
 from headwater.storage.postgres.store import PostgresEventStore
-from headwater.storage.registry import CommandRecord, ParkedDetails, ParkedFilter, ParkedRecord, PartitionState
+from headwater.storage.registry import (
+    CommandRecord,
+    ParkedDetails,
+    ParkedFilter,
+    ParkedRecord,
+    PartitionState,
+    SubscriptionRecord,
+)
 from headwater.subscriptions.app import App
+from headwater.subscriptions.checks import check_kind, check_path, check_share
 from headwater.subscriptions.encoding import decode, encode
 from headwater.subscriptions.options import Delivery, Start
 
@@ -192,9 +200,11 @@ class Client:
         SubscriptionConflict when the new version has gone further than the old one, reads another source, or is
         partitioned differently.
         """
-        record = await self._registry.find(old)
-        if record is None:
-            raise SubscriptionNotFound(old)
+        record = await self._record(old)
+        check_name("new", new)
+        check_flag("side_effects", side_effects)
+        if handler is not None:
+            check_path("handler", handler)
         if handler is not None:
             await self._registry.register(
                 new,
@@ -310,7 +320,7 @@ class Client:
         What was settled before is a replay, which handlers see; ``side_effects`` tells them whether they may have
         effects outside meanwhile. Returns the number. Raises SubscriptionNotFound, InvalidArgument.
         """
-        number = await self.number_at(subscription, to)
+        number = await self._number_at("to", subscription, to)
         asked: dict[str, Any] = {"to": number} if side_effects else {"to": number, "side_effects": False}
         await self.command(subscription, "rewind", asked, partition=partition, dry_run=dry_run)
         return number
@@ -332,13 +342,14 @@ class Client:
         when nothing of the range was handled yet.
         """
         await self._check(subscription, partition)
-        record = await self._registry.find(subscription)
-        if record is not None and decode(record.options).delivery is Delivery.EXACTLY_ONCE:
+        check_flag("side_effects", side_effects)
+        record = await self._record(subscription)
+        if decode(record.options).delivery is Delivery.EXACTLY_ONCE:
             raise InvalidArgument(
                 "delivery", "exactly-once effects are not made twice: rewind the subscription instead"
             )
-        after = await self.number_at(subscription, first) - (not isinstance(first, datetime))
-        until = None if last is None else await self.number_at(subscription, last)
+        after = await self._number_at("first", subscription, first) - (not isinstance(first, datetime))
+        until = None if last is None else await self._number_at("last", subscription, last)
         if after < 0 or (until is not None and until <= after):
             raise InvalidArgument("from", f"{after + 1} to {until} is no range")
         return await self._replays.issue(
@@ -352,16 +363,25 @@ class Client:
 
     async def replays(self, subscription: str | None = None) -> list[ReplayStatus]:
         """Return the latest replays, newest first, with how far they came and how long they will take."""
+        if subscription is not None:
+            check_name("subscription", subscription)
         return await self._replays.latest(subscription)
 
     async def number_at(self, subscription: str, place: int | datetime) -> int:
         """Return a number of a subscription's source: as given, or the one before the first event since a time."""
+        return await self._number_at("place", subscription, place)
+
+    async def _number_at(self, argument: str, subscription: str, place: int | datetime) -> int:
+        record = await self._record(subscription)
         if not isinstance(place, datetime):
-            return place
-        record = await self._registry.find(subscription)
+            return check_number(argument, place)
+        return await self._registry.number_at(record.source, check_time(argument, place))
+
+    async def _record(self, subscription: str) -> SubscriptionRecord:
+        record = await self._registry.find(check_name("subscription", subscription))
         if record is None:
             raise SubscriptionNotFound(subscription)
-        return await self._registry.number_at(record.source, place)
+        return record
 
     async def move(self, subscription: str, node: str, *, partition: int | None = None) -> None:
         """Hand over to another node, without a gap."""
@@ -374,20 +394,18 @@ class Client:
         so many seconds for that. Whoever registers the app again says how many there should be: change it there, too.
         Safe to repeat. Raises SubscriptionNotFound, InvalidArgument.
         """
-        found = await self._registry.find(subscription)
-        if found is None:
-            raise SubscriptionNotFound(subscription)
+        found = await self._record(subscription)
         options = replace(decode(found.options), partitions=to)
         if dry_run:
             return found.partitions
         await self._registry.register(subscription, found.handler, encode(options), source=found.source, partitions=to)
         await self._repartition.ask(subscription, to, issued_by=self._operator)
         deadline = time.monotonic() + wait
-        while (found := await self._registry.find(subscription)) is not None:
+        while True:
+            found = await self._record(subscription)
             if found.repartition_to is None or time.monotonic() >= deadline:
                 return found.partitions
             await asyncio.sleep(DRAIN_CHECK)
-        raise SubscriptionNotFound(subscription)
 
     async def drain(self, name: str, *, wait: float = 0) -> bool:
         """Let the hosts of a node, or one host, hand over everything and end.
@@ -407,11 +425,13 @@ class Client:
     ) -> list[ParkedRecord]:
         """Return what is set aside, by position; ``after`` a position, for the next page."""
         await self._check(subscription, None)
+        check_parked(where, limit)
+        check_number("after", after)
         return await self._commands.parked(subscription, where=where, after=after, limit=limit)
 
     async def parked_event(self, subscription: str, position: int) -> ParkedDetails:
         """Return everything about one parked event. Raises SubscriptionNotFound, InvalidArgument."""
-        found = await self.parked(subscription, ParkedFilter(positions=(position,)))
+        found = await self.parked(subscription, ParkedFilter(positions=(check_number("position", position),)))
         if not found:
             raise InvalidArgument("position", f"{position} is not parked in {subscription!r}")
         stored = await self._stored(position)
@@ -433,6 +453,10 @@ class Client:
 
         Earlier ones of the same keys come along. Raises SubscriptionNotFound, InvalidArgument.
         """
+        await self._check(subscription, None)
+        check_parked(where, limit)
+        if rate is not None:
+            check_share("rate", rate, 0)
         return await self._commands.retry_parked(
             subscription, issued_by=self._operator, where=where, limit=limit, rate=rate, dry_run=dry_run
         )
@@ -441,6 +465,8 @@ class Client:
         self, subscription: str, where: ParkedFilter = ALL_PARKED, *, dry_run: bool = False
     ) -> list[int]:
         """Take retries back that were not made yet; returns the positions. Raises SubscriptionNotFound."""
+        await self._check(subscription, None)
+        check_parked(where)
         return await self._commands.cancel_retry(subscription, issued_by=self._operator, where=where, dry_run=dry_run)
 
     async def discard_parked(
@@ -450,6 +476,8 @@ class Client:
 
         Raises SubscriptionNotFound.
         """
+        await self._check(subscription, None)
+        check_parked(where, limit)
         return await self._commands.discard_parked(
             subscription, issued_by=self._operator, where=where, limit=limit, dry_run=dry_run
         )
@@ -461,7 +489,8 @@ class Client:
         SubscriptionNotFound, InvalidArgument when the event is not parked or JSON cannot say the payload.
         """
         await self._check(subscription, None)
-        stored = await self._stored(position)
+        check_kind("reason", reason, str)
+        stored = await self._stored(check_number("position", position, 1))
         await self._commands.edit_parked(
             subscription,
             position,

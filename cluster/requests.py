@@ -12,6 +12,7 @@ import orjson
 
 from headwater.storage.checks import check_name, check_number
 from headwater.storage.errors import InvalidArgument
+from headwater.storage.registry import ParkedFilter
 
 
 def check_arguments(arguments: object) -> dict[str, Any]:
@@ -38,3 +39,12 @@ def check_complete(verb: str, arguments: Mapping[str, Any]) -> None:
     needed = {"rewind": "to", "move": "node"}.get(verb)
     if needed is not None and arguments.get(needed) is None:
         raise InvalidArgument(needed, f"'{verb}' needs it")
+
+
+def check_parked(where: object, limit: object = 1) -> None:
+    """Refuse what does not say which parked events are meant, or how many. Raises InvalidArgument."""
+    if not isinstance(where, ParkedFilter):
+        raise InvalidArgument("where", f"must be a ParkedFilter, not {type(where).__name__}")
+    for position in where.positions or ():
+        check_number("where.positions", position)
+    check_number("limit", limit)

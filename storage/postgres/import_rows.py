@@ -78,8 +78,8 @@ class ImportBatch:
         runs = []
         for stream, run in groupby([event.stream for event in events]):
             count = len(list(run))
-            if stream not in self.streams:
-                self.streams[check_target(stream, "append to")] = 0
+            if check_target(stream, "append to") not in self.streams:
+                self.streams[stream] = 0
                 self.firsts.append(self.size + 1)
             self.streams[stream] += count
             self.size += count

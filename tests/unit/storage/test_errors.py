@@ -20,7 +20,8 @@ KINDS = [
 def example(kind: type[HeadwaterError]) -> HeadwaterError:
     """Make one, with a word in each field that must be given."""
     parameters = inspect.signature(kind.__init__).parameters.values()
-    needed = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"]
+    given = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+    needed = [p.name for p in given if p.kind is p.POSITIONAL_OR_KEYWORD or p.default is p.empty]
     return kind(**dict.fromkeys(needed, "word"))
 
 
