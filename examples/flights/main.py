@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 
 from rich.console import Console
 
@@ -41,7 +42,11 @@ def main(arguments: list[str]) -> int:
 
 
 def prepare(options: Options) -> None:
-    """Make the output folder."""
+    """Make the output folder, and find out where temporary ones go.
+
+    That writes a file there for a moment, which an interrupt would leave.
+    """
+    tempfile.gettempdir()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
