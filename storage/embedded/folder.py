@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import pwd
+import secrets
 import shutil
 import stat
 import tempfile
@@ -35,21 +36,31 @@ class ServerFolder:
     def __init__(self, path: str | os.PathLike[str] | None, kind: str) -> None:
         """Make (when it is missing) and lock the folder; None makes a throw-away one. Raises ConfigurationError."""
         self.throw_away = path is None
+        self.descriptor = -1
         if path is None:
             sweep(kind)
-            self.path = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{kind}-"))
+            # Named before it is made, so that an interrupt in between cannot leave it behind.
+            self.path = Path(tempfile.gettempdir(), f"{TEMPORARY_PREFIX}{kind}-{secrets.token_hex(4)}")
+            try:
+                self.path.mkdir(mode=0o700)
+                self._lock()
+            except BaseException:
+                self.remove()
+                raise
         else:
             self.path = Path(path).expanduser().absolute()
             self._make()
+            self._lock()
+
+    def _lock(self) -> None:
         try:
-            lock = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+            self.descriptor = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise ConfigurationError(f"cannot write to the data folder {self.path}: {error.strerror}") from error
-        self.descriptor = lock
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(lock)
+            self.release()
             raise ConfigurationError(f"the data folder {self.path} is in use by another server") from error
 
     def _make(self) -> None:
