@@ -57,12 +57,6 @@ async def _apply_pending(conn: Connection, options: StoreOptions) -> list[Migrat
     sql = Statements(options.schema, await payload_type(conn, sql) or options.payload)
     done = {number for number, _, _ in await (await conn.execute(sql.applied_migrations)).fetchall()}
     pending = [migration for migration in migrations() if migration.number not in done]
-    guarding = any("SET headwater.allow_change" in migration.text for migration in pending)
-    if guarding and not await _value(conn, sql.may_open_guard):
-        raise ConfigurationError(
-            f"{conn.info.user} may not make the guard of the events: a superuser has to say once "
-            f'GRANT SET ON PARAMETER "headwater.allow_change" TO "{conn.info.user}"'
-        )
     for migration in pending:
         # A transaction of its own inside the one that holds the lock: a failure keeps nothing half-made.
         async with conn.transaction():

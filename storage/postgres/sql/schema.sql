@@ -27,10 +27,6 @@ CREATE TABLE IF NOT EXISTS "headwater"."migrations" (
     "applied_at" timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- name: may_open_guard
--- A function that sets a variable of ours may be made by a superuser, or by whom one has granted that.
-SELECT has_parameter_privilege('headwater.allow_change', 'SET');
-
 -- name: try_migration_lock
 -- Held to the end of the transaction. Tried, never waited for: a waiting statement would hold back vacuum.
 SELECT pg_try_advisory_xact_lock(hashtextextended('headwater migrations of "headwater"', 0));

@@ -113,14 +113,6 @@ def may_create(url: str, login: str) -> None:
         conn.execute(sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(sql.Identifier(conn.info.dbname), name))
 
 
-def may_migrate(url: str, login: str) -> None:
-    """Give a login what it needs to make a store, which is said in docs/deploy.md."""
-    may_create(url, login)
-    name = sql.Identifier(urlsplit(login).username or "")
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(sql.SQL('GRANT SET ON PARAMETER "headwater.allow_change" TO {}').format(name))
-
-
 TAMPERING = (
     'UPDATE "headwater"."events" SET "data" = NULL',
     'DELETE FROM "headwater"."events"',
@@ -307,7 +299,7 @@ async def test_a_user_who_may_not_make_roles_is_told_and_everything_else_works(
 ) -> None:
     with new_database(database_server) as url, logins() as login:
         mine = login(url)
-        may_migrate(url, mine)
+        may_create(url, mine)
         with caplog.at_level(logging.WARNING):
             async with opened(mine, migrate=True, hard_deletes=True) as store:
                 await store.append("s", events(3))
@@ -320,20 +312,15 @@ async def test_a_user_who_may_not_make_roles_is_told_and_everything_else_works(
             assert len(await store.read("s")) == 32
 
 
-async def test_a_user_who_may_not_migrate_is_told_what_a_superuser_has_to_grant(empty_database_url: str) -> None:
-    with logins() as login:
-        mine = login(empty_database_url)
-        with pytest.raises(ConfigurationError, match="permission denied for database"):
-            await schema.migrate(StoreOptions(url=mine))
-        may_create(empty_database_url, mine)
-        with pytest.raises(ConfigurationError, match="GRANT SET ON PARAMETER"):
-            await schema.migrate(StoreOptions(url=mine))
+async def test_a_user_who_may_not_make_schemas_is_told(empty_database_url: str) -> None:
+    with logins() as login, pytest.raises(ConfigurationError, match="permission denied for database"):
+        await schema.migrate(StoreOptions(url=login(empty_database_url)))
 
 
 async def test_a_user_who_may_make_roles_need_not_be_a_superuser(database_server: str) -> None:
     with new_database(database_server) as url, logins() as login:
         mine = login(url, createrole=True)
-        may_migrate(url, mine)
+        may_create(url, mine)
         options = StoreOptions(url=mine, hard_deletes=True)
         await schema.migrate(options)
         assert {role.kind for role in await roles.list_roles(options)} == {"append", "run", "admin"}

@@ -1,7 +1,7 @@
 -- What is done to streams besides appending: links, deletion, truncation. And the guard of the streams' own rows.
 -- Each function takes the head's row first, as the append does: one mutex for all that touches versions, no deadlock.
--- Each opens the guard for itself only (SET ... on the function): it is shut again when the function returns, also within
--- a caller's transaction.
+-- Each opens the guard for itself only: it is shut again when the function returns, also within a caller's transaction, and by
+-- the rollback of whatever fails in between. (A SET on the function would do the same, but only a superuser may make one.)
 
 -- A version that falls, a name or an identity that changes: no append and no delete does that.
 CREATE TRIGGER "streams_keep_counting" BEFORE UPDATE ON "headwater"."streams" FOR EACH ROW
@@ -76,7 +76,7 @@ END $$;
 CREATE FUNCTION "headwater"."delete_stream_v1"(
     p_stream text, p_expected bigint, p_hard boolean, OUT version bigint, OUT outcome integer
 ) LANGUAGE plpgsql
-SET headwater.allow_change = 'on' SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 AS $$
 DECLARE
     v_stream "headwater"."streams"%ROWTYPE;
@@ -101,10 +101,12 @@ BEGIN
         UPDATE "headwater"."streams" SET "deleted_at" = clock_timestamp() WHERE "name" = p_stream;
         RETURN;
     END IF;
+    PERFORM set_config('headwater.allow_change', 'on', true);
     PERFORM "headwater"."remove_events_v1"(p_stream, NULL);
     DELETE FROM "headwater"."links" WHERE "stream" = p_stream;
     DELETE FROM "headwater"."snapshots" WHERE "source" = p_stream;
     DELETE FROM "headwater"."streams" WHERE "name" = p_stream;
+    PERFORM set_config('headwater.allow_change', 'off', true);
 END $$;
 
 -- Removes a stream's own events below a version (all of them for null), with their tags and every link to them; returns how
@@ -131,7 +133,7 @@ END $$;
 CREATE FUNCTION "headwater"."truncate_stream_v1"(
     p_stream text, p_before bigint, OUT removed bigint, OUT outcome integer
 ) LANGUAGE plpgsql
-SET headwater.allow_change = 'on' SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 AS $$
 DECLARE
     v_stream "headwater"."streams"%ROWTYPE;
@@ -141,8 +143,10 @@ BEGIN
     removed := 0;
     outcome := CASE WHEN v_stream."name" IS NULL THEN 3 WHEN v_stream."deleted_at" IS NOT NULL THEN 2 ELSE 0 END;
     IF outcome = 0 THEN
+        PERFORM set_config('headwater.allow_change', 'on', true);
         removed := "headwater"."remove_events_v1"(p_stream, p_before);
         DELETE FROM "headwater"."links" WHERE "stream" = p_stream AND "version" < p_before;
+        PERFORM set_config('headwater.allow_change', 'off', true);
         -- Never above the next version: what is appended later must be readable.
         UPDATE "headwater"."streams"
         SET "truncated_before" = greatest("truncated_before", least(p_before, "version" + 1)) WHERE "name" = p_stream;
