@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.requests import check_arguments, check_complete, check_parked
 from headwater.storage.checks import check_flag, check_name, check_number, check_time
-from headwater.storage.errors import InvalidArgument, SubscriptionNotFound
+from headwater.storage.errors import InvalidArgument, SubscriptionConflict, SubscriptionNotFound
 from headwater.storage.model import RecordedEvent
 from headwater.storage.postgres.commands import ALL_PARKED, UNLIMITED, Commands
 from headwater.storage.postgres.placement import PostgresPlacement
@@ -392,17 +392,23 @@ class Client:
 
         No event is lost, and none that was settled comes again; the owners let go, then the new ones go on. Waits up to
         so many seconds for that. Whoever registers the app again says how many there should be: change it there, too.
-        Safe to repeat. Raises SubscriptionNotFound, InvalidArgument.
+        Safe to repeat. Raises SubscriptionNotFound, InvalidArgument; SubscriptionConflict, also by a dry run, while a
+        replay, a rewind or a replacement needs the partitions as they are (``wait_for`` says which), and when the
+        change was taken back meanwhile.
         """
         found = await self._record(subscription)
         options = replace(decode(found.options), partitions=to)
         if dry_run:
+            if to != found.partitions:
+                await self._repartition.check(subscription)
             return found.partitions
         await self._registry.register(subscription, found.handler, encode(options), source=found.source, partitions=to)
         await self._repartition.ask(subscription, to, issued_by=self._operator)
         deadline = time.monotonic() + wait
         while True:
             found = await self._record(subscription)
+            if found.repartition_to is None and found.partitions != to:
+                raise SubscriptionConflict(subscription, "the change was taken back: its audit says why")
             if found.repartition_to is None or time.monotonic() >= deadline:
                 return found.partitions
             await asyncio.sleep(DRAIN_CHECK)

@@ -15,7 +15,7 @@ from headwater.cluster.repartition import successor
 from headwater.cluster.replays import OneReplay
 from headwater.cluster.slot import Assigned, Slot
 from headwater.cluster.succession import next_step
-from headwater.storage.errors import HeadwaterError
+from headwater.storage.errors import HeadwaterError, SubscriptionConflict
 from headwater.storage.leases import Grant, PartitionKey
 from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.placement import PostgresPlacement
@@ -169,8 +169,14 @@ class SupervisorDirectory:
 
     async def repartition(self) -> list[str]:
         """Put new sets of partitions in place where the old ones have been let go; returns of which subscriptions."""
-        wanted = await self._repartition.wanted()
-        return [name for name in wanted if await self._repartition.switch(name, successor, share_of)]
+        done = []
+        for name in await self._repartition.wanted():
+            try:
+                if await self._repartition.switch(name, successor, share_of):
+                    done.append(name)
+            except SubscriptionConflict as conflict:
+                log.warning("the old partitions go on: %s", conflict)
+        return done
 
     async def replace(self) -> None:
         """Make the steps that are due of new versions that take over from old ones."""

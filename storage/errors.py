@@ -28,7 +28,7 @@ Never a text to be parsed: callers look at the class and at the fields.
     │   └── ArchiveDamaged         a file of the archive is missing, or is not what was written
     ├── SubscriptionError
     │   ├── SubscriptionNotFound
-    │   ├── SubscriptionConflict   registered already with options that cannot be reconciled
+    │   ├── SubscriptionConflict   cannot be reconciled with what is there; ``wait_for`` says what has to end first
     │   ├── StaleEpoch             another owner has been granted the lease since; nothing was written
     │   ├── UnexpectedAck          the delivery attempt is not in flight
     │   └── WaitTimedOut           a subscription has not settled a position in time; says where it stands and why
@@ -290,13 +290,15 @@ class SubscriptionNotFound(SubscriptionError):
 
 
 class SubscriptionConflict(SubscriptionError):
-    """The name is registered already with options that cannot be reconciled with these."""
+    """What is there already cannot be reconciled with what was asked for. Nothing was changed."""
 
-    def __init__(self, subscription: str, problem: str) -> None:
-        super().__init__(subscription=subscription, problem=problem)
+    def __init__(self, subscription: str, problem: str, wait_for: str | None = None) -> None:
+        super().__init__(subscription=subscription, problem=problem, wait_for=wait_for)
 
     subscription: str
     problem: str
+    wait_for: str | None
+    """What has to end before the same call can succeed: ``replacement``, ``replay``, ``rewind`` or ``repartition``."""
 
     def describe(self) -> str:
         return f"subscription {self.subscription!r}: {self.problem}"

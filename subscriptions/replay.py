@@ -52,7 +52,8 @@ class RangeReplay:
         self._until = until
         self._runner = SubscriptionRunner(
             options,
-            grant,
+            # Also what earlier sets of partitions had settled is handed out again.
+            replace(grant, seam=None),
             reader=reader,
             leases=leases,
             checkpoints=checkpoints,

@@ -17,6 +17,7 @@ from headwater.storage.leases import Grant, ToRetry
 from headwater.storage.postgres.checkpoints import partition_and_epoch, stale
 from headwater.storage.postgres.connect import Pool
 from headwater.storage.postgres.failures import translated
+from headwater.storage.postgres.obstacles import keep_partitions
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.registry import CommandRecord, ParkedEdit, ParkedFilter, ParkedRecord, ParkedStatus
 
@@ -54,7 +55,8 @@ class Commands:
     ) -> list[int]:
         """Ask for something of one partition, or of all; returns the commands' ids, one for each partition.
 
-        Raises SubscriptionNotFound, also when it has no such partition.
+        Raises SubscriptionNotFound, also when it has no such partition; SubscriptionConflict while its partitions are
+        about to change, for all but "resume".
         """
         asked = {
             "name": subscription,
@@ -63,7 +65,10 @@ class Commands:
             "arguments": orjson.dumps(dict(arguments or {})).decode(),
             "issued_by": issued_by,
         }
-        rows = await self._rows(self._sql.issue_command, asked)
+        with translated():
+            async with self._pool.connection() as conn, conn.transaction():
+                await keep_partitions(conn, self._sql, [subscription], refuse=verb != "resume")
+                rows = await (await conn.execute(self._sql.issue_command, asked)).fetchall()
         if not rows:
             raise SubscriptionNotFound(subscription)
         return [command_id for command_id, _ in rows]

@@ -22,6 +22,7 @@ from headwater.storage.leases import PartitionKey
 from headwater.storage.model import ALL, MAX_BIGINT, MAX_NAME_BYTES
 from headwater.storage.postgres.connect import Pool
 from headwater.storage.postgres.failures import translated
+from headwater.storage.postgres.obstacles import obstacle
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.registry import (
     PartitionState,
@@ -57,6 +58,7 @@ class Registry:
 
         ``start`` and ``wanted`` count only the first time. Another number of partitions, or another ``partition_by`` of
         several, is what the supervisor brings about then. Raises SubscriptionConflict for another source than it has,
+        and while its partitions cannot change (nothing is changed then; ``wait_for`` says what has to end first);
         StreamDeleted for "current" on a soft-deleted stream, InvalidArgument.
         """
         if not name or "\0" in name or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
@@ -76,7 +78,7 @@ class Registry:
             "checkpoint": checkpoint,
             "stream_id": stream_id,
         }
-        registered = await self._rows(self._sql.register_subscription, values)
+        registered = await self._register(name, values)
         found = await self.find(name)
         if found is None:
             raise SubscriptionNotFound(name)  # deleted by somebody else in this very moment
@@ -86,6 +88,17 @@ class Registry:
                 f"it reads {found.source!r}, not {source!r}; delete it first, or choose another name",
             )
         return found
+
+    async def _register(self, name: str, values: dict[str, Any]) -> bool:
+        with translated():
+            async with self._pool.connection() as conn, conn.transaction():
+                row = await (await conn.execute(self._sql.register_subscription, values)).fetchone()
+                if row is None:
+                    return False
+                # Asked under the row's lock, which everybody takes who asks something of single partitions.
+                if row[1] is not None and (conflict := await obstacle(conn, self._sql, name)) is not None:
+                    raise conflict
+                return True
 
     async def find(self, name: str) -> SubscriptionRecord | None:
         """Return the subscription of that name, None when there is none."""

@@ -13,6 +13,7 @@ import orjson
 from headwater.storage.leases import Progress
 from headwater.storage.postgres.connect import Connection, Pool
 from headwater.storage.postgres.failures import translated
+from headwater.storage.postgres.obstacles import obstacle
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.registry import PartitionSet
 
@@ -43,7 +44,11 @@ class Repartition:
         return [name for (name,) in rows]
 
     async def switch(self, name: str, successor: Successor, share: Share) -> bool:
-        """Replace the old set when all of its leases are free; returns whether that was done now. Safe to repeat."""
+        """Replace the old set when all of its leases are free; returns whether that was done now. Safe to repeat.
+
+        Raises SubscriptionConflict when it has become impossible: then it was taken back, and the old set goes on.
+        """
+        conflict = None
         with translated():
             async with self._pool.connection() as conn, conn.transaction():
                 found = await (await conn.execute(self._sql.repartition_begin, {"name": name})).fetchone()
@@ -54,25 +59,34 @@ class Repartition:
                 progress = await self._stopped(conn, subscription)
                 if progress is None:
                     return False
-                old = PartitionSet(
-                    split_by,
-                    [each for each, _ in progress],
-                    [seamed for _, seamed in progress],
-                    None if seam is None else orjson.loads(seam),
-                )
-                new = successor(old, to, partition_by)
-                await self._replace(conn, subscription, new)
-                await self._move_parked(conn, subscription, lambda key, position: share(key, position, to))
-                await conn.execute(
-                    self._sql.repartition_end,
-                    subscription
-                    | {
-                        "seam": None if new.seam is None else orjson.dumps(new.seam).decode(),
-                        "arguments": orjson.dumps({"from": len(progress), "to": to}).decode(),
-                        "outcome": f"{len(progress)} became {to}",
-                    },
-                )
-                return True
+                outcome: dict[str, str | None] = {"arguments": orjson.dumps({"from": len(progress), "to": to}).decode()}
+                conflict = await obstacle(conn, self._sql, name)
+                if conflict is None:
+                    old = PartitionSet(
+                        split_by,
+                        [each for each, _ in progress],
+                        [seamed for _, seamed in progress],
+                        None if seam is None else orjson.loads(seam),
+                    )
+                    new = successor(old, to, partition_by)
+                    await self._replace(conn, subscription, new)
+                    await self._move_parked(conn, subscription, lambda key, position: share(key, position, to))
+                    outcome["seam"] = None if new.seam is None else orjson.dumps(new.seam).decode()
+                    outcome["outcome"] = f"{len(progress)} became {to}"
+                    await conn.execute(self._sql.repartition_end, subscription | outcome)
+                else:
+                    outcome["outcome"] = f"taken back: {conflict.problem}"
+                    await conn.execute(self._sql.repartition_take_back, subscription | outcome)
+        if conflict is not None:
+            raise conflict
+        return True
+
+    async def check(self, name: str) -> None:
+        """Raise SubscriptionConflict when the number of partitions could not be changed now."""
+        with translated():
+            async with self._pool.connection() as conn:
+                if (conflict := await obstacle(conn, self._sql, name)) is not None:
+                    raise conflict
 
     async def ask(self, name: str, to: int, *, issued_by: str) -> None:
         """Keep in the audit who asked."""

@@ -16,6 +16,7 @@ import psycopg
 from headwater.storage.errors import InvalidArgument, SubscriptionConflict, SubscriptionNotFound
 from headwater.storage.postgres.connect import Connection, Pool
 from headwater.storage.postgres.failures import translated
+from headwater.storage.postgres.obstacles import check_passed, keep_partitions
 from headwater.storage.postgres.statements import Statements
 
 ReplacementPhase: TypeAlias = Literal["catching up", "taking over", "done", "cancelled"]
@@ -101,13 +102,15 @@ class Replacements:
         """Let a registered version follow another one, and take over when it has caught up.
 
         Raises SubscriptionNotFound; SubscriptionConflict when they read differently, when the new version has gone
-        beyond the old one, or when one of them is being replaced already.
+        beyond the old one, when one of them is being replaced already, and while the partitions of one are about to
+        change, or it has still to pass what its earlier ones had settled.
         """
         if old == new:
             raise InvalidArgument("new", "a version cannot replace itself")
         with translated():
             async with self._pool.connection() as conn, conn.transaction():
                 pairs = await self._pairs(conn, old, new)
+                await check_passed(conn, self._sql, [old, new])
                 begun: dict[str, Any] = {
                     "old_id": pairs[0][0].subscription_id,
                     "new_id": pairs[0][1].subscription_id,
@@ -192,6 +195,7 @@ class Replacements:
         return ("cancelled", None, 0.0, 0) if row is None else (row[0], row[1], row[2], row[3])
 
     async def _pairs(self, conn: Connection, old: str, new: str) -> list[tuple[VersionRow, VersionRow]]:
+        await keep_partitions(conn, self._sql, [old, new])
         asked = {"old": old, "new": new}
         rows = [VersionRow(*row) for row in await (await conn.execute(self._sql.lock_versions, asked)).fetchall()]
         before = {row.partition: row for row in rows if row.name == old}

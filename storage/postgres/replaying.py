@@ -17,6 +17,7 @@ from headwater.storage.leases import Grant, ParkedEvent, Progress
 from headwater.storage.postgres.checkpoints import stale
 from headwater.storage.postgres.connect import Pool
 from headwater.storage.postgres.failures import translated
+from headwater.storage.postgres.obstacles import keep_partitions
 from headwater.storage.postgres.statements import Statements
 
 
@@ -76,7 +77,7 @@ class Replays:
         """Ask for a replay of what lies after one number and up to another; returns the commands' ids.
 
         Nothing above a partition's checkpoint is replayed; ``until`` defaults to it. Raises InvalidArgument when
-        nothing of the range was settled before.
+        nothing of the range was settled before; SubscriptionConflict while the partitions are about to change.
         """
         asked = {
             "name": subscription,
@@ -87,7 +88,10 @@ class Replays:
             "arguments": orjson.dumps({"after": after, "until": until, "side_effects": side_effects}).decode(),
             "issued_by": issued_by,
         }
-        rows = await self._rows(self._sql.issue_replay, asked)
+        with translated():
+            async with self._pool.connection() as conn, conn.transaction():
+                await keep_partitions(conn, self._sql, [subscription])
+                rows = await (await conn.execute(self._sql.issue_replay, asked)).fetchall()
         if not rows:
             raise InvalidArgument("from", f"nothing after {after} was handled by {subscription!r} yet")
         return [command_id for (command_id,) in rows]

@@ -371,8 +371,8 @@ class Machine:
 
     def _plan_rewind(self) -> None:
         busy = self._work or self._unknown or self._retrying.in_flight or self._ledger.saving is not None
-        if self._rewind is None or busy or self.condition.phase is Phase.DRAINING:
-            return
+        if self._rewind is None or busy:
+            return  # while draining it is still made: the next owner knows nothing of it
         number, self._rewind, self._rewinding = self._rewind, None, True
         # Below 0: the numbers begin anew, and nothing of them was settled before.
         self._settled = 0 if self._settled < 0 else max(self._settled, self.watermark)

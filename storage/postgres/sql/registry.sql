@@ -47,14 +47,14 @@ WITH "registered" AS (
             THEN "s"."updated_at" ELSE clock_timestamp()
         END
     WHERE "s"."source" = excluded."source"
-    RETURNING "subscription_id", "partitions"
+    RETURNING "subscription_id", "partitions", "repartition_to"
 ), "added" AS (
     INSERT INTO "headwater"."partitions" ("subscription_id", "partition", "checkpoint", "stream_id")
     SELECT "subscription_id", "number", %(checkpoint)s, %(stream_id)s::bigint
     FROM "registered", generate_series(0, "partitions" - 1) AS "number"
     ON CONFLICT ("subscription_id", "partition") DO NOTHING
 )
-SELECT "subscription_id" FROM "registered";
+SELECT "subscription_id", "repartition_to" FROM "registered";
 
 -- name: delete_subscription
 -- Everything of it goes along. Whoever still runs it writes nothing any more: its epoch names no row.

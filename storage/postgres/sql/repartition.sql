@@ -3,6 +3,50 @@
 -- name: repartition_wanted
 SELECT "name" FROM "headwater"."subscriptions" WHERE "repartition_to" IS NOT NULL ORDER BY "subscription_id";
 
+-- name: repartition_obstacles
+-- What belongs to single partitions and would go with them: replacements, replays, rewinds that are not through.
+SELECT
+    "s"."partitions", bool_or("p"."closed"), min("old"."name"), min("new"."name"),
+    EXISTS (
+        SELECT FROM "headwater"."commands" AS "c"
+        WHERE "c"."subscription_id" = "s"."subscription_id" AND "c"."applied_at" IS NULL AND "c"."verb" = 'replay'
+    ),
+    EXISTS (
+        SELECT FROM "headwater"."commands" AS "c"
+        WHERE "c"."subscription_id" = "s"."subscription_id" AND "c"."applied_at" IS NULL AND "c"."verb" = 'rewind'
+    ),
+    max("p"."replay_to") FILTER (WHERE "p"."replay_to" > "p"."checkpoint")
+FROM "headwater"."subscriptions" AS "s"
+JOIN "headwater"."partitions" AS "p" USING ("subscription_id")
+LEFT JOIN "headwater"."partitions" AS "followed" ON "followed"."lock_id" = "p"."follows"
+LEFT JOIN "headwater"."subscriptions" AS "old" ON "old"."subscription_id" = "followed"."subscription_id"
+LEFT JOIN "headwater"."partitions" AS "follower" ON "follower"."follows" = "p"."lock_id"
+LEFT JOIN "headwater"."subscriptions" AS "new" ON "new"."subscription_id" = "follower"."subscription_id"
+WHERE "s"."name" = %(name)s
+GROUP BY "s"."subscription_id";
+
+-- name: keep_partitions
+-- Before anything is asked of single partitions. A statement of its own, so that the next one sees those that there are
+-- when the lock is held.
+SELECT "name", "repartition_to"
+FROM "headwater"."subscriptions"
+WHERE "name" = ANY (%(names)s::text[])
+ORDER BY "subscription_id"
+FOR NO KEY UPDATE;
+
+-- name: unpassed_seams
+-- The highest mark of earlier sets, as long as a partition for which they count is below it.
+SELECT "s"."name", "marks"."end"
+FROM "headwater"."subscriptions" AS "s"
+CROSS JOIN LATERAL (
+    SELECT max("number"::bigint) AS "end"
+    FROM json_array_elements("s"."seam") AS "mark", json_array_elements_text("mark" -> 1) AS "number"
+) AS "marks"
+WHERE "s"."name" = ANY (%(names)s::text[]) AND EXISTS (
+    SELECT FROM "headwater"."partitions" AS "p"
+    WHERE "p"."subscription_id" = "s"."subscription_id" AND "p"."seamed" AND "p"."checkpoint" < "marks"."end"
+);
+
 -- name: repartition_begin
 -- Nobody else changes it meanwhile; no row when it is done, taken back, or being done by another supervisor.
 SELECT "subscription_id", "repartition_to", "partition_by", "options" ->> 'partition_by', "seam"
@@ -66,8 +110,25 @@ WHERE "e"."subscription_id" = %(subscription_id)s
     AND "e"."position" = "new"."position"
     AND "e"."partition" <> "new"."partition";
 
+-- name: repartition_take_back
+-- Everything stays as it is, what the options say too: the present partitions are split by that.
+WITH "changed" AS (
+    UPDATE "headwater"."subscriptions"
+    SET
+        "repartition_to" = NULL,
+        "repartition_since" = NULL,
+        "options" = (
+            "options"::jsonb || jsonb_build_object('partitions', "partitions", 'partition_by', "partition_by")
+        )::json
+    WHERE "subscription_id" = %(subscription_id)s
+)
+INSERT INTO "headwater"."commands" ("subscription_id", "verb", "arguments", "issued_by", "applied_at", "outcome")
+VALUES (%(subscription_id)s, 'repartition', %(arguments)s, 'supervisor', clock_timestamp(), %(outcome)s)
+RETURNING pg_notify('headwater_news', 'wanted');
+
 -- name: repartition_end
--- What was asked of the old partitions and not done cannot be done any more; the change itself goes into the audit.
+-- What was asked of the old partitions ends here: who resumes finds that new owners have begun, who moves has to say which
+-- of the new ones. No rewind and no replay can be among it. The change itself goes into the audit.
 WITH "changed" AS (
     UPDATE "headwater"."subscriptions"
     SET
@@ -79,7 +140,12 @@ WITH "changed" AS (
     WHERE "subscription_id" = %(subscription_id)s
 ), "closed" AS (
     UPDATE "headwater"."commands"
-    SET "applied_at" = clock_timestamp(), "outcome" = 'not done: the partitions were changed before'
+    SET
+        "applied_at" = clock_timestamp(),
+        "outcome" = CASE
+            WHEN "verb" = 'resume' THEN 'resumed: the new partitions begin as running'
+            ELSE 'not done: the partitions were changed before'
+        END
     WHERE "subscription_id" = %(subscription_id)s AND "applied_at" IS NULL
 )
 INSERT INTO "headwater"."commands" ("subscription_id", "verb", "arguments", "issued_by", "applied_at", "outcome")

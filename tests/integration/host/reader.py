@@ -25,6 +25,8 @@ class Reading:
         self.conn: psycopg.Connection[Any] = psycopg.connect(app.store_options.url, autocommit=True)
 
     def handle(self, event: RecordedEvent, context: Context) -> None:
+        if not self._open(context.subscription, event.position):
+            self.conn.execute('INSERT INTO "held" VALUES (%s, %s)', [context.subscription, event.position])
         while not self._open(context.subscription, event.position):
             time.sleep(0.01)
         row: Sequence[Any] = (

@@ -79,7 +79,7 @@ def check(shop: Shop, writer: Writer) -> None:
 
 async def test_up_and_down_under_load_with_an_owner_killed_in_the_middle(shop: Shop, writer: Writer) -> None:
     shop.processes.start("a", "b", app="split:app")
-    await running(shop, 1)
+    await shop.settled("a", "b")  # both have registered what their app says
     async with appending(writer):
         await writer.more()
         assert await shop.client.repartition("split", 4) in (1, 4)

@@ -77,9 +77,9 @@ async def test_a_new_version_takes_over_at_an_exact_position_while_events_keep_c
     readings.shut("new", 20)
     async with appending(shop):
         await shop.client.replace("old", "new", handler="reader:Reading")
-        await until(lambda: readings.numbers("new", replaying=True)[-1:] == [19], what="waiting for the new version")
         shown = (await shop.client.status()).replacing["new"]
         assert "to go" in shown
+        await until(lambda: readings.numbers("new", replaying=True)[-1:] == [19], what="waiting for the new version")
         with pytest.raises(SubscriptionConflict, match="already"):
             await shop.client.replace("old", "new")
         readings.open()

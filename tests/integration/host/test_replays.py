@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
-from headwater import InvalidArgument
+from headwater import App, InvalidArgument, SubscriptionConflict, SubscriptionOptions
 from tests.integration.host.conftest import Shop
 from tests.plugins.waiting import until
 
@@ -25,6 +27,7 @@ class Readings:
                 ' "side_effects" boolean, "process" integer)'
             )
             conn.execute('CREATE TABLE "gate" ("name" text, "position" bigint)')
+            conn.execute('CREATE TABLE "held" ("name" text, "position" bigint)')
 
     def rows(self, subscription: str) -> list[tuple[int, bool, bool]]:
         query = 'SELECT "position", "replaying", "side_effects" FROM "readings" WHERE "subscription" = %s'
@@ -38,6 +41,11 @@ class Readings:
         """Let a subscription handle nothing from this position on."""
         with psycopg.connect(self._url) as conn:
             conn.execute('INSERT INTO "gate" VALUES (%s, %s)', [name, position])
+
+    def holds(self, name: str) -> bool:
+        """Whether a handler of the subscription has come to a gate that is shut."""
+        with psycopg.connect(self._url) as conn:
+            return conn.execute('SELECT FROM "held" WHERE "name" = %s', [name]).fetchone() is not None
 
     def open(self) -> None:
         with psycopg.connect(self._url) as conn:
@@ -106,6 +114,75 @@ async def test_a_replay_ends_where_it_is_when_it_is_cancelled(shop: Shop, readin
 
     await until(ended, what="waiting until the replay has ended")
     assert (await replayed(shop)).outcome.startswith("cancelled by ")
+
+
+async def test_another_number_of_partitions_waits_for_a_replay_and_one_that_did_not_is_taken_back(
+    shop: Shop, readings: Readings
+) -> None:
+    shop.processes.start("a", app="reader:app")
+    await shop.settled("a")
+    await shop.append(10)
+    await shop.caught_up()
+    readings.shut("old", 5)
+    await shop.client.replay("old")
+    await until(lambda: readings.numbers("old", replaying=True) == [1, 2, 3, 4], what="waiting for the replay")
+    for dry_run in (True, False):
+        with pytest.raises(SubscriptionConflict, match="until its replay has ended") as refused:
+            await shop.client.repartition("old", 3, dry_run=dry_run)
+        assert refused.value.wait_for == "replay"
+    with psycopg.connect(shop.url) as conn:  # as an older program does, which knows of no replays
+        conn.execute('UPDATE "headwater"."subscriptions" SET "repartition_to" = 3 WHERE "name" = \'old\'')
+
+    async def taken_back() -> bool:
+        return any((each.outcome or "").startswith("taken back") for each in await shop.client.audit("old"))
+
+    await until(taken_back, what="waiting until the change is taken back")
+    readings.open()
+
+    async def done() -> bool:
+        return str((await replayed(shop)).outcome) == "replayed 1 to 10"
+
+    await until(done, what="waiting until the partition's owner has ended the replay")
+    assert await shop.client.repartition("old", 3, wait=60) == 3
+    await shop.append(5)
+    await shop.caught_up()
+    assert sorted(readings.numbers("old", replaying=False)) == list(range(1, 16))
+
+
+async def test_a_rewind_that_waits_for_the_handler_while_the_partitions_change_is_not_lost(
+    shop: Shop, readings: Readings
+) -> None:
+    app = App("patient")
+    app.register("patient", "reader:Reading", SubscriptionOptions(drain_timeout=timedelta(minutes=5)))
+    await shop.client.register(app)
+    shop.processes.start("a", app="reader:app")
+    await shop.settled("a")
+    await shop.append(10)
+    await shop.caught_up()
+    readings.shut("patient", 11)
+    await shop.append(1)
+    await until(lambda: readings.holds("patient"), what="waiting until the handler is held up")
+    await shop.client.rewind("patient", 3, side_effects=False)
+
+    async def obeyed() -> bool:
+        return any(each.outcome == "rewinds to 3" for each in await shop.client.audit("patient"))
+
+    await until(obeyed, what="waiting until its owner knows of the rewind")
+    asked = asyncio.create_task(shop.client.repartition("patient", 2, wait=60))
+    await until(lambda: is_draining(shop), what="waiting until the owner lets go")
+    readings.open()
+    with pytest.raises(SubscriptionConflict, match="taken back"):
+        await asked
+    await until(
+        lambda: readings.numbers("patient", replaying=True) == list(range(4, 12)), what="waiting for the rewind"
+    )
+    assert all(not side_effects for _, replaying, side_effects in readings.rows("patient") if replaying)
+    await shop.client.wait_for("patient", 11)
+    assert await shop.client.repartition("patient", 2, wait=60) == 2
+
+
+async def is_draining(shop: Shop) -> bool:
+    return [each.phase for each in await shop.client.partitions("patient")] == ["draining"]
 
 
 async def test_a_rewind_of_a_single_stream_to_a_time_counts_its_versions(shop: Shop, readings: Readings) -> None:

@@ -133,16 +133,3 @@ async def test_a_transaction_that_an_old_owner_left_open_is_ended(office: Office
     async with office.store.connection() as conn:
         assert await (await conn.execute("SELECT * FROM effects")).fetchall() == []
     assert await checkpoints(office) == [0, 0]
-
-
-async def test_what_was_asked_of_an_old_partition_is_not_done_to_a_new_one(office: Office) -> None:
-    grants = await office.granted(partitions=2)
-    await office.commands.issue("orders", "rewind", {"to": 3}, issued_by="ada", partition=1)
-    await office.leases.release(grants)
-    await want(office, 4)
-    assert await switch(office)
-    assert await office.commands.open([state.key.lock_id for state in await office.registry.states("orders")]) == []
-    assert [(c.verb, c.outcome) for c in await office.commands.audit("orders")] == [
-        ("repartition", "2 became 4"),
-        ("rewind", "not done: the partitions were changed before"),
-    ]

@@ -40,6 +40,16 @@ def test_a_rewind_waits_for_what_is_in_flight_and_begins_again_there() -> None:
     assert it.in_hand == {0: [2, 3]}
 
 
+def test_a_rewind_is_made_before_the_owner_that_was_told_to_has_let_go() -> None:
+    it = Steering(4, batch_size=2)
+    it.tell(inputs.Rewind(1))
+    it.tell(inputs.Drain("another owner goes on"))
+    it.handle()
+    assert (it.phase, it.machine.checkpoint) == ("finished", 1)
+    rewind = next(each for each in it.all(effects.Save) if each.rewind)
+    assert rewind.settled == 2, "what was handed out before is a replay for the next owner"
+
+
 def test_a_rewind_can_also_skip_forward() -> None:
     it = Steering(10)
     it.tell(inputs.Rewind(8))

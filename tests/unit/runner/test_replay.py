@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -16,7 +17,7 @@ from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.observer import Observer
 from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
 from headwater.subscriptions.ports import Delivered
-from headwater.subscriptions.replay import replay
+from headwater.subscriptions.replay import RangeReplay, replay
 from tests.plugins.waiting import until
 
 from .outside import KEY, Calling, ListReader, Outside
@@ -31,6 +32,22 @@ async def test_a_range_is_handed_out_once_more_and_the_handler_knows() -> None:
     assert consumer.numbers == list(range(6, 16))
     assert all(delivery.replaying for delivery in consumer.deliveries)
     assert status.watermark == 15
+
+
+async def test_what_earlier_sets_of_partitions_had_settled_is_handed_out_again_too() -> None:
+    world, consumer = Outside(ListReader(9)), Calling()
+    (grant,) = await world.leases.claim([KEY])
+    replaying = RangeReplay(
+        SubscriptionOptions(),
+        replace(grant, seam=[[None, [9], [0]]]),
+        reader=world.reader,
+        leases=world.leases,
+        checkpoints=world.checkpoints,
+        consumers=[consumer],
+        until=5,
+    )
+    await replaying.run()
+    assert consumer.numbers == [1, 2, 3, 4, 5]
 
 
 async def test_a_replay_that_fails_ends_with_its_reason() -> None:
