@@ -343,7 +343,9 @@ class LocalRay:
         The head's own state is on disk, so its control store is only started again.
         """
         head: Any = self._cluster.head_node
-        if head.all_processes["gcs_server"][0].process.poll() is not None:
+        gcs, raylet = (head.all_processes[name][0].process for name in ("gcs_server", "raylet"))
+        # Without the head's raylet everything that ran on the head is lost: a control store alone would bring nothing back.
+        if gcs.poll() is not None and raylet.poll() is None:
             head.kill_gcs_server(check_alive=False)
             head.start_gcs_server()
         for name in [n for n in self._nodes if self._raylet(n).poll() is not None]:
