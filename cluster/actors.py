@@ -344,7 +344,7 @@ class LocalRay:
         """
         head: Any = self._cluster.head_node
         gcs, raylet = (head.all_processes[name][0].process for name in ("gcs_server", "raylet"))
-        # Without the head's raylet everything that ran on the head is lost: a control store alone would bring nothing back.
+        # Without its raylet all that ran on the head is lost, and a control store alone would bring nothing back.
         if gcs.poll() is not None and raylet.poll() is None:
             head.kill_gcs_server(check_alive=False)
             head.start_gcs_server()
