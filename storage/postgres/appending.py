@@ -95,6 +95,10 @@ async def _call(
         refused, units = units, []
     for number, unit in units:
         last = place + len(unit.appends)
+        if codes is None and last == place + 1:
+            outcomes[number] = [_result(unit.appends[0], versions[place] + 1, positions[place] + 1)]
+            place = last
+            continue
         part = slice(place, last)
         if codes is None or codes[place] == _WRITTEN:
             outcomes[number] = [

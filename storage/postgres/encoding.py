@@ -108,15 +108,16 @@ class Encoder:
             check_created_at("created_at", created_at)
         if condition is not None:
             _check_condition(condition)
-        if not isinstance(appends, Sequence) or not all(isinstance(append, StreamAppend) for append in appends):
+        if not isinstance(appends, Sequence) or set(map(type, appends)) - {StreamAppend}:
             raise InvalidArgument("appends", "must be a list of StreamAppend")
         encoded = [self._append(append, created_at) for append in appends]
-        if len(encoded) != 1:
-            if not encoded:
-                raise InvalidArgument("appends", "must not be empty")
-            if len({append.stream for append in encoded}) != len(encoded):
-                raise InvalidArgument("appends", "must name each stream once")
-            check_distinct(encoded[-1].stream, [id for append in encoded for id in append.ids])
+        if len(encoded) == 1:
+            return Unit(encoded, len(encoded[0].ids), condition)
+        if not encoded:
+            raise InvalidArgument("appends", "must not be empty")
+        if len({append.stream for append in encoded}) != len(encoded):
+            raise InvalidArgument("appends", "must name each stream once")
+        check_distinct(encoded[-1].stream, [id for append in encoded for id in append.ids])
         return Unit(encoded, sum(len(append.ids) for append in encoded), condition)
 
     def _append(self, append: StreamAppend, created_at: datetime | None) -> EncodedAppend:

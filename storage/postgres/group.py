@@ -26,7 +26,7 @@ from headwater.storage.postgres.resending import until_known
 LANES: Final = 2
 MAX_UNITS: Final = 64
 MAX_EVENTS: Final = 2_500
-SECOND_LANE: Final = 200
+SECOND_LANE: Final = 32
 """So many events must be queued for a second call to be worth its commit."""
 
 Send = Callable[[Sequence[Unit]], Awaitable[list[Outcome]]]
@@ -39,6 +39,7 @@ class GroupCommit:
         self._send = send
         self._lanes = lanes
         self._under_way = 0
+        self._sending = 0
         self._idle = asyncio.Event()
         self._queued_events = 0
         self._queue: deque[tuple[Unit, asyncio.Future[Outcome]]] = deque()
@@ -120,7 +121,11 @@ class GroupCommit:
 
     async def _send_batch(self, batch: Sequence[tuple[Unit, asyncio.Future[Outcome]]]) -> list[Outcome]:
         units = [unit for unit, _ in batch]
-        return await until_known(lambda: self._send(units))
+        self._sending += 1
+        try:
+            return await until_known(lambda: self._send(units))
+        finally:
+            self._sending -= 1
 
     def _pop(self) -> tuple[Unit, asyncio.Future[Outcome]]:
         unit, future = self._queue.popleft()
@@ -128,9 +133,11 @@ class GroupCommit:
         return unit, future
 
     def _take(self) -> list[tuple[Unit, asyncio.Future[Outcome]]]:
+        """Take a share of the queue: all of it, or half when the other lane is about to take as well."""
         batch: list[tuple[Unit, asyncio.Future[Outcome]]] = []
         events = 0
-        while self._queue and len(batch) < MAX_UNITS:
+        share = min(MAX_UNITS, -(-len(self._queue) // max(1, self._under_way - self._sending)))
+        while self._queue and len(batch) < share:
             unit, future = self._queue[0]
             if future.done():  # its caller was cancelled
                 self._pop()

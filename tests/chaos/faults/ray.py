@@ -15,6 +15,7 @@ from tests.chaos.processes import frozen, gone
 from tests.chaos.rayworld import HANDLER, HOST, RayWorld
 from tests.chaos.world import LEASE
 from tests.plugins.processes import descendants
+from tests.plugins.waiting import until
 
 
 class NodeFault(Fault[RayWorld]):
@@ -37,9 +38,13 @@ class NodeFault(Fault[RayWorld]):
         raise NotImplementedError
 
     async def inject(self) -> None:
-        self.pids = self.aimed_at()
-        assert self.pids, f"no process was found for {self.name!r}"
+        # In a cluster that is new, the actors it is aimed at may not have handled anything yet.
+        await until(self._found, what=f"a process for {self.name!r}")
         _send(self.pids, self.number)
+
+    def _found(self) -> bool:
+        self.pids = self.aimed_at()
+        return bool(self.pids)
 
     async def took_effect(self) -> bool:
         return all(gone(pid) if self.number == signal.SIGKILL else frozen(pid) for pid in self.pids)
