@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import os
+import random
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -48,12 +49,20 @@ Expected: TypeAlias = int | ExpectedVersion
 
 
 def new_event_id() -> uuid.UUID:
-    """Make an event id: a version 7 UUID (RFC 9562), which keeps the index on ids local in time."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return uuid.UUID(int=value)
+    """Make an event id: a version 7 UUID (RFC 9562), which keeps the index on ids local in time.
+
+    Unique, and not a secret: its 74 random bits are of a generator that is seeded anew in each process.
+    """
+    milliseconds = time.time_ns() // 1_000_000 & (1 << 48) - 1
+    return uuid.UUID(int=milliseconds << 80 | _random_bits(80) & _RANDOM_BITS | _VERSION_AND_VARIANT)
+
+
+_random = random.Random(os.urandom(32))
+_random_bits: Final = _random.getrandbits
+_VERSION_AND_VARIANT: Final = 0x7 << 76 | 0x2 << 62
+_RANDOM_BITS: Final = (1 << 80) - 1 & ~(0xF << 76 | 0x3 << 62)
+# A forked process must not make its parent's ids again.
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +285,7 @@ class StreamAppend:
     expected_version: Expected = ANY
 
 
-@dataclass(frozen=True, slots=True)
-class ImportedEvent:
+class ImportedEvent(NamedTuple):
     """An event of an import: where it belongs and when it happened."""
 
     stream: str

@@ -124,7 +124,7 @@ class Payloads:
         async for chunk in _chunks(events):
             appends = [StreamAppend(each.stream, [each.event]) for each in chunk]
             for each, append in zip(chunk, await self.prepare(appends), strict=True):
-                yield replace(each, event=append.events[0])
+                yield each._replace(event=append.events[0])
 
     async def prepare_snapshot(self, snapshot: Snapshot) -> Snapshot:
         """Return a snapshot whose payloads are ``Ready``. Raises what ``prepare`` raises."""
