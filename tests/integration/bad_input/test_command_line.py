@@ -57,7 +57,8 @@ def run(url: str, lines: list[list[str]]) -> None:
         if "bystander" in words:
             continue
         done = headwater(*words, HEADWATER_DATABASE_URL=url)
-        assert done.returncode in (0, 2), (words, done)
+        # Two commands say by the status 1 what they have found: a pending migration, a damaged file.
+        assert done.returncode in ((0, 1, 2) if words[:1] in (["migrations"], ["verify"]) else (0, 2)), (words, done)
         assert "Traceback" not in done.stderr, (words, done)
         if done.returncode == 2:
             assert (done.stdout, len(done.stderr.splitlines())) == ("", 1), (words, done)
