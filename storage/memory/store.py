@@ -400,7 +400,6 @@ class MemoryEventStore:
     async def record_snapshot(self, snapshot: Snapshot, *, conn: MemoryTransaction | None = None) -> None:
         """Save a snapshot; see :meth:`EventStore.record_snapshot`."""
         check_snapshot(snapshot)
-        self._seen(conn)
         ready = await self.payloads.prepare_snapshot(snapshot)
         saved = replace(ready, created_at=snapshot.created_at or datetime.now(UTC))
         async with self._changing(conn) as state:

@@ -90,6 +90,15 @@ async def test_a_snapshot_that_cannot_be_saved_is_refused(store: EventStore) -> 
             await store.record_snapshot(bad)
 
 
+@pytest.mark.parity("L41")
+async def test_a_state_that_cannot_be_encoded_is_told_before_a_transaction_that_is_none(store: EventStore) -> None:
+    no_transaction: Any = True
+    with pytest.raises(EncodingFailed):
+        await store.record_snapshot(Snapshot("s", 1, "State", object()), conn=no_transaction)
+    with pytest.raises(InvalidArgument):
+        await store.record_snapshot(Snapshot("s", 1, "State", 1), conn=no_transaction)
+
+
 async def test_a_state_that_cannot_be_encoded_is_refused(store: EventStore) -> None:
     for data, metadata in ((object(), None), (1, {"x": object()}), ("\ud800", None)):
         with pytest.raises(EncodingFailed):

@@ -25,9 +25,10 @@ import os
 from headwater.storage.model import new_event_id
 
 child = os.fork()
-print("\\n".join(str(new_event_id()) for _ in range(100)), flush=True)
+ids = [new_event_id() for _ in range(100)]
 if child:
-    os.waitpid(child, 0)
+    os.waitpid(child, 0)  # one after the other: what two write at once into one pipe may be torn
+print(*ids, sep="\\n", flush=True)
 """
 
 
