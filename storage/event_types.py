@@ -156,13 +156,13 @@ class EventTypes:
         data = event.data
         shape = self._shapes.get(type(data))
         if shape is None:
-            return (event if event.type else dataclasses.replace(event, type=type_of(data))), data
+            return (event if event.type else event._replace(type=type_of(data))), data
         if event.type not in ("", shape.type):
             raise InvalidArgument("event.type", f"{event.type!r}, but its payload is a {shape.type!r}")
         if event.schema_version not in (1, shape.version):
             raise InvalidArgument("event.schema_version", f"must be {shape.version}, as its class is registered")
         if event.type == "" or event.schema_version != shape.version:
-            event = dataclasses.replace(event, type=shape.type, schema_version=shape.version)
+            event = event._replace(type=shape.type, schema_version=shape.version)
         return event, self.values(shape.type, data)
 
     def shape_of(self, value: object) -> Shape | None:

@@ -11,9 +11,9 @@ import random
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import orjson
 
@@ -54,9 +54,16 @@ def new_event_id() -> uuid.UUID:
     Unique, and not a secret: its 74 random bits are of a generator that is seeded anew in each process.
     """
     milliseconds = time.time_ns() // 1_000_000 & (1 << 48) - 1
-    return uuid.UUID(int=milliseconds << 80 | _random_bits(80) & _RANDOM_BITS | _VERSION_AND_VARIANT)
+    # What uuid.UUID(int=...) makes, without the looks at its other arguments: this is done for every event.
+    made = _new_object(uuid.UUID)
+    _set_int(made, milliseconds << 80 | _random_bits(80) & _RANDOM_BITS | _VERSION_AND_VARIANT)
+    _set_is_safe(made, uuid.SafeUUID.unknown)
+    return made
 
 
+_new_object: Final = object.__new__
+_set_int: Final = vars(uuid.UUID)["int"].__set__
+_set_is_safe: Final = vars(uuid.UUID)["is_safe"].__set__
 _random = random.Random(os.urandom(32))
 _random_bits: Final = _random.getrandbits
 _VERSION_AND_VARIANT: Final = 0x7 << 76 | 0x2 << 62
@@ -65,30 +72,58 @@ _RANDOM_BITS: Final = (1 << 80) - 1 & ~(0xF << 76 | 0x3 << 62)
 os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
-    """An event that is not stored yet. The id is chosen here, so that an append can be sent again safely."""
+class _NewEventFields(NamedTuple):
+    """The fields of a new event, in the order in which they are encoded."""
 
-    type: str = ""
+    type: str
     """What happened, in the past tense: ``"OrderPlaced"``. Empty: what the payload's class is called, or registered
     as."""
-    data: Any = None
+    data: Any
     """The payload: whatever the store's codec can encode (JSON values by default), or an instance of a dataclass or
     pydantic model."""
-    metadata: Mapping[str, Any] | None = None
+    metadata: Mapping[str, Any] | None
     """What is known about the event but is not part of the fact: user, request, source."""
-    id: uuid.UUID = field(default_factory=new_event_id)
+    id: uuid.UUID
     """Unique in the store. The same ids at the same place again return the first result."""
-    causation_id: uuid.UUID | None = None
+    causation_id: uuid.UUID | None
     """The id of the event or command that caused this one."""
-    correlation_id: uuid.UUID | None = None
+    correlation_id: uuid.UUID | None
     """The id that everything of one conversation shares."""
-    tags: Sequence[str] = ()
+    tags: Sequence[str]
     """Words to find the event by, across streams: ``("customer:42",)``."""
-    schema_version: int = 1
+    schema_version: int
     """Which shape of this type the payload has; upcasters lift old shapes when events are read."""
-    subject: str | None = None
+    subject: str | None
     """Whose data the payload is: it is encrypted under this subject's key, until the subject is forgotten."""
+
+
+class NewEvent(_NewEventFields):
+    """An event that is not stored yet: immutable, and a tuple of its fields, as that is the cheapest to make.
+
+    The id is chosen here, so that an append can be sent again safely.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        type: str = "",  # a field's name
+        data: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        id: uuid.UUID | None = None,
+        causation_id: uuid.UUID | None = None,
+        correlation_id: uuid.UUID | None = None,
+        tags: Sequence[str] = (),
+        schema_version: int = 1,
+        subject: str | None = None,
+    ) -> Self:
+        """Make an event; without an id it gets a new one."""
+        if id is None:
+            id = new_event_id()
+        return _new_tuple(cls, (type, data, metadata, id, causation_id, correlation_id, tags, schema_version, subject))
+
+
+_new_tuple: Final = tuple.__new__
 
 
 class Erased(enum.Enum):
@@ -262,8 +297,7 @@ def _seen_again(row: tuple[Any, ...], seen: Seen) -> ViewedEvent:
     return ViewedEvent.of(RecordedEvent._make(row), seen)
 
 
-@dataclass(frozen=True, slots=True)
-class AppendResult:
+class AppendResult(NamedTuple):
     """Where the events of one append came to stand."""
 
     stream: str
@@ -276,8 +310,7 @@ class AppendResult:
     """True when the same event ids stood here already and nothing was written now."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamAppend:
+class StreamAppend(NamedTuple):
     """One stream's part of an append to several streams."""
 
     stream: str

@@ -102,8 +102,7 @@ class Payloads:
         subjects = [[self._subject(append.stream, event) for event in append.events] for append in appends]
         handles = await self._handles([name for names in subjects for name in names])
         return [
-            replace(
-                append,
+            append._replace(
                 events=[
                     self._ready(append.stream, event, value, handles.get(subject))
                     for (event, value), subject in zip(events, names, strict=True)
@@ -164,8 +163,7 @@ class Payloads:
 
     def _ready(self, stream: str, event: NewEvent, value: Any, handle: Handle | None) -> NewEvent:
         place = _event_place(stream, event.id)
-        return replace(
-            event,
+        return event._replace(
             data=Ready(self._sealed(self._codec.encode(event.type, value), event.type, place, "data", handle)),
             metadata=self._ready_metadata(event.type, event.metadata, place, handle),
             subject=None,

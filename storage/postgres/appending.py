@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import psycopg
@@ -24,6 +25,7 @@ from headwater.storage.model import NO_STREAM, STREAM_EXISTS, AppendResult, Expe
 from headwater.storage.postgres.arrays import UuidArray, uuid_part
 from headwater.storage.postgres.connect import Connection, row_cursor
 from headwater.storage.postgres.encoding import EncodedAppend, Encoder, Unit, condition_parameters
+from headwater.storage.postgres.lanes import Lane
 from headwater.storage.postgres.statements import Statements
 
 Outcome: TypeAlias = "list[AppendResult] | AppendError | StreamDeleted"
@@ -43,57 +45,80 @@ class Place(NamedTuple):
 
 
 async def write(
-    conn: Connection, sql: Statements, encoder: Encoder, units: Sequence[Unit], *, look_first: bool = False
+    conn: Connection | Lane, sql: Statements, encoder: Encoder, units: Sequence[Unit], *, look_first: bool = False
 ) -> list[Outcome]:
-    """Append many units in one call; returns each one's own outcome.
+    """Append many units in one call, on a connection of the caller's or on a lane; returns each one's own outcome.
 
     One that is refused does not touch its neighbours. An id that is stored already breaks the call as a whole; then
     the units it belongs to are told apart and the others are sent again. Within a caller's transaction, which a broken
     call would end, ``look_first`` tells them apart before.
     """
+    if not look_first:
+        try:
+            return await _call(conn, sql, encoder, units)
+        except psycopg.errors.UniqueViolation:
+            pass
     outcomes: dict[int, Outcome] = {}
     waiting = list(enumerate(units))
     while waiting:
-        if look_first:
-            waiting = await _settle_stored(conn, sql, waiting, outcomes)
-        now, later = _without_common_ids(waiting) if look_first else (waiting, [])
+        async with _cursors(conn) as own:
+            waiting = await _settle_stored(own, sql, waiting, outcomes)
+        now, waiting = _without_common_ids(waiting)
         if now:
-            try:
-                await _call(conn, sql, encoder, now, outcomes)
-            except psycopg.errors.UniqueViolation:
-                if look_first:
-                    raise
-                look_first = True
-                continue
-        waiting = later
+            found = await _call(conn, sql, encoder, [unit for _, unit in now])
+            outcomes.update(zip([number for number, _ in now], found, strict=True))
     return [outcomes[number] for number in range(len(units))]
 
 
 _Numbered: TypeAlias = "list[tuple[int, Unit]]"
 
 
-async def _call(
-    conn: Connection, sql: Statements, encoder: Encoder, units: _Numbered, outcomes: dict[int, Outcome]
-) -> None:
-    cursor = row_cursor(conn)
-    number, first = units[0]
+async def _call(conn: Connection | Lane, sql: Statements, encoder: Encoder, units: Sequence[Unit]) -> list[Outcome]:
+    first = units[0]
+    lone = len(units) == 1 and first.lone
+    if lone and first.events == 1 and isinstance(conn, Lane):
+        [append] = first.appends
+        [before] = await conn.row(sql.append_event, encoder.event_parameters(append))
+        if before is not None:
+            version, position = before
+            return [[_result(append, version + 1, position + 1)]]
+        # It was refused; the other statement tells why.
     condition = first.condition
-    if len(units) == 1 and first.lone:
+    if lone:
         statement, parameters = sql.append_one, encoder.lone_parameters(first.appends[0])
     elif condition is None:
-        statement, parameters = sql.append, encoder.parameters([unit for _, unit in units])
+        statement, parameters = sql.append, encoder.parameters(units)
     else:
         statement, parameters = sql.append_if, [*condition_parameters(condition), *encoder.parameters([first])]
-    await cursor.execute(statement, parameters, binary=True)
-    row = await cursor.fetchone()
-    assert row is not None
+    if condition is None and isinstance(conn, Lane):
+        row: Sequence[Any] = await conn.row(statement, parameters)
+    else:
+        async with _cursors(conn) as own:
+            cursor = row_cursor(own)
+            await cursor.execute(statement, parameters, binary=True)
+            row = await cursor.fetchone() or ()
     versions, positions, codes, *conflict = row
-    place = 0
-    refused: _Numbered = []
     if condition is not None and conflict[0] is not None:
-        outcomes[number] = ConditionFailed(condition.after, conflict[0])
-        refused, units = units, []
-    for number, unit in units:
+        outcomes: dict[int, Outcome] = {0: ConditionFailed(condition.after, conflict[0])}
+        refused = [(0, first)]
+    else:
+        outcomes, refused = _outcomes(units, versions, positions, codes)
+    if refused:
+        # The same events, sent before and written before, are refused by their version: that is a success, too. And an
+        # id that is stored elsewhere can never be written, whatever version is expected: that is what the caller hears.
+        async with _cursors(conn) as own:
+            await _settle_stored(own, sql, refused, outcomes)
+    return [outcomes[number] for number in range(len(units))]
+
+
+def _outcomes(
+    units: Sequence[Unit], versions: Sequence[Any], positions: Sequence[Any], codes: Sequence[int] | None
+) -> tuple[dict[int, Outcome], _Numbered]:
+    """Return what each unit came to, and those that were refused."""
+    outcomes: dict[int, Outcome] = {}
+    refused: _Numbered = []
+    place = 0
+    for number, unit in enumerate(units):
         last = place + len(unit.appends)
         if codes is None and last == place + 1:
             outcomes[number] = [_result(unit.appends[0], versions[place] + 1, positions[place] + 1)]
@@ -109,10 +134,12 @@ async def _call(
             outcomes[number] = _refusal(unit, codes[part], versions[part])
             refused.append((number, unit))
         place = last
-    if refused:
-        # The same events, sent before and written before, are refused by their version: that is a success, too. And an
-        # id that is stored elsewhere can never be written, whatever version is expected: that is what the caller hears.
-        await _settle_stored(conn, sql, refused, outcomes)
+    return outcomes, refused
+
+
+def _cursors(conn: Connection | Lane) -> AbstractAsyncContextManager[Connection]:
+    """Give the connection to statements that need the driver's cursor."""
+    return conn.lent() if isinstance(conn, Lane) else nullcontext(conn)
 
 
 def _result(append: EncodedAppend, version: int, position: int, *, repeated: bool = False) -> AppendResult:

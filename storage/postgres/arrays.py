@@ -9,9 +9,10 @@ import struct
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 _HEADER: Final = struct.Struct("!iiIii")
+_HEADER_BYTES: Final = _HEADER.size
 _EMPTY: Final = struct.Struct("!iiI")
 _LENGTH: Final = struct.Struct("!i")
 _TIME: Final = struct.Struct("!iq")
@@ -117,3 +118,24 @@ def time_part(value: datetime) -> bytes:
 def uuid_part(value: uuid.UUID) -> bytes:
     """Return a uuid element with its length before it."""
     return _UUID_LENGTH + value.int.to_bytes(16)
+
+
+def numbers_of(wire: bytes | None) -> list[Any] | None:
+    """Return the elements of an array of bigint or integer, None for null."""
+    if wire is None:
+        return None
+    dimensions, has_nulls, element_oid, *size = _HEADER.unpack_from(wire) if len(wire) >= _HEADER_BYTES else (0, 0, 0)
+    if not dimensions:
+        return []
+    count = size[0]
+    if not has_nulls:
+        element = "iq" if element_oid == BigintArray.element_oid else "ii"
+        return list(struct.unpack_from("!" + element * count, wire, _HEADER_BYTES)[1::2])
+    found: list[Any] = []
+    place = _HEADER_BYTES
+    for _ in range(count):
+        [length] = _LENGTH.unpack_from(wire, place)
+        place += 4
+        found.append(None if length < 0 else int.from_bytes(wire[place : place + length], signed=True))
+        place += max(0, length)
+    return found

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
+from psycopg import pq
 from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
 from psycopg.pq import Format
-from psycopg.rows import tuple_row
+from psycopg.rows import AsyncRowFactory, tuple_row
 from psycopg.types.string import ByteaBinaryLoader
 from psycopg.waiting import Ready, Wait
 from psycopg_pool import AsyncConnectionPool
@@ -24,7 +25,6 @@ from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.arrays import ARRAY_KINDS, BinaryArray
 
 Connection: TypeAlias = psycopg.AsyncConnection[Any]
-Pool: TypeAlias = AsyncConnectionPool[Connection]
 
 Value = TypeVar("Value")
 
@@ -94,6 +94,11 @@ def _zone(conn: Connection) -> str | None:
 class StoreConnection(psycopg.AsyncConnection[Any]):
     """A connection that the store opened itself: adapted once, not for each statement."""
 
+    def __init__(self, pgconn: pq.abc.PGconn, row_factory: AsyncRowFactory[Any] = tuple_row) -> None:
+        super().__init__(pgconn, row_factory)
+        self.prepared: dict[bytes, bytes] = {}
+        """The names of what was prepared here without a cursor, by statement."""
+
     async def wait(self, gen: Generator[Any, Any, Value], *args: Any, **options: Any) -> Value:
         """Let the driver go on; the event loop is asked only when nothing has come yet."""
         return await super().wait(_while_ready(gen, self.pgconn.socket), *args, **options)
@@ -113,6 +118,9 @@ def _while_ready(gen: Generator[Any, Any, Value], socket: int) -> Generator[Any,
     except StopIteration as end:
         value: Value = end.value
         return value
+
+
+Pool: TypeAlias = AsyncConnectionPool[StoreConnection]
 
 
 async def _configure(conn: Connection) -> None:

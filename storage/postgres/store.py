@@ -49,6 +49,7 @@ from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.group import GroupCommit
 from headwater.storage.postgres.import_rows import ImportBatch
 from headwater.storage.postgres.keys import PostgresKeyStore
+from headwater.storage.postgres.lanes import Lanes
 from headwater.storage.postgres.resending import until_known
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.transient import Wakeups
@@ -77,6 +78,7 @@ class PostgresEventStore(StreamCalls):
         self._encoder = Encoder(sql.payload, self.payloads.writing)
         self._announcer = announcer
         self._archived = ArchivedReads(sql, options.archive) if sql.partitioned else None
+        self._lanes = Lanes(pool, timeout=options.timeout, prepare=not options.through_pooler)
         self._group = GroupCommit(self._send, lanes=1 if options.pool_size == 1 else 2)
         self._closed = False
 
@@ -141,6 +143,7 @@ class PostgresEventStore(StreamCalls):
         if not self._closed:
             self._closed = True
             await self._group.close()
+            await self._lanes.close()
             if self._announcer is not None:
                 await self._announcer.close()
             if self._own_pool:
@@ -229,12 +232,16 @@ class PostgresEventStore(StreamCalls):
             await row_cursor(conn).execute(self.sql.append_at_commit, self._encoder.parameters([unit]), binary=True)
 
     async def _send(self, units: Sequence[Unit]) -> list[appending.Outcome]:
-        async with self._pool.connection() as conn, asyncio.timeout(self.options.timeout):
+        lane = await self._lanes.take()
+        try:
             if self._announcer is not None and len(units) == 1 and units[0].condition is None:
                 # Sent while the server works. With many units there is news enough.
-                self._announcer.append_begins(conn.info.backend_pid)
-            outcomes = await appending.write(conn, self.sql, self._encoder, units)
-        self._head_moved(max((out[-1].last_position for out in outcomes if isinstance(out, list)), default=0))
+                self._announcer.append_begins(lane.session)
+            outcomes = await appending.write(lane, self.sql, self._encoder, units)
+        finally:
+            await self._lanes.leave(lane)
+        written = [outcome[-1].last_position for outcome in outcomes if type(outcome) is list]
+        self._head_moved(max(written, default=0))
         return outcomes
 
     def _head_moved(self, head: int) -> None:

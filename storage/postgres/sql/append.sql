@@ -9,8 +9,15 @@ SELECT "versions_before", "positions_before", "outcomes" FROM "headwater"."appen
         THEN %s::text[] END,
     %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
+-- name: append_event
+-- The same for one event at the present time: what a lone writer sends. Null when it was refused.
+SELECT "headwater"."append_event_v1"(
+    CASE WHEN pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
+        THEN %s::text END,
+    %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
 -- name: append_one
--- The same for one append that brings no times: what a lone writer sends.
+-- The same for one append that brings no times.
 SELECT ARRAY["version_before"], ARRAY["position_before"], ARRAY["outcome"] FROM "headwater"."append_one_v1"(
     CASE WHEN pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
         THEN %s::text END,

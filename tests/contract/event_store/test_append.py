@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -175,7 +174,7 @@ async def test_the_same_append_again_returns_the_first_result(store: EventStore)
         await store.append(stream, events(2))
         head = await store.head()
         again = await store.append(stream, batch, expected)
-        assert (first.repeated, again) == (False, replace(first, repeated=True))
+        assert (first.repeated, again) == (False, first._replace(repeated=True))
         assert await store.head() == head
 
 

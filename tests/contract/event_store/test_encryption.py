@@ -8,7 +8,7 @@ import pickle
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -247,7 +247,7 @@ async def test_the_same_events_again_return_the_first_result_although_they_encry
     events = [registered(), registered("second", "bob")]
     first = await store.append("a", events, 0)
     for again in (await store.append("a", events, 0), await store.append("a", events)):
-        assert again == replace(first, repeated=True)
+        assert again == first._replace(repeated=True)
     await store.forget(ADA)
     assert (await store.append("a", events, 0)).repeated
     with pytest.raises(DuplicateEvent):

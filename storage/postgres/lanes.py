@@ -1,0 +1,245 @@
+"""The connections that a store's own appends go by: kept while appends follow one another, called without a cursor.
+
+A lone writer waits for the server and for nothing else: to take a connection, a time limit and a cursor for each call
+took a third of what the server needs. Knows how libpq sends one statement, and never looks into it.
+
+Invariants:
+1. A lane is free, or in exactly one call, or given back to the pool.
+2. At most as many lanes are kept as there are calls at once; none when the pool is so small that others would wait.
+3. A connection whose call did not end (cancelled, too late, broken) is closed, and the pool replaces it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias
+
+import psycopg
+from psycopg import pq
+
+from headwater.storage.postgres.arrays import numbers_of
+from headwater.storage.postgres.connect import Connection, Pool, StoreConnection
+
+KEPT: Final = 0.05
+"""How long, in seconds, a lane without a call is kept before the pool has its connection again; also how often it is
+looked whether a call takes too long."""
+SMALLEST_POOL: Final = 4
+"""Of a smaller pool, no connection is kept."""
+
+_PLACEHOLDER: Final = re.compile(rb"%s")
+_BINARY: Final = pq.Format.BINARY
+_RESULTS: Final = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
+
+Row: TypeAlias = "Sequence[list[Any] | None]"
+"""Columns of whole numbers, None for null."""
+
+
+class Lane:
+    """One connection, and the call on it."""
+
+    def __init__(self, conn: StoreConnection, *, timeout: float, prepare: bool) -> None:
+        self.conn = conn
+        self.session: int = conn.info.backend_pid
+        """The server's number for the connection."""
+        self.used = True
+        """Whether there was a call since somebody set this to False."""
+        self._pgconn = conn.pgconn
+        self._loop = asyncio.get_running_loop()
+        self._timeout = timeout
+        self._begun = 0.0
+        self._prepare = prepare
+        self._answer: asyncio.Future[None] | None = None
+        self._result: pq.abc.PGresult | None = None
+        self._socket = self._pgconn.socket
+        self._watch()
+
+    def _watch(self) -> None:
+        self._loop.add_reader(self._socket, self._readable)
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[Connection]:
+        """Lend the connection to the driver, which watches it by itself meanwhile. Raises TimeoutError."""
+        self.leave()
+        try:
+            async with asyncio.timeout(self._timeout):
+                yield self.conn
+        finally:
+            if not self.broken:
+                self._watch()
+
+    async def row(self, statement: bytes, parameters: Sequence[object]) -> Row:
+        """Execute a statement that gives one row of arrays of numbers.
+
+        A parameter is null, a number (sent as bigint), a text, an array, or any value's binary form as bytes.
+        Raises the driver's errors, and TimeoutError after the time-out.
+        """
+        wire = [_wire(each) for each in parameters]
+        formats = [_BINARY] * len(wire)
+        if not self._prepare:
+            self._pgconn.send_query_params(_numbered(statement), wire, None, formats, _BINARY)
+            return _row(await self._answered())
+        names = self.conn.prepared
+        name = names.get(statement)
+        if name is None:
+            name = b"headwater_%d" % len(names)
+            self._pgconn.send_prepare(name, _numbered(statement))
+            await self._answered()
+            names[statement] = name
+        self._pgconn.send_query_prepared(name, wire, formats, _BINARY)
+        return _row(await self._answered())
+
+    def expire(self, now: float) -> None:
+        """Let a call that takes too long end with TimeoutError."""
+        if self._answer is not None and not self._answer.done() and now - self._begun > self._timeout:
+            self._answer.set_exception(TimeoutError("the database did not answer in time"))
+
+    def leave(self) -> None:
+        """Stop watching the connection: the lane's last act."""
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection can take no further call."""
+        return self._pgconn.transaction_status != pq.TransactionStatus.IDLE
+
+    async def _answered(self) -> pq.abc.PGresult:
+        answer = self._answer = self._loop.create_future()
+        self._result = None
+        self._begun, self.used = self._loop.time(), True
+        if self._pgconn.flush():
+            self._loop.add_writer(self._socket, self._writable)
+        try:
+            await answer
+        finally:
+            self._answer = None
+        result = self._result
+        assert result is not None
+        if result.status not in _RESULTS:
+            raise psycopg.errors.error_from_result(result)
+        return result
+
+    def _readable(self) -> None:
+        answer = self._answer
+        try:
+            self._pgconn.consume_input()
+            while answer is not None and not answer.done() and not self._pgconn.is_busy():
+                result = self._pgconn.get_result()
+                if result is None:
+                    answer.set_result(None)
+                    return
+                self._result = result
+        except psycopg.Error as error:
+            self._broke(error)
+        else:
+            if self._pgconn.status == pq.ConnStatus.BAD:
+                self._broke(psycopg.OperationalError("the connection is lost"))
+
+    def _writable(self) -> None:
+        try:
+            if not self._pgconn.flush():
+                self._loop.remove_writer(self._socket)
+        except psycopg.Error as error:
+            self._broke(error)
+
+    def _broke(self, error: psycopg.Error) -> None:
+        self.leave()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+
+class Lanes:
+    """The lanes of one store."""
+
+    def __init__(self, pool: Pool, *, timeout: float, prepare: bool) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._prepare = prepare
+        self._keep = pool.max_size >= SMALLEST_POOL
+        self._free: list[Lane] = []
+        self._busy: set[Lane] = set()
+        self._look: asyncio.TimerHandle | None = None
+        self._giving: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Lanes {len(self._busy)} with a call, {len(self._free)} free>"
+
+    async def take(self) -> Lane:
+        """Return a lane for one call; ``leave`` it afterwards, whatever became of the call."""
+        while self._free and not self._pool.closed:
+            lane = self._free.pop()  # the one used last: the server's memory of it is warm
+            if not lane.broken:
+                self._busy.add(lane)
+                return lane
+            await self._give_back(lane)
+        lane = Lane(await self._pool.getconn(), timeout=self._timeout, prepare=self._prepare)
+        self._busy.add(lane)
+        if self._look is None:
+            self._look_later()
+        return lane
+
+    async def leave(self, lane: Lane) -> None:
+        """Take a lane back: to be used again, or not when its call did not end."""
+        self._busy.discard(lane)
+        if self._keep and not lane.broken:
+            self._free.append(lane)
+        else:
+            await self._give_back(lane)
+
+    async def close(self) -> None:
+        """Give every connection back to the pool. Only when no call is under way."""
+        if self._look is not None:
+            self._look.cancel()
+        while self._free:
+            await self._give_back(self._free.pop())
+        await asyncio.gather(*self._giving)
+
+    async def _give_back(self, lane: Lane) -> None:
+        lane.leave()
+        if lane.broken:
+            await lane.conn.close()
+        await self._pool.putconn(lane.conn)
+
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._look = loop.call_later(min(KEPT, self._timeout / 2), self._look_around, loop)
+
+    def _look_around(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._look = None
+        now = loop.time()
+        for lane in self._busy:
+            lane.expire(now)
+        wanted = self._pool.get_stats().get("requests_waiting", 0) > 0
+        for lane in [lane for lane in self._free if wanted or not lane.used]:
+            self._free.remove(lane)
+            task = loop.create_task(self._give_back(lane), name="headwater-lane")
+            self._giving.add(task)
+            task.add_done_callback(self._giving.discard)
+        for lane in self._free:
+            lane.used = False
+        if self._free or self._busy:
+            self._look_later()
+
+
+def _numbered(statement: bytes) -> bytes:
+    """Return a statement with the server's own placeholders, $1, $2, ..., for the driver's."""
+    first, *rest = _PLACEHOLDER.split(statement)
+    return first + b"".join([b"$%d%s" % (number, part) for number, part in enumerate(rest, 1)])
+
+
+def _wire(value: Any) -> bytes | None:
+    wire: bytes | None
+    if value is None or type(value) is bytes:
+        wire = value
+    elif type(value) is int:
+        wire = value.to_bytes(8, signed=True)
+    else:
+        wire = value.encode() if type(value) is str else value.wire
+    return wire
+
+
+def _row(result: pq.abc.PGresult) -> Row:
+    return [numbers_of(result.get_value(0, column)) for column in range(result.nfields)]
