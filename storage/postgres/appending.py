@@ -143,7 +143,7 @@ def _cursors(conn: Connection | Lane) -> AbstractAsyncContextManager[Connection]
 
 
 def _result(append: EncodedAppend, version: int, position: int, *, repeated: bool = False) -> AppendResult:
-    more = len(append.ids) - 1
+    more = append.size - 1
     return AppendResult(append.stream, version, version + more, position, position + more, repeated)
 
 

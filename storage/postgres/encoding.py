@@ -58,13 +58,23 @@ _PAYLOAD_ARRAYS: Final[dict[PayloadType, type[BinaryArray]]] = {
 
 
 class EncodedAppend(NamedTuple):
-    """One stream's part of an append: each column's elements joined already, None for a column of nulls."""
+    """One stream's part of an append: each column's elements joined already, None for a column of nulls.
+
+    Nothing else of the events is kept while they wait: they are many, and the garbage collector would visit each.
+    """
 
     stream: str
     expected: Expected
-    ids: Sequence[uuid.UUID]
+    size: int
+    """How many events."""
     columns: Sequence[bytes | None]
     """id, type, data, metadata, causation id, correlation id, tags, schema version, time."""
+
+    @property
+    def ids(self) -> list[uuid.UUID]:
+        """The events' ids, in their order."""
+        wire = self.columns[0] or b""
+        return [uuid.UUID(bytes=wire[place + 4 : place + 20]) for place in range(0, len(wire), 20)]
 
 
 class Unit(NamedTuple):
@@ -109,13 +119,13 @@ class Encoder:
             raise InvalidArgument("appends", "must be a list of StreamAppend")
         encoded = [self._append(append, created_at) for append in appends]
         if len(encoded) == 1:
-            return Unit(encoded, len(encoded[0].ids), condition)
+            return Unit(encoded, encoded[0].size, condition)
         if not encoded:
             raise InvalidArgument("appends", "must not be empty")
         if len({append.stream for append in encoded}) != len(encoded):
             raise InvalidArgument("appends", "must name each stream once")
         check_distinct(encoded[-1].stream, [id for append in encoded for id in append.ids])
-        return Unit(encoded, sum(len(append.ids) for append in encoded), condition)
+        return Unit(encoded, sum(append.size for append in encoded), condition)
 
     def _append(self, append: StreamAppend, created_at: datetime | None) -> EncodedAppend:
         stream, events = check_target(append.stream, "append to"), append.events
@@ -125,19 +135,15 @@ class Encoder:
         if not events:
             raise InvalidArgument("events", "must not be empty")
         if len(events) == 1 and created_at is None:
-            return EncodedAppend(stream, expected, *self._lone_columns(events[0]))
+            return EncodedAppend(stream, expected, 1, self._lone_columns(events[0]))
         times = None if created_at is None else time_part(created_at) * len(events)
-        return EncodedAppend(stream, expected, *self.columns(stream, events, times))
+        return EncodedAppend(stream, expected, len(events), self._columns(stream, events, times))
 
-    def columns(
-        self, stream: str, events: Sequence[NewEvent], times: bytes | None
-    ) -> tuple[Sequence[uuid.UUID], Sequence[bytes | None]]:
-        """Return the ids of events, and the joined elements of each column."""
-        ids, parts = self.parts(stream, events)
-        return ids, (*[None if part is None else b"".join(part) for part in parts], times)
+    def _columns(self, stream: str, events: Sequence[NewEvent], times: bytes | None) -> Sequence[bytes | None]:
+        return (*[None if part is None else b"".join(part) for part in self.parts(stream, events)], times)
 
-    def parts(self, stream: str, events: Sequence[NewEvent]) -> tuple[Sequence[uuid.UUID], Parts]:
-        """Return the ids of events, and the elements of each column but the time, None for a column of nulls."""
+    def parts(self, stream: str, events: Sequence[NewEvent]) -> Parts:
+        """Return the elements of each column of events but the time, None for a column of nulls."""
         if set(map(type, events)) != {NewEvent}:
             odd = next(event for event in events if type(event) is not NewEvent)
             raise InvalidArgument("events", f"must be a list of NewEvent, it holds a {type(odd).__name__}")
@@ -150,7 +156,7 @@ class Encoder:
             raise InvalidArgument("event.subject", "needs a store that was opened with encryption")
         if "" in types:
             types = tuple([name or type_of(value) for name, value in zip(types, data, strict=True)])
-        return ids, (
+        return (
             id_parts,
             [_type_part(name) for name in types],
             self._payload_parts(types, data),
@@ -161,8 +167,8 @@ class Encoder:
             _versions_column(versions),
         )
 
-    def _lone_columns(self, event: object) -> tuple[Sequence[uuid.UUID], Sequence[bytes | None]]:
-        """Do for one event what ``columns`` does for many, in half the time: it is done for each append of one."""
+    def _lone_columns(self, event: object) -> Sequence[bytes | None]:
+        """Do for one event what is done for many, in half the time: for each append of one."""
         if type(event) is not NewEvent:
             raise InvalidArgument("events", f"must be a list of NewEvent, it holds a {type(event).__name__}")
         name, data, metadata, id, causation_id, correlation_id, tags, version, subject = event
@@ -170,7 +176,7 @@ class Encoder:
         if subject is not None:
             raise InvalidArgument("event.subject", "needs a store that was opened with encryption")
         name = type_of(data) if name == "" else name
-        return (id,), (
+        return (
             id_part,
             _type_part(name),
             self._payload_part(name, data),
@@ -207,7 +213,7 @@ class Encoder:
     def parameters(self, units: Sequence[Unit]) -> list[object]:
         """Return the parameters of one call for many units."""
         appends = [append for unit in units for append in unit.appends]
-        counts = [len(append.ids) for append in appends]
+        counts = [append.size for append in appends]
         shape = _shape(
             [append.stream for append in appends],
             [expected_code(append.expected) for append in appends],
@@ -220,7 +226,7 @@ class Encoder:
     def lone_parameters(self, append: EncodedAppend) -> list[object]:
         """Return the parameters of the call for one append that brings no times."""
         name, expected = append.stream, expected_code(append.expected)
-        return [name, expected, *self._arrays(append.columns[:-1], len(append.ids))]
+        return [name, expected, *self._arrays(append.columns[:-1], append.size)]
 
     def event_parameters(self, append: EncodedAppend) -> list[object]:
         """Return the parameters of the call for one event that brings no time, each in its binary form."""

@@ -5,7 +5,6 @@ Knows the wire format (PostgreSQL manual, "COPY", "Binary Format") and does no I
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -54,8 +53,7 @@ class Slice:
         for stream, count in self.runs:
             part = slice(done, done + count)
             columns = [None if column is None else b"".join(column[part]) for column in (*self.parts, self.times)]
-            ids = [uuid.UUID(bytes=raw[4:]) for raw in (self.parts[0] or ())[part]]
-            yield Unit([EncodedAppend(stream, ANY, ids, columns)], count)
+            yield Unit([EncodedAppend(stream, ANY, count, columns)], count)
             done += count
 
 
@@ -84,7 +82,7 @@ class ImportBatch:
             self.streams[stream] += count
             self.size += count
             runs.append((stream, count))
-        _, parts = encoder.parts(runs[0][0], [event.event for event in events])
+        parts = encoder.parts(runs[0][0], [event.event for event in events])
         tags = None if parts[6] is None else [event.event.tags for event in events]
         self.slices.append(Slice(len(events), runs, parts, tags, _times([event.created_at for event in events])))
 

@@ -189,6 +189,7 @@ class PostgresEventStore(StreamCalls):
     ) -> AppendResult:
         appends = await self.payloads.prepare([StreamAppend(stream, events, expected_version)])
         unit = self._encoder.unit(appends, created_at, condition)
+        del appends, events  # only their encoded form has to wait
         [result] = await self._append(unit, conn)
         return result
 
@@ -201,7 +202,9 @@ class PostgresEventStore(StreamCalls):
         conn: Connection | None = None,
     ) -> list[AppendResult]:
         appends = await self.payloads.prepare(appends)
-        return await self._append(self._encoder.unit(appends, created_at, condition), conn)
+        unit = self._encoder.unit(appends, created_at, condition)
+        del appends
+        return await self._append(unit, conn)
 
     async def _append(self, unit: Unit, conn: Connection | None) -> list[AppendResult]:
         if conn is None:
