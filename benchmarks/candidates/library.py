@@ -1,7 +1,8 @@
 """The Python library ``eventsourcing``: its Postgres application recorder, as its own documentation sets it up.
 
 Its database functions are on, which makes its appends fastest (and takes no lock on the table, so that its order is not
-the order of commits). Ten connections, a thread for each caller.
+the order of commits). With them off it locks the table, which gives that order. Ten connections, a thread for each
+caller.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from benchmarks.bench import Bench
 from benchmarks.measure import Sample
 from benchmarks.payload import STREAM_LENGTH, TYPE, encoded, payload
 
-NAME = "eventsourcing"
+NAME, ORDERED = "eventsourcing", "eventsourcing, in commit order"
 POOL_SIZE = 10
 WAIT_SECONDS = 120.0
 
@@ -197,8 +198,8 @@ class Recorder:
 
 
 @asynccontextmanager
-async def recorder(bench: Bench, pool_size: int = POOL_SIZE) -> AsyncIterator[Recorder]:
-    """Open the recorder on an empty database."""
+async def recorder(bench: Bench, pool_size: int = POOL_SIZE, *, ordered: bool = False) -> AsyncIterator[Recorder]:
+    """Open the recorder on an empty database; ``ordered`` turns its database functions off."""
     async with bench.database() as url:
         parts = urlsplit(url)
         datastore = PostgresDatastore(
@@ -209,7 +210,7 @@ async def recorder(bench: Bench, pool_size: int = POOL_SIZE) -> AsyncIterator[Re
             password=unquote(parts.password or ""),
             pool_size=pool_size,
             connect_timeout=WAIT_SECONDS,
-            enable_db_functions=True,
+            enable_db_functions=not ordered,
         )
         with datastore:
             made = PostgresApplicationRecorder(datastore)

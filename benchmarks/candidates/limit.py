@@ -25,13 +25,19 @@ from benchmarks.measure import Sample
 from benchmarks.payload import STREAM_LENGTH, TYPE, encoded
 from headwater.storage.model import new_event_id
 
-COPY, COPY_BYTES, SELECT = "COPY", "COPY of ready bytes", "raw psycopg"
+COPY, COPY_BYTES, INSERT, SELECT = "COPY", "COPY of ready bytes", "INSERT", "raw psycopg"
 ROWS_A_COPY = 10_000
 
 _CLONE = 'CREATE TABLE "copied" (LIKE "headwater"."events" INCLUDING ALL)'
 _COPY = 'COPY "copied" ("position", "stream", "version", "event_id", "type", "data", "created_at") FROM STDIN '
 _COPY_BINARY = _COPY + "(FORMAT binary)"
 _COUNT = 'SELECT count(*) FROM "copied"'
+_INSERT = (
+    'INSERT INTO "copied" ("position", "stream", "version", "event_id", "type", "data", "created_at") '
+    'SELECT "position", "stream", "version", "event_id", "type", "data"::json, "created_at" '
+    "FROM unnest(%b::bigint[], %b::text[], %b::bigint[], %b::uuid[], %b::text[], %b::text[], %b::timestamptz[]) "
+    'AS "new" ("position", "stream", "version", "event_id", "type", "data", "created_at")'
+)
 # JSON goes over the wire as the bytes it is: "bytea" sends them as they are.
 _TYPES = ["int8", "text", "int8", "uuid", "text", "bytea", "timestamptz"]
 _SELECT = (
@@ -85,6 +91,17 @@ class Table:
         done = await load.threads(1, seconds, lambda _: self.copy(ROWS_A_COPY))
         # How long 10,000 rows take says nothing beside calls of other sizes: only the rate is told.
         return Sample(done.calls * ROWS_A_COPY, self.count() - before, done.seconds)
+
+    async def insert(self, batch: int, seconds: float) -> Sample:
+        """Let one caller insert so many rows by one statement and commit them, again and again."""
+        before = self.count()
+        done = await load.threads(1, seconds, lambda _: self._insert(batch))
+        return Sample(done.calls * batch, self.count() - before, done.seconds, done.latencies)
+
+    def _insert(self, number: int) -> None:
+        *columns, payloads, times = zip(*self.rows(number), strict=True)
+        data = [payload.decode() for payload in payloads]
+        self._conn.execute(_INSERT, [*map(list, columns), data, list(times)])
 
     async def copy_at_once(self, number: int) -> Sample:
         """Write so many rows by one COPY; making them is part of the time."""

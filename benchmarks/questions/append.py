@@ -1,6 +1,8 @@
 """How fast do events get in, by how many writers, in how large calls?
 
-The seed's own cases are 1, 10, 20 and 50 writers of 100 events. Every call is durable when it returns.
+The seed's own cases are 1, 10, 20 and 50 writers of 100 events. Every call is durable when it returns. INSERT is what one
+caller could do at most, who makes the same rows and sends them as one statement: no check, no order, nothing else
+written.
 """
 
 from __future__ import annotations
@@ -26,7 +28,13 @@ WANTED: Final = {
     (50, 1): [Target(headwater.NAME, library.NAME, at_least=12), Target(headwater.NAME, figure=P99, at_most=15)],
     (50, 100): [Target(headwater.NAME, limit.COPY, at_least=0.7)],
 }
-SHOWN: Final = (Target(headwater.NAME, library.NAME), Target(headwater.NAME, limit.COPY))
+SHOWN: Final = (
+    Target(headwater.NAME, library.NAME),
+    Target(headwater.NAME, library.ORDERED),
+    Target(headwater.NAME, limit.COPY),
+    Target(headwater.NAME, limit.INSERT),
+    Target(limit.INSERT, library.NAME),
+)
 
 
 async def cases(bench: Bench) -> AsyncIterator[Case]:
@@ -44,12 +52,18 @@ async def cases(bench: Bench) -> AsyncIterator[Case]:
             if writers * batch < TOO_MUCH_FOR_THE_LIBRARY:
                 recorder = await stack.enter_async_context(library.recorder(bench))
                 candidates[library.NAME] = partial(recorder.append, writers, batch, effort.seconds)
+            if (writers, batch) in WANTED:
+                ordered = await stack.enter_async_context(library.recorder(bench, ordered=True))
+                candidates[library.ORDERED] = partial(ordered.append, writers, batch, effort.seconds)
             table = await stack.enter_async_context(limit.table(bench))
             candidates[limit.COPY] = partial(table.fill, effort.seconds)
+            if writers == 1:
+                candidates[limit.INSERT] = partial(table.insert, batch, effort.seconds)
             yield Case(name, candidates, {"writers": writers, "batch": batch}, _targets(writers, batch, candidates))
 
 
 def _targets(writers: int, batch: int, candidates: dict[str, Candidate]) -> list[Target]:
     wanted = WANTED.get((writers, batch), [])
-    ratios = {target.to for target in wanted}
-    return wanted + [target for target in SHOWN if target.to in candidates and target.to not in ratios]
+    ratios = {(target.of, target.to) for target in wanted}
+    shown = [target for target in SHOWN if target.of in candidates and target.to in candidates]
+    return wanted + [target for target in shown if (target.of, target.to) not in ratios]
