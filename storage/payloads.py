@@ -76,11 +76,12 @@ class Payloads:
         self._binary = binary
         self._keys = keys if encryption is None or encryption.keys is None else encryption.keys
         self._ring = None if encryption is None else KeyRing(encryption, self._keys)
-        self._as_given = types is None and encryption is None
+        self.as_given = types is None and encryption is None
+        """Whether events are encoded as their callers give them: then there is nothing to prepare."""
         self._view = PayloadView(self, None)
-        self.plain = self._as_given and codec is JSON
+        self.plain = self.as_given and codec is JSON
         """Whether stored payloads are JSON and nothing else: then there is nothing to open."""
-        self.writing: Codec = codec if self._as_given else ReadyCodec()
+        self.writing: Codec = codec if self.as_given else ReadyCodec()
         """What encodes events that went through ``prepare``."""
 
     def __repr__(self) -> str:
@@ -94,7 +95,7 @@ class Payloads:
         What is no list of appends is left as it is, for the encoder to refuse. Raises InvalidArgument, EncodingFailed,
         KeyUnavailable, StoreUnavailable.
         """
-        if self._as_given or not _well_formed(appends):
+        if self.as_given or not _well_formed(appends):
             return appends
         for append in appends:
             check_target(append.stream, "append to")
@@ -115,7 +116,7 @@ class Payloads:
         self, events: AsyncIterable[ImportedEvent] | Iterable[ImportedEvent]
     ) -> AsyncIterable[ImportedEvent] | Iterable[ImportedEvent]:
         """Return the events of an import, made ready likewise as they are taken."""
-        return events if self._as_given else self._prepared(events)
+        return events if self.as_given else self._prepared(events)
 
     async def _prepared(
         self, events: AsyncIterable[ImportedEvent] | Iterable[ImportedEvent]

@@ -1,7 +1,7 @@
 """How fast do events get in, by how many writers, in how large calls?
 
-The seed's own cases are 1, 10, 20 and 50 writers of 100 events. Every call is durable when it returns. INSERT is what one
-caller could do at most, who makes the same rows and sends them as one statement: no check, no order, nothing else
+The seed's own cases are 1, 10, 20 and 50 writers of 100 events. Every call is durable when it returns. INSERT is what
+one caller could do at most, who makes the same rows and sends them as one statement: no check, no order, nothing else
 written.
 """
 

@@ -111,26 +111,37 @@ class Encoder:
 
         Raises InvalidArgument, ReservedStream, EncodingFailed, DuplicateEvent (an id twice within the call).
         """
-        if created_at is not None:
-            check_created_at("created_at", created_at)
-        if condition is not None:
-            _check_condition(condition)
+        _check_call(created_at, condition)
         if not isinstance(appends, Sequence) or set(map(type, appends)) - {StreamAppend}:
             raise InvalidArgument("appends", "must be a list of StreamAppend")
-        encoded = [self._append(append, created_at) for append in appends]
-        if len(encoded) == 1:
-            return Unit(encoded, encoded[0].size, condition)
-        if not encoded:
+        if not appends:
             raise InvalidArgument("appends", "must not be empty")
-        if len({append.stream for append in encoded}) != len(encoded):
-            raise InvalidArgument("appends", "must name each stream once")
-        check_distinct(encoded[-1].stream, [id for append in encoded for id in append.ids])
-        return Unit(encoded, sum(append.size for append in encoded), condition)
+        encoded = [self._append(*append, created_at) for append in appends]
+        if len(encoded) > 1:
+            if len({append.stream for append in encoded}) != len(encoded):
+                raise InvalidArgument("appends", "must name each stream once")
+            check_distinct(encoded[-1].stream, [id for append in encoded for id in append.ids])
+        return Unit(encoded, sum([append.size for append in encoded]), condition)
 
-    def _append(self, append: StreamAppend, created_at: datetime | None) -> EncodedAppend:
-        stream, events = check_target(append.stream, "append to"), append.events
-        expected = check_expected(append.expected_version)
-        if isinstance(events, NewEvent) or not isinstance(events, Sequence):
+    def unit_of_one(
+        self,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected: Expected,
+        created_at: datetime | None = None,
+        condition: AppendCondition | None = None,
+    ) -> Unit:
+        """Do the same for an append to one stream."""
+        _check_call(created_at, condition)
+        encoded = self._append(stream, events, expected, created_at)
+        return Unit((encoded,), encoded.size, condition)
+
+    def _append(
+        self, stream: str, events: Sequence[NewEvent], expected: Expected, created_at: datetime | None
+    ) -> EncodedAppend:
+        check_target(stream, "append to")
+        check_expected(expected)
+        if type(events) is not list and (isinstance(events, NewEvent) or not isinstance(events, Sequence)):
             raise InvalidArgument("events", f"must be a list of NewEvent, not {type(events).__name__}")
         if not events:
             raise InvalidArgument("events", "must not be empty")
@@ -192,7 +203,8 @@ class Encoder:
         raw = self._codec.encode(name, value)
         if len(raw) > MAX_PAYLOAD_BYTES:
             raise EncodingFailed(name, f"{len(raw)} bytes, the limit is {MAX_PAYLOAD_BYTES}")
-        return bytes_part(self._payload_prefix + raw)
+        raw = self._payload_prefix + raw
+        return len(raw).to_bytes(4) + raw
 
     def _payload_parts(self, types: Sequence[str], values: Sequence[Any]) -> list[bytes]:
         encoded = list(map(self._codec.encode, types, values))
@@ -272,6 +284,13 @@ def condition_parameters(condition: AppendCondition) -> list[object]:
     where = condition.where
     names = [list(names) or None for names in (where.types, where.tags, where.streams, where.categories)]
     return [condition.after, *names, where.stream_prefix]
+
+
+def _check_call(created_at: object, condition: object) -> None:
+    if created_at is not None:
+        check_created_at("created_at", created_at)
+    if condition is not None:
+        _check_condition(condition)
 
 
 def _check_condition(condition: object) -> None:

@@ -5,7 +5,7 @@ took a third of what the server needs. Knows how libpq sends one statement, and 
 
 Invariants:
 1. A lane is free, or in exactly one call, or given back to the pool.
-2. At most as many lanes are kept as there are calls at once; none when the pool is so small that others would wait.
+2. At most as many lanes are kept as there are calls at once; none when others wait for the pool, or it is small.
 3. A connection whose call did not end (cancelled, too late, broken) is closed, and the pool replaces it.
 """
 
@@ -159,6 +159,7 @@ class Lanes:
         self._timeout = timeout
         self._prepare = prepare
         self._keep = pool.max_size >= SMALLEST_POOL
+        self._wanted = False
         self._free: list[Lane] = []
         self._busy: set[Lane] = set()
         self._look: asyncio.TimerHandle | None = None
@@ -184,7 +185,7 @@ class Lanes:
     async def leave(self, lane: Lane) -> None:
         """Take a lane back: to be used again, or not when its call did not end."""
         self._busy.discard(lane)
-        if self._keep and not lane.broken:
+        if self._keep and not self._wanted and not lane.broken:
             self._free.append(lane)
         else:
             await self._give_back(lane)
@@ -212,8 +213,8 @@ class Lanes:
         now = loop.time()
         for lane in self._busy:
             lane.expire(now)
-        wanted = self._pool.get_stats().get("requests_waiting", 0) > 0
-        for lane in [lane for lane in self._free if wanted or not lane.used]:
+        self._wanted = self._pool.get_stats().get("requests_waiting", 0) > 0
+        for lane in [lane for lane in self._free if self._wanted or not lane.used]:
             self._free.remove(lane)
             task = loop.create_task(self._give_back(lane), name="headwater-lane")
             self._giving.add(task)

@@ -187,9 +187,10 @@ class PostgresEventStore(StreamCalls):
         created_at: datetime | None = None,
         conn: Connection | None = None,
     ) -> AppendResult:
-        appends = await self.payloads.prepare([StreamAppend(stream, events, expected_version)])
-        unit = self._encoder.unit(appends, created_at, condition)
-        del appends, events  # only their encoded form has to wait
+        if not self.payloads.as_given:
+            [(_, events, _)] = await self.payloads.prepare([StreamAppend(stream, events, expected_version)])
+        unit = self._encoder.unit_of_one(stream, events, expected_version, created_at, condition)
+        del events  # only their encoded form has to wait
         [result] = await self._append(unit, conn)
         return result
 
