@@ -5,11 +5,13 @@ Decides nothing.
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from typing import Annotated
 
 import typer
 
+from headwater.cluster.options import import_folders
 from headwater.storage.errors import InvalidArgument
 from headwater.storage.options import StoreOptions
 
@@ -34,6 +36,11 @@ def store_options(
     if not database_url:
         raise InvalidArgument("database-url", "say where the database is, or set HEADWATER_DATABASE_URL")
     return StoreOptions.read(database_url, schema=schema, redis_url=redis_url, archive=archive)
+
+
+def find_users_code() -> None:
+    """Let the user's modules be imported from where this program was started, and from the current folder."""
+    sys.path[:0] = [folder for folder in import_folders() if folder not in sys.path]
 
 
 def number_or_time(argument: str, text: str) -> int | datetime:

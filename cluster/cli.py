@@ -25,6 +25,7 @@ from headwater.cluster.arguments import (
     PartitionSize,
     RedisUrl,
     Schema,
+    find_users_code,
     store_options,
 )
 from headwater.cluster.asking import Partition, Reason, Subscription, ask, command
@@ -33,7 +34,7 @@ from headwater.cluster.cli_parked import parked
 from headwater.cluster.cli_replays import replace, replacements, replay, replays, rewind
 from headwater.cluster.client import Client
 from headwater.cluster.keeping import keeping
-from headwater.cluster.options import ClusterOptions, import_folders
+from headwater.cluster.options import ClusterOptions
 from headwater.storage.errors import HeadwaterError, InvalidArgument, StoreUnavailable
 from headwater.storage.making import Making
 from headwater.storage.postgres import schema as schemas
@@ -116,7 +117,7 @@ def run(
     """Run an app's subscriptions until interrupted. On SIGTERM or Ctrl-C they are handed over first."""
     if nodes and address:
         raise InvalidArgument("nodes", "give a number of local nodes or an address, not both")
-    sys.path[:0] = [folder for folder in import_folders() if folder not in sys.path]
+    find_users_code()
     found = None if app is None else _app(app)
     if found is None or database_url:
         store = store_options(database_url, schema, redis_url, archive)

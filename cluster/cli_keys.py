@@ -6,7 +6,6 @@ Says things only, as the rest of the command line.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
@@ -14,8 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from headwater.cluster import show
-from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema, store_options
-from headwater.cluster.options import import_folders
+from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema, find_users_code, store_options
 from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import InvalidArgument
 from headwater.storage.postgres.store import PostgresEventStore
@@ -72,7 +70,7 @@ def _in_store(
 ) -> T:
     """Do something with an open store; without the path of an encryption, with the one that ``otherwise`` makes."""
     options = replace(store_options(database_url, schema), types=None, codec=None, encryption=encryption)
-    sys.path[:0] = [folder for folder in import_folders() if folder not in sys.path]
+    find_users_code()
 
     async def run() -> T:
         made = otherwise() if otherwise is not None and encryption is None else None

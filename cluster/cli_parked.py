@@ -12,7 +12,7 @@ import orjson
 import typer
 
 from headwater.cluster import show
-from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema
+from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema, find_users_code
 from headwater.cluster.asking import Reason, Subscription, ask
 from headwater.cluster.client import Client
 from headwater.storage.errors import InvalidArgument
@@ -50,6 +50,7 @@ def parked(
     """List what a subscription has set aside. Deliver it again, corrected or not, or give it up."""
     if sum((retry, cancel, discard, edit is not None)) > 1:
         raise InvalidArgument("parked", "one of --retry, --cancel, --discard and --edit, not several")
+    find_users_code()  # how an encrypted event is looked at, HEADWATER_ENCRYPTION may say
     where = ParkedFilter(
         positions=None if position is None else (position,), key=key, stream=stream, type=type, error=error
     )

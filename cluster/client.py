@@ -21,9 +21,13 @@ from typing import Any, Final, Self
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.requests import check_arguments, check_complete, check_parked
 from headwater.storage.checks import check_flag, check_name, check_number, check_time
-from headwater.storage.errors import InvalidArgument, SubscriptionConflict, SubscriptionNotFound
+from headwater.storage.encryption.envelope import is_sealed
+from headwater.storage.errors import EncodingFailed, InvalidArgument, SubscriptionConflict, SubscriptionNotFound
+from headwater.storage.making import Making
 from headwater.storage.model import RecordedEvent
+from headwater.storage.payloads import Payloads
 from headwater.storage.postgres.commands import ALL_PARKED, UNLIMITED, Commands
+from headwater.storage.postgres.keys import PostgresKeyStore
 from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.repartition import Repartition
@@ -136,7 +140,8 @@ class DeploymentStatus:
 class Client:
     """Looks after one deployment. Use it as an async context manager, or close it."""
 
-    def __init__(self, stack: AsyncExitStack, store: PostgresEventStore) -> None:
+    def __init__(self, options: ClusterOptions, stack: AsyncExitStack, store: PostgresEventStore) -> None:
+        self._options = options
         self._stack = stack
         self._store = store
         self._registry = Registry(store.pool, store.sql, store)
@@ -152,7 +157,7 @@ class Client:
         """Connect. Raises ConfigurationError, SchemaMissing, SchemaOutdated, StoreUnavailable."""
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(await PostgresEventStore.open(options=options.client_store))
-            return cls(stack.pop_all(), store)
+            return cls(options, stack.pop_all(), store)
 
     async def close(self) -> None:
         """Disconnect; safe to repeat."""
@@ -436,15 +441,22 @@ class Client:
         return await self._commands.parked(subscription, where=where, after=after, limit=limit)
 
     async def parked_event(self, subscription: str, position: int) -> ParkedDetails:
-        """Return everything about one parked event. Raises SubscriptionNotFound, InvalidArgument."""
+        """Return everything about one parked event.
+
+        What is encrypted is shown as it is kept, unless the store's options name the encryption. Raises
+        SubscriptionNotFound, InvalidArgument, EncryptionError.
+        """
         found = await self.parked(subscription, ParkedFilter(positions=(check_number("position", position),)))
         if not found:
             raise InvalidArgument("position", f"{position} is not parked in {subscription!r}")
         stored = await self._stored(position)
-        edits = await self._commands.parked_edits(found[0].parked_id)
-        return ParkedDetails(
-            found[0], None if stored is None else stored.data, None if stored is None else stored.metadata, tuple(edits)
+        if stored is None:
+            return ParkedDetails(found[0], None, None, tuple(await self._commands.parked_edits(found[0].parked_id)))
+        [event] = await self._payloads(stored).open([stored])
+        edits = await self._commands.parked_edits(
+            found[0].parked_id, lambda payload: event._replace(raw_data=payload).data
         )
+        return ParkedDetails(found[0], _shown(event), _shown(event, "metadata"), tuple(edits))
 
     async def retry_parked(
         self,
@@ -491,20 +503,36 @@ class Client:
     async def edit_parked(self, subscription: str, position: int, data: Any, *, reason: str = "") -> None:
         """Let the handler get this payload instead, when the parked event is handled again.
 
-        The stored event stays as it is; who did it, when, why, and what it was and became, are kept. Raises
-        SubscriptionNotFound, InvalidArgument when the event is not parked or JSON cannot say the payload.
+        The stored event stays as it is; who did it, when, why, and what it was and became, are kept: encrypted, if the
+        event is, and then erased with it. Raises SubscriptionNotFound, InvalidArgument when the event is not parked or
+        was deleted for good, EncodingFailed when JSON cannot say the payload; for an encrypted event ConfigurationError
+        unless the store's options name the encryption, and KeyUnavailable when its subject was forgotten.
         """
         await self._check(subscription, None)
         check_kind("reason", reason, str)
         stored = await self._stored(check_number("position", position, 1))
+        if stored is None:
+            raise InvalidArgument("position", f"there is no event at {position} (any more)")
+        payloads = self._payloads(stored)
+        [event] = await payloads.open([stored])
         await self._commands.edit_parked(
             subscription,
             position,
-            data,
-            stored=None if stored is None else stored.data,
+            await payloads.in_place_of(stored, data),
+            stored=await payloads.in_place_of(stored, _shown(event)),
             edited_by=self._operator,
             reason=reason,
         )
+
+    def _payloads(self, event: RecordedEvent) -> Payloads:
+        """Return how an event's payload is looked at: JSON, in the shape that is stored, decrypted if need be.
+
+        Only for an encrypted event the user's code is imported. Raises ImportPathError, ConfigurationError.
+        """
+        named = replace(self._options.store, types=None, codec=None)
+        making = Making.of(named if is_sealed(event.raw_data) else named.without_payloads())
+        # Not binary: what is kept in place of a payload is JSON in every store.
+        return making.payloads(PostgresKeyStore(self._store.connection, self._store.sql), binary=False)
 
     async def _stored(self, position: int) -> RecordedEvent | None:
         found = await self._store.read_all(start=position, limit=1)
@@ -551,6 +579,13 @@ class Client:
         if not concerned:
             raise SubscriptionNotFound(subscription if partition is None else f"{subscription}/{partition}")
         return concerned
+
+
+def _shown(event: RecordedEvent, part: str = "data") -> Any:
+    try:
+        return getattr(event, part)
+    except (EncodingFailed, ValueError):  # encrypted, or of a codec that only the user's code knows
+        return str(getattr(event, f"raw_{part}"))
 
 
 def _unowned(state: PartitionState) -> tuple[str, str | None]:

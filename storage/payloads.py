@@ -145,6 +145,23 @@ class Payloads:
             subject=None,
         )
 
+    async def in_place_of(self, event: RecordedEvent, value: Any) -> bytes:
+        """Return a payload that may be kept in place of a recorded event's: encrypted under the same key, if that is.
+
+        So it is erased with the event. Raises EncodingFailed, StoreUnavailable, ConfigurationError for an encrypted
+        event of a store that was opened without encryption, KeyUnavailable also when the subject was forgotten.
+        """
+        raw, key_id = self._codec.encode(event.type, value), envelope.key_of(event.raw_data)
+        if key_id is None:
+            return self._sealed(raw, event.type, "", "data", None)
+        if self._ring is None:
+            raise ConfigurationError(
+                f"the event at position {event.position} is encrypted, and so must be what is kept in its place: "
+                "say which encryption the store has (HEADWATER_ENCRYPTION)"
+            )
+        handle = (await self._ring.by_id([key_id]))[key_id]
+        return self._sealed(raw, event.type, _event_place(event.stream, event.id), "data", handle)
+
     def _subject(self, place: str, what: NewEvent | Snapshot) -> str | None:
         subject = what.subject
         if self._encryption is None:

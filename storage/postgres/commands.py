@@ -6,7 +6,7 @@ Never obeys anything itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -102,34 +102,36 @@ class Commands:
         asked = {"name": subscription, "statuses": list(statuses), "after": after, "limit": limit} | _chosen(where)
         return [ParkedRecord(*row) for row in await self._rows(self._sql.list_parked, asked)]
 
-    async def parked_edits(self, parked_id: int) -> list[ParkedEdit]:
-        """Return the corrections of a parked event, oldest first."""
+    async def parked_edits(self, parked_id: int, shown: Callable[[bytes], Any] = orjson.loads) -> list[ParkedEdit]:
+        """Return the corrections of a parked event, oldest first; ``shown`` returns what a payload says."""
         rows = await self._rows(self._sql.list_parked_edits, {"parked_id": parked_id})
         return [
-            ParkedEdit(by, at, reason, None if before is None else orjson.loads(before), orjson.loads(after))
+            ParkedEdit(by, at, reason, None if before is None else shown(before), shown(after))
             for by, at, reason, before, after in rows
         ]
 
     async def edit_parked(
-        self, subscription: str, position: int, after: Any, *, stored: Any, edited_by: str, reason: str = ""
+        self, subscription: str, position: int, after: bytes, *, stored: bytes, edited_by: str, reason: str = ""
     ) -> None:
         """Let a parked event be handled again with another payload; the stored event stays as it is.
 
-        ``stored`` is its payload, for the audit. Raises InvalidArgument for an event that is not parked (any more) and
-        for what JSON cannot say.
+        ``stored`` is its payload, for the audit. Both are JSON, and are kept as they are given: encrypted already, if
+        the event is. Raises InvalidArgument for an event that is not parked (any more).
         """
-        try:
-            new, old = orjson.dumps(after).decode(), orjson.dumps(stored, default=str).decode()
-        except TypeError as error:
-            raise InvalidArgument("data", str(error)) from error
-        values = {"name": subscription, "position": position, "edited_by": edited_by, "reason": reason, "after": new}
+        values = {
+            "name": subscription,
+            "position": position,
+            "edited_by": edited_by,
+            "reason": reason,
+            "after": after.decode(),
+        }
         with translated():
             async with self._pool.connection() as conn, conn.transaction():
                 row = await (await conn.execute(self._sql.find_parked_for_edit, values)).fetchone()
                 if row is None:
                     raise InvalidArgument("position", f"{position} is not parked in {subscription!r}")
                 parked_id, edited = row
-                before = old if edited is None else bytes(edited).decode()
+                before = (stored if edited is None else bytes(edited)).decode()
                 await conn.execute(self._sql.edit_parked, values | {"parked_id": parked_id, "before": before})
                 audit = {
                     "name": subscription,

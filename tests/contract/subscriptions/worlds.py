@@ -104,7 +104,9 @@ class PostgresWorld:
         await self._commands.retry_parked(key.subscription, issued_by="a test")
 
     async def edit_parked(self, key: PartitionKey, position: int, data: Any) -> None:
-        await self._commands.edit_parked(key.subscription, position, data, stored={}, edited_by="a test")
+        await self._commands.edit_parked(
+            key.subscription, position, orjson.dumps(data), stored=b"{}", edited_by="a test"
+        )
 
     async def owner(self, name: str) -> Leases:
         session = LeaseSession(StoreOptions(url=self._store.options.url), host=name)

@@ -194,8 +194,10 @@ async def test_a_rate_spreads_the_retries_and_keeps_the_order_of_a_key(office: O
 async def test_a_correction_is_audited_and_leaves_the_stored_event_alone(office: Office) -> None:
     (grant,) = await office.granted()
     await park(office, grant, "a", "b")
-    for after in ({"n": 7}, {"n": 8}):
-        await office.commands.edit_parked("orders", 1, after, stored={"n": 1}, edited_by="ada", reason="a typing error")
+    for after in (b'{"n":7}', b'{"n":8}'):
+        await office.commands.edit_parked(
+            "orders", 1, after, stored=b'{"n":1}', edited_by="ada", reason="a typing error"
+        )
     first, second = await office.commands.parked("orders")
     assert (first.edited, second.edited) == (True, False)
     edits = await office.commands.parked_edits(first.parked_id)
@@ -207,6 +209,4 @@ async def test_a_correction_is_audited_and_leaves_the_stored_event_alone(office:
     assert [c.verb for c in await office.commands.audit("orders")] == ["edit parked", "edit parked"]
     await office.commands.retry_parked("orders", issued_by="ada")
     with pytest.raises(InvalidArgument, match="1 is not parked"):
-        await office.commands.edit_parked("orders", 1, {}, stored={}, edited_by="ada")
-    with pytest.raises(InvalidArgument):
-        await office.commands.edit_parked("orders", 2, object(), stored={}, edited_by="ada")
+        await office.commands.edit_parked("orders", 1, b"{}", stored=b"{}", edited_by="ada")
