@@ -25,6 +25,7 @@ from headwater.storage.postgres.replaying import ReplayRange, Replays
 from headwater.storage.registry import CommandRecord
 from headwater.subscriptions.core.seam import share_of
 from headwater.subscriptions.encoding import decode
+from headwater.subscriptions.runner import SubscriptionRunner
 
 log = logging.getLogger(__name__)
 
@@ -70,33 +71,36 @@ class HostDirectory:
 
     async def obey(self, slots: Sequence[Slot]) -> None:
         """Apply what operators have asked of the partitions that run here, in the order in which they did."""
-        by_lock = {slot.key.lock_id: slot for slot in slots}
-        for command in await self._commands.open(list(by_lock)):
-            slot = by_lock.get(command.lock_id or 0)
-            if slot is None or slot.runner is None or command.verb == "move":
+        # Who runs now, before it is asked what is open: what an earlier runner saved is not told to a later one.
+        running = {slot.key.lock_id: (slot, slot.runner) for slot in slots if slot.runner is not None}
+        for command in await self._commands.open(list(running)):
+            slot, runner = running[command.lock_id or 0]
+            if slot.runner is not runner or command.verb == "move":
                 continue
             if command.verb == "replay":
-                await self._replay(slot, slot.runner.grant, command.command_id)
+                await self._replay(slot, runner, command.command_id)
                 continue
-            outcome = _apply(slot, command)
-            await self._commands.finish(slot.runner.grant, command.command_id, outcome)
+            outcome = _apply(runner, command)
+            if outcome is not None:
+                await self._commands.finish(runner.grant, command.command_id, outcome)
 
-    async def _replay(self, slot: Slot, grant: Grant, command_id: int) -> None:
+    async def _replay(self, slot: Slot, runner: SubscriptionRunner, command_id: int) -> None:
         """Begin, or end, a replay; its command stays open until it has ended."""
         found = await self._replays.find(command_id)
-        if found is not None and slot.runner is not None:
-            make = functools.partial(self._make_replay, slot.assigned, grant)
-            slot.replays.look(command_id, found, grant, make, self._commands.finish)
+        if found is not None and slot.runner is runner:
+            make = functools.partial(self._make_replay, slot.assigned, runner.grant)
+            slot.replays.look(command_id, found, runner.grant, make, self._commands.finish)
 
 
-def _apply(slot: Slot, command: CommandRecord) -> str:
-    assert slot.runner is not None
+def _apply(runner: SubscriptionRunner, command: CommandRecord) -> str | None:
+    """Tell a command; returns its outcome, None for one whose outcome is written down with its effect."""
     match command.verb, command.arguments:
         case "rewind", {"to": int(number)} if number >= 0:
-            slot.runner.rewind(number, side_effects=command.arguments.get("side_effects") is not False)
-            return f"rewinds to {number}"
+            side_effects = command.arguments.get("side_effects") is not False
+            runner.rewind(number, side_effects=side_effects, command=command.command_id)
+            return None
         case "resume", _:
-            slot.runner.resume()
+            runner.resume()
             return "resumed"
         case _:
             return f"refused: {command.verb!r} with {dict(command.arguments)} means nothing here"

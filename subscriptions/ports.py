@@ -95,10 +95,19 @@ class Checkpoints(Protocol):
         """Return the saved progress: asked for when the outcome of a commit is unknown. Raises StaleEpoch."""
         ...
 
-    async def rewind(self, grant: Grant, progress: Progress, *, settled: int = 0, side_effects: bool = True) -> None:
-        """Set the progress, also to a lower checkpoint: what an operator asked for. Raises StaleEpoch.
+    async def rewind(
+        self,
+        grant: Grant,
+        progress: Progress,
+        *,
+        settled: int = 0,
+        side_effects: bool = True,
+        commands: Sequence[int] = (),
+    ) -> None:
+        """Set the progress, also to a lower checkpoint: what an operator asked for. Raises StaleEpoch; safe to repeat.
 
-        Everything up to ``settled`` was settled before: it is a replay, with side effects or without.
+        Everything up to ``settled`` was settled before: it is a replay, with side effects or without. The operators'
+        ``commands`` that asked for it are obeyed by the same write: both are durable, or neither.
         """
         ...
 

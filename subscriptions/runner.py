@@ -177,12 +177,13 @@ class SubscriptionRunner:
         """Go on after a pause, a tripped breaker or a stop by the failure policy."""
         self._tell(inputs.Resume())
 
-    def rewind(self, to: int, *, side_effects: bool = True) -> None:
+    def rewind(self, to: int, *, side_effects: bool = True, command: int | None = None) -> None:
         """Begin again after number ``to``, also to skip forward, as soon as nothing is in flight.
 
-        What was settled before is handed out as a replay, during which ``side_effects`` may be off.
+        What was settled before is handed out as a replay, during which ``side_effects`` may be off. The ``command``
+        that asked for it counts as obeyed when the rewind is durable; telling it again changes nothing.
         """
-        self._tell(inputs.Rewind(to, side_effects))
+        self._tell(inputs.Rewind(to, side_effects, command))
 
     def join(self, index: int, consumer: Consumer) -> None:
         """Give the seat of this index to a consumer that was not there before."""
@@ -400,7 +401,11 @@ class SubscriptionRunner:
         try:
             if effect.rewind:
                 await self._checkpoints.rewind(
-                    self._grant, effect.progress, settled=effect.settled, side_effects=effect.side_effects
+                    self._grant,
+                    effect.progress,
+                    settled=effect.settled,
+                    side_effects=effect.side_effects,
+                    commands=effect.commands,
                 )
                 if self._bounded is not None:
                     self._bounded.forget()

@@ -145,7 +145,15 @@ class MemoryCheckpoints:
     async def load(self, grant: Grant) -> Progress:
         return self._coordination.fenced(grant).progress
 
-    async def rewind(self, grant: Grant, progress: Progress, *, settled: int = 0, side_effects: bool = True) -> None:
+    async def rewind(
+        self,
+        grant: Grant,
+        progress: Progress,
+        *,
+        settled: int = 0,
+        side_effects: bool = True,
+        commands: Sequence[int] = (),  # noqa: ARG002  # in memory a rewind is asked for directly
+    ) -> None:
         row = self._coordination.fenced(grant)
         reborn = progress.stream_id != row.progress.stream_id
         until = 0 if reborn else max(row.boundary.until, settled)

@@ -63,9 +63,22 @@ class PostgresCheckpoints:
         checkpoint, in_flight_to, attempt, stream_id = row
         return Progress(checkpoint, in_flight_to, attempt, stream_id=stream_id)
 
-    async def rewind(self, grant: Grant, progress: Progress, *, settled: int = 0, side_effects: bool = True) -> None:
-        """Set the progress, also to a lower checkpoint; up to ``settled`` it is a replay. Raises StaleEpoch."""
-        values = asdict(progress) | {"settled": settled, "side_effects": side_effects}
+    async def rewind(
+        self,
+        grant: Grant,
+        progress: Progress,
+        *,
+        settled: int = 0,
+        side_effects: bool = True,
+        commands: Sequence[int] = (),
+    ) -> None:
+        """Set the progress, also to a lower checkpoint, and say that these commands are obeyed; see the port."""
+        values = asdict(progress) | {
+            "settled": settled,
+            "side_effects": side_effects,
+            "commands": list(commands),
+            "outcome": f"rewound to {progress.checkpoint}",
+        }
         if not await self._changes(self._sql.rewind_progress, grant, values):
             raise stale(grant)
 

@@ -163,7 +163,15 @@ class ReplayCheckpoints:
         """Return what was saved last."""
         return self._progress
 
-    async def rewind(self, grant: Grant, progress: Progress, *, settled: int = 0, side_effects: bool = True) -> None:  # noqa: ARG002  # a replay has no boundary of its own
+    async def rewind(
+        self,
+        grant: Grant,
+        progress: Progress,
+        *,
+        settled: int = 0,  # noqa: ARG002  # a replay has no boundary of its own
+        side_effects: bool = True,  # noqa: ARG002
+        commands: Sequence[int] = (),  # noqa: ARG002  # operators rewind the live delivery only
+    ) -> None:
         """Begin again: the stream was made anew."""
         await self.save(grant, progress)
 

@@ -49,6 +49,8 @@ class Save:
     """With a rewind: up to here everything was settled before, so handing it out is a replay."""
     side_effects: bool = True
     """With a rewind: whether that replay may have effects outside."""
+    commands: tuple[int, ...] = ()
+    """With a rewind: the commands that asked for it, which are obeyed by this save."""
     durable: bool = False
     """Whether it must be on disk before anything is delivered: at-most-once."""
 

@@ -162,6 +162,8 @@ class Rewind:
     to: int
     side_effects: bool = True
     """Whether handlers may have effects outside, up to where it was when it was rewound."""
+    command: int | None = None
+    """The command that asked for it: obeyed once, however often it is told, and by the save of its effect."""
 
 
 @dataclass(frozen=True, slots=True)

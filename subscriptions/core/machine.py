@@ -21,6 +21,7 @@ from headwater.subscriptions.core.ledger import Ledger
 from headwater.subscriptions.core.phases import Cause, Phase, delivers
 from headwater.subscriptions.core.reading import Reading
 from headwater.subscriptions.core.retrying import Retrying
+from headwater.subscriptions.core.rewinding import Rewinding
 from headwater.subscriptions.core.saving import Saving
 from headwater.subscriptions.core.seats import Seats
 from headwater.subscriptions.core.sieve import Sieve
@@ -72,10 +73,7 @@ class Machine:
         self._reloading = False
         self._park_again: list[tuple[float, int]] = []
         self._drain_by: float | None = None
-        self._rewind: int | None = None
-        self._rewinding = False
-        self._settled = 0
-        self._side_effects = True
+        self._rewinding = Rewinding()
         self._reading = Reading(now, poll_interval=options.poll_interval.total_seconds())
         progress = grant.progress
         self._ledger = Ledger(
@@ -179,8 +177,7 @@ class Machine:
         if page.stream_id is not None and page.stream_id != known:
             self._ledger.stream_id = page.stream_id
             if known is not None:
-                # The stream was deleted for good and created again: its numbers begin anew.
-                self._rewind, self._settled = 0, -1
+                self._rewinding.made_anew()
                 return
         before, moved = window.watermark, page.read_to > window.read_to
         faults = self._work.admit(page)
@@ -253,12 +250,11 @@ class Machine:
 
     def _on_saved(self, fact: inputs.Saved, now: float) -> None:  # noqa: ARG002
         self._ledger.saved()
-        self._rewinding = False
+        self._rewinding.saved()
         self.condition.relieve("save", now)
 
     def _on_save_failed(self, fact: inputs.SaveFailed, now: float) -> None:
-        if self._rewinding:
-            self._rewind, self._rewinding = self._work.window.read_to, False
+        self._rewinding.failed(self._work.window.read_to)
         self._reloading = False
         self._ledger.failed(now)
         self.condition.trouble("save", f"saving the checkpoint failed: {fact.error}", now)
@@ -291,7 +287,7 @@ class Machine:
         self.condition.become(Cause.DRAIN, fact.reason, now)
 
     def _on_rewind(self, fact: inputs.Rewind, now: float) -> None:  # noqa: ARG002
-        self._rewind, self._side_effects = fact.to, fact.side_effects
+        self._rewinding.ask(fact.to, side_effects=fact.side_effects, command=fact.command)
 
     def _on_retry_parked(self, fact: inputs.RetryParked, now: float) -> None:  # noqa: ARG002
         self._retrying.add(fact.retries)
@@ -371,11 +367,9 @@ class Machine:
 
     def _plan_rewind(self) -> None:
         busy = self._work or self._unknown or self._retrying.in_flight or self._ledger.saving is not None
-        if self._rewind is None or busy:
-            return  # while draining it is still made: the next owner knows nothing of it
-        number, self._rewind, self._rewinding = self._rewind, None, True
-        # Below 0: the numbers begin anew, and nothing of them was settled before.
-        self._settled = 0 if self._settled < 0 else max(self._settled, self.watermark)
+        if not self._rewinding.wanted or busy:
+            return  # while draining it is still made, for the next owner
+        number = self._rewinding.begin(self.watermark)
         blocked = self._work.blocked
         self._sieve = self._sieve.without_seam()
         self._parked_before += self._work.parked
@@ -383,11 +377,10 @@ class Machine:
         self._work.blocked = blocked
         self._reading.restart()
         self._waiting = None
-        progress = self._ledger.begin(Progress(number, number))
-        self._out.append(effects.Save(progress, rewind=True, settled=self._settled, side_effects=self._side_effects))
+        self._out.append(self._rewinding.save(self._ledger.begin(Progress(number, number))))
 
     def _may_deliver(self) -> bool:
-        held = self._rewind is not None or self._rewinding or self._unknown
+        held = self._rewinding.wanted or self._rewinding.saving or self._unknown
         return delivers(self.condition.phase) and not held
 
     def _plan_deliveries(self, now: float) -> None:
@@ -445,7 +438,7 @@ class Machine:
 
     def _plan_save(self, now: float) -> None:
         ledger = self._ledger
-        if ledger.saving is not None or self._rewinding or self._reloading:
+        if ledger.saving is not None or self._rewinding.saving or self._reloading:
             return
         if self._unknown:
             if now < ledger.not_before:

@@ -50,21 +50,33 @@ WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s;
 
 -- name: rewind_progress
 -- The one write that may lower a checkpoint. What was settled before is a replay from now on, and is delivered also where an
--- earlier set of partitions had settled it.
-UPDATE "headwater"."partitions"
-SET
-    "checkpoint" = %(checkpoint)s,
-    "in_flight_to" = %(in_flight_to)s,
-    "attempt" = %(attempt)s,
-    "stream_id" = %(stream_id)s::bigint,
-    "replay_to" = CASE
-        WHEN "stream_id" IS NOT DISTINCT FROM %(stream_id)s::bigint THEN greatest("replay_to", %(settled)s) ELSE 0
-    END,
-    "replay_side_effects" = %(side_effects)s,
-    "seamed" = false,
-    "checkpointed_at" = clock_timestamp()
-WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
-RETURNING "lock_id";
+-- earlier set of partitions had settled it. The commands that asked for it are obeyed with it: an owner that dies before has
+-- left them to the next one, and one that dies afterwards has not.
+WITH "rewound" AS (
+    UPDATE "headwater"."partitions"
+    SET
+        "checkpoint" = %(checkpoint)s,
+        "in_flight_to" = %(in_flight_to)s,
+        "attempt" = %(attempt)s,
+        "stream_id" = %(stream_id)s::bigint,
+        "replay_to" = CASE
+            WHEN "stream_id" IS NOT DISTINCT FROM %(stream_id)s::bigint THEN greatest("replay_to", %(settled)s) ELSE 0
+        END,
+        "replay_side_effects" = %(side_effects)s,
+        "seamed" = false,
+        "checkpointed_at" = clock_timestamp()
+    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+    RETURNING "subscription_id", "partition"
+), "obeyed" AS (
+    UPDATE "headwater"."commands" AS "c"
+    SET "applied_at" = clock_timestamp(), "outcome" = %(outcome)s
+    FROM "rewound"
+    WHERE "c"."command_id" = ANY (%(commands)s::bigint[])
+        AND "c"."subscription_id" = "rewound"."subscription_id"
+        AND "c"."partition" = "rewound"."partition"
+        AND "c"."applied_at" IS NULL
+)
+SELECT "subscription_id" FROM "rewound";
 
 -- name: load_boundary
 -- Up to where everything was settled before. A new version that follows an old one ends there, until the old one is closed;

@@ -50,6 +50,54 @@ def test_a_rewind_is_made_before_the_owner_that_was_told_to_has_let_go() -> None
     assert rewind.settled == 2, "what was handed out before is a replay for the next owner"
 
 
+def rewinds(it: Steering) -> list[tuple[int, tuple[int, ...]]]:
+    return [(each.progress.checkpoint, each.commands) for each in it.all(effects.Save) if each.rewind]
+
+
+def test_a_command_is_obeyed_with_the_save_of_its_effect_and_once() -> None:
+    it = Steering(4, batch_size=2)
+    it.tell(inputs.Rewind(1, command=7))
+    it.tell(inputs.Rewind(1, command=7))
+    assert rewinds(it) == [], "something is in flight"
+    it.handle()
+    assert rewinds(it) == [(1, (7,))]
+    it.tell(inputs.Rewind(1, command=7))
+    it.handle()
+    assert rewinds(it) == [(1, (7,))]
+    it.tell(inputs.Rewind(0, command=8))
+    it.handle()
+    assert rewinds(it) == [(1, (7,)), (0, (8,))]
+
+
+def test_an_owner_that_loses_the_lease_leaves_a_command_that_it_was_told_to_the_next_one() -> None:
+    it = Steering(4, batch_size=2)
+    it.tell(inputs.Rewind(1, command=7))
+    it.tell(inputs.LeaseLost("another owner goes on"))
+    assert rewinds(it) == []
+
+
+def test_of_several_rewinds_that_wait_the_last_one_is_made_and_obeys_them_all() -> None:
+    it = Steering(4, batch_size=2)
+    it.handle()
+    it.tell(inputs.Rewind(1, command=7))
+    it.tell(inputs.Rewind(0, command=8))
+    it.handle()
+    assert rewinds(it) == [(0, (7, 8))]
+
+
+def test_a_rewind_whose_save_fails_is_saved_again_with_its_command_unless_another_one_follows() -> None:
+    it = Steering(4, batch_size=2)
+    it.hold = (effects.Save,)
+    it.tell(inputs.Rewind(0, command=7))
+    it.handle()
+    assert rewinds(it) == [(0, (7,))]
+    it.tell(inputs.SaveFailed("the database is away"))
+    assert rewinds(it) == [(0, (7,)), (0, (7,))]
+    it.tell(inputs.Rewind(2, command=8))
+    it.tell(inputs.SaveFailed("the database is away"))
+    assert rewinds(it)[2:] == [(2, (7, 8))]
+
+
 def test_a_rewind_can_also_skip_forward() -> None:
     it = Steering(10)
     it.tell(inputs.Rewind(8))
