@@ -231,7 +231,7 @@ class EventStore(Protocol):
 
         For reading one's own write: ``position`` is the ``last_position`` of an append. Settled means handled, skipped
         or parked, and saved; of a single stream's subscription what counts is what that stream holds up to there. Looks
-        again after 10 ms at first and every 250 ms in the end. Safe to repeat.
+        every 20 ms at first, and every 250 ms at last. Safe to repeat.
 
         Raises WaitTimedOut after so many seconds (with where it stands, and why), SubscriptionNotFound, StreamDeleted
         when its source is a soft-deleted stream with events that it has not settled.

@@ -142,7 +142,7 @@ class SubscriptionOptions:
     checkpoint_events: int = 1000
     """Save the checkpoint after so many settled events ..."""
     checkpoint_interval: timedelta = timedelta(milliseconds=200)
-    """... or when so much time has passed since the first unsaved one."""
+    """... or when so much time has passed since the first unsaved one; the last of all at once, but not more often."""
     poll_interval: timedelta = timedelta(seconds=1)
     """How long a lost hint can delay an event: the source is looked at this often when nothing was announced."""
     handler_timeout: timedelta | None = None

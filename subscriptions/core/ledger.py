@@ -27,6 +27,7 @@ class Ledger:
         self._interval = interval
         self._settled = 0
         self._since: float | None = None
+        self._moved_at = float("-inf")
         self._delivered = 0
         self._redelivered = 0
         self._failures = 0
@@ -51,13 +52,18 @@ class Ledger:
         if self._since is None:
             self._since = now
 
-    def due_at(self) -> float | None:
-        """Return when the settled events should be saved; None when there is nothing new."""
+    def due_at(self, *, idle: bool) -> float | None:
+        """Return when the settled events should be saved; None when there is nothing new.
+
+        When nothing else is to be done, at once, as somebody may wait for it; but not within an interval of the last
+        time that the checkpoint rose.
+        """
         if self._since is None:
             return None
         if self._settled >= self._every:
             return max(self._since, self._not_before)
-        return max(self._since + self._interval, self._not_before)
+        begun = min(self._since, self._moved_at) if idle else self._since
+        return max(self._since, begun + self._interval, self._not_before)
 
     def may_save(self, now: float) -> bool:
         """Whether a save may be sent: none is under way, and no failed one is waiting for its time."""
@@ -84,15 +90,17 @@ class Ledger:
         self._since = None
         return self.saving
 
-    def saved(self) -> None:
+    def saved(self, now: float) -> None:
         """Note that the save under way is durable."""
         if self.saving is not None:
-            self.committed(self.saving)
+            self.committed(self.saving, now)
             self.saving = None
         self._failures = 0
 
-    def committed(self, progress: Progress) -> None:
+    def committed(self, progress: Progress, now: float) -> None:
         """Note that this progress is durable; a handler's own transaction may have saved it."""
+        if progress.checkpoint != self.durable.checkpoint:
+            self._moved_at = now
         self._delivered -= progress.delivered
         self._redelivered -= progress.redelivered
         self._doubtful.clear()

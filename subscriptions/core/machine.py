@@ -201,7 +201,7 @@ class Machine:
         if batch is None:
             return
         if batch.commit is not None:
-            self._ledger.committed(batch.commit)
+            self._ledger.committed(batch.commit, now)
         self._failing.success(now)
         self._settle(batch, now)
 
@@ -243,13 +243,13 @@ class Machine:
         unknown, self._unknown = self._unknown, []
         for batch, failure in unknown:
             if fact.progress.checkpoint >= self._work.window.event(batch.places[-1]).number:
-                self._ledger.committed(replace(fact.progress, delivered=0, redelivered=0))
+                self._ledger.committed(replace(fact.progress, delivered=0, redelivered=0), now)
                 self._settle(batch, now)
             else:
                 self._failing.failure(batch, failure.error, mendable=failure.mendable, now=now, policy=failure.policy)
 
     def _on_saved(self, fact: inputs.Saved, now: float) -> None:  # noqa: ARG002
-        self._ledger.saved()
+        self._ledger.saved(now)
         self._rewinding.saved()
         self.condition.relieve("save", now)
 

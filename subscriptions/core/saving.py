@@ -112,8 +112,9 @@ class Saving:
         """Return when the next save is due without anybody waiting for it; None when there is nothing to say."""
         if self._transactional and self._work.in_flight:
             return None
-        due, durable, work = self.ledger.due_at(), self.ledger.durable, self._work
+        durable, work = self.ledger.durable, self._work
         idle = not work.window.unsettled and work.suspect_to <= work.window.watermark
+        due = self.ledger.due_at(idle=idle)
         if due is None and idle and durable.in_flight_to > durable.checkpoint:
             return max(self._quiet_at, self.ledger.not_before)
         return due

@@ -65,6 +65,24 @@ def test_the_checkpoint_is_saved_after_its_interval_and_changes_nothing_else() -
     assert [number for batch in it.delivered for number in batch] == list(range(1, 11))
 
 
+def test_what_is_settled_last_is_saved_at_once_but_once_in_an_interval() -> None:
+    it = Steering(1, checkpoint_interval=timedelta(seconds=10))
+    it.handle()
+    assert it.machine.checkpoint == 1, "nothing else is to be done, and somebody may wait for it"
+    for number in (2, 3):
+        it.append(*Steering(number).events[-1:])
+        it.handle()
+    assert it.machine.checkpoint == 1
+    it.later(10)
+    assert it.machine.checkpoint == 3
+    it.later(60)
+    it.append(*Steering(5).events[3:])
+    it.handle()
+    assert it.machine.checkpoint == 3, "there is more to be done"
+    it.handle()
+    assert it.machine.checkpoint == 5
+
+
 @pytest.mark.parity("T338", "T339")
 def test_draining_saves_what_is_settled_and_finishes() -> None:
     it = Steering(5, checkpoint_events=100, checkpoint_interval=timedelta(hours=1))
