@@ -1,7 +1,7 @@
 """Generated examples: the same ones in each run of CI, new ones in every run elsewhere.
 
 A case that nobody has met yet is a finding for whoever runs the tests at home; on CI it would only stop somebody else's
-work.
+work. How long an example takes says something about the machine's other work only, so nowhere there is a deadline.
 """
 
 from __future__ import annotations
@@ -10,6 +10,6 @@ import os
 
 from hypothesis import settings
 
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile("anywhere", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
