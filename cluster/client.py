@@ -13,13 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.requests import check_arguments, check_complete, check_parked
+from headwater.cluster.status import ENDED, DeploymentStatus, HostStatus, PartitionStatus, ReplacementStatus
 from headwater.storage.checks import check_flag, check_name, check_number, check_time
 from headwater.storage.encryption.envelope import is_sealed
 from headwater.storage.errors import EncodingFailed, InvalidArgument, SubscriptionConflict, SubscriptionNotFound
@@ -31,7 +32,7 @@ from headwater.storage.postgres.keys import PostgresKeyStore
 from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.repartition import Repartition
-from headwater.storage.postgres.replacing import OPEN, ReplacementRow, Replacements
+from headwater.storage.postgres.replacing import OPEN, Replacements
 from headwater.storage.postgres.replaying import Replays, ReplayStatus
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.registry import (
@@ -39,7 +40,6 @@ from headwater.storage.registry import (
     ParkedDetails,
     ParkedFilter,
     ParkedRecord,
-    PartitionState,
     SubscriptionRecord,
 )
 from headwater.subscriptions.app import App
@@ -50,91 +50,7 @@ from headwater.subscriptions.options import Delivery, Start
 WANTED: Final[Mapping[str, str]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
 DRAIN_CHECK: Final = 0.1
 """How often it is looked whether drained hosts have ended, in seconds."""
-ENDED: Final = ("stopped", "finished")
-"""Phases of partitions that nobody should own."""
 VERBS: Final = (*WANTED, "rewind", "move")
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionStatus:
-    """One partition of a subscription, as operators see it."""
-
-    subscription: str
-    partition: int
-    phase: str
-    """``running``, ``paused``, ``stuck``, ...; ``unowned`` when nobody holds the lease, ``repartitioning`` when nobody
-    should because the number of partitions is being changed."""
-    reason: str | None
-    since: datetime
-    node: str | None
-    """The node that owns it; None when nobody does."""
-    standby: str | None
-    """The node that is ready to take over."""
-    lag: int
-    """Events between the checkpoint and the head."""
-    lag_seconds: float
-    """The age of the first event behind the checkpoint."""
-    checkpoint: int
-    delivered: int
-    redelivered: int
-    parked: int
-    epoch: int
-    consumers: int | None
-    """How many handler actors work for it; None when the handler runs in the owner's process."""
-
-
-@dataclass(frozen=True, slots=True)
-class HostStatus:
-    """A process that runs partitions, and is alive."""
-
-    host: str
-    node: str
-    owns: int
-    stands_by: int
-    draining: bool
-    started_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class ReplacementStatus:
-    """A new version and the old one that it replaces."""
-
-    old: str
-    new: str
-    phase: str
-    """``catching up``, ``taking over``, ``done`` or ``cancelled``."""
-    since: datetime
-    events_to_go: int
-    """How far it is behind the old version."""
-    seconds_to_go: float | None
-    """At the rate so far; None before there is one."""
-    issued_by: str
-    issued_at: datetime
-
-    def describe(self) -> str:
-        """Say it in a few words."""
-        left = "" if self.seconds_to_go is None else f", {self.seconds_to_go:.0f} s"
-        return f"{self.phase}, {self.events_to_go} to go{left}"
-
-
-@dataclass(frozen=True, slots=True)
-class DeploymentStatus:
-    """The whole deployment in a few figures."""
-
-    head: int
-    hosts: int
-    subscriptions: int
-    partitions: int
-    unowned: int
-    """Partitions that should run and have no owner."""
-    without_standby: int
-    lag: int
-    """The lag of the slowest."""
-    lag_seconds: float
-    parked: int
-    phases: dict[str, int]
-    replacing: dict[str, str]
-    """New versions that are about to take over: what they do, how much is to go, and for how long."""
 
 
 class Client:
@@ -228,7 +144,7 @@ class Client:
 
     async def replacements(self) -> list[ReplacementStatus]:
         """Return new versions and the old ones that they replace, newest first, with progress and time to go."""
-        return [_replacement(row) for row in await self._replacements.latest()]
+        return [ReplacementStatus.of(row) for row in await self._replacements.latest()]
 
     async def status(self) -> DeploymentStatus:
         """Return the whole deployment in a few figures."""
@@ -255,34 +171,7 @@ class Client:
         if subscription is not None:
             check_name("subscription", subscription)
         nodes = {host.host: host.node for host in await self._placement.hosts()}
-        found = []
-        for state in await self._registry.states(subscription):
-            node = nodes.get(state.owner or "")
-            phase, reason = _unowned(state) if node is None else (state.phase, state.reason)
-            if state.repartition_to is not None:
-                reason = f"becomes one of {state.repartition_to} partitions" + (
-                    f": {reason}" if node and reason else ""
-                )
-            found.append(
-                PartitionStatus(
-                    subscription=state.key.subscription,
-                    partition=state.key.partition,
-                    phase=phase,
-                    reason=reason,
-                    since=state.since,
-                    node=node,
-                    standby=nodes.get(state.standby or "") if state.standby != state.owner else None,
-                    lag=state.lag,
-                    lag_seconds=state.lag_seconds,
-                    checkpoint=state.checkpoint,
-                    delivered=state.delivered,
-                    redelivered=state.redelivered,
-                    parked=state.parked,
-                    epoch=state.epoch,
-                    consumers=state.consumers if node else None,
-                )
-            )
-        return found
+        return [PartitionStatus.of(state, nodes) for state in await self._registry.states(subscription)]
 
     async def hosts(self) -> list[HostStatus]:
         """Return the hosts that are alive, and how much each owns and stands by for."""
@@ -586,23 +475,6 @@ def _shown(event: RecordedEvent, part: str = "data") -> Any:
         return getattr(event, part)
     except (EncodingFailed, ValueError):  # encrypted, or of a codec that only the user's code knows
         return str(getattr(event, f"raw_{part}"))
-
-
-def _unowned(state: PartitionState) -> tuple[str, str | None]:
-    if state.closed:
-        return state.phase, state.reason
-    if state.repartition_to is not None:
-        return "repartitioning", None
-    if state.wanted == "stopped":
-        return "stopped", "stopped by an operator"
-    return "unowned", "no host holds its lease"
-
-
-def _replacement(row: ReplacementRow) -> ReplacementStatus:
-    to_go = row.to_go or 0
-    done = row.reached - row.began_at
-    seconds = 0.0 if row.phase not in OPEN or not to_go else to_go * row.elapsed / done if done > 0 else None
-    return ReplacementStatus(row.old, row.new, row.phase, row.since, to_go, seconds, row.issued_by, row.issued_at)
 
 
 def _user() -> str:

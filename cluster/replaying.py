@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass, field
 
 from headwater.cluster.slot import Assigned, MakeConsumers
 from headwater.storage.errors import HeadwaterError
@@ -30,29 +31,19 @@ class _Failures(LogObserver):
         self._checkpoints.note_failure(f"position {event.position}: {error}")
 
 
+@dataclass(eq=False, kw_only=True)
 class HostReplay:
     """A replay beside the live delivery: its handlers are its own, so that no consumer has two deliveries at a time."""
 
-    def __init__(
-        self,
-        assigned: Assigned,
-        grant: Grant,
-        found: ReplayRange,
-        *,
-        reader: EventReader,
-        leases: Leases,
-        checkpoints: ReplayCheckpoints,
-        make_consumers: MakeConsumers,
-    ) -> None:
-        self._assigned = assigned
-        self._grant = grant
-        self._found = found
-        self._reader = reader
-        self._leases = leases
-        self._checkpoints = checkpoints
-        self._make_consumers = make_consumers
-        self._replay: RangeReplay | None = None
-        self._drained = False
+    assigned: Assigned
+    grant: Grant
+    found: ReplayRange
+    reader: EventReader
+    leases: Leases
+    checkpoints: ReplayCheckpoints
+    make_consumers: MakeConsumers
+    _replay: RangeReplay | None = field(default=None, init=False)
+    _drained: bool = field(default=False, init=False)
 
     def drain(self) -> None:
         """Finish what is in flight, save, and let ``run`` return."""
@@ -68,11 +59,11 @@ class HostReplay:
 
     async def run(self) -> str | None:
         """Return the outcome; None when it was drained, or the lease is lost, before the end of the range."""
-        assigned, found = self._assigned, self._found
+        assigned, found = self.assigned, self.found
         if self._drained:
             return None
         try:
-            consumers = await asyncio.to_thread(self._make_consumers, assigned.handler, assigned.options)
+            consumers = await asyncio.to_thread(self.make_consumers, assigned.handler, assigned.options)
         except HeadwaterError as error:
             return f"the handler cannot be started: {error}"
         try:
@@ -80,14 +71,14 @@ class HostReplay:
                 await consumer.start()
             replay = self._replay = RangeReplay(
                 assigned.options,
-                self._grant,
-                reader=self._reader,
-                leases=self._leases,
-                checkpoints=self._checkpoints,
+                self.grant,
+                reader=self.reader,
+                leases=self.leases,
+                checkpoints=self.checkpoints,
                 consumers=consumers,
                 until=found.until,
                 side_effects=found.side_effects,
-                observer=_Failures(self._checkpoints),
+                observer=_Failures(self.checkpoints),
             )
             if self._drained:
                 replay.drain()

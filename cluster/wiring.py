@@ -133,9 +133,9 @@ async def open_host(
 
         def make_replay(assigned: Assigned, grant: Grant, command_id: int, found: ReplayRange) -> OneReplay:
             return HostReplay(
-                assigned,
-                replace(grant, progress=found.progress),
-                found,
+                assigned=assigned,
+                grant=replace(grant, progress=found.progress),
+                found=found,
                 reader=reader,
                 leases=leases,
                 checkpoints=ReplayCheckpoints(store.pool, store.sql, command_id),

@@ -27,8 +27,9 @@ from benchmarks.bench import Bench, Effort
 from benchmarks.candidates import headwater
 from benchmarks.candidates.cluster import Late
 from benchmarks.measure import Case, Sample, Target
-from headwater.cluster.client import Client, PartitionStatus
+from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions
+from headwater.cluster.status import PartitionStatus
 from headwater.storage.model import NewEvent
 from headwater.storage.options import StoreOptions
 from headwater.subscriptions.options import SubscriptionOptions

@@ -17,7 +17,7 @@ from benchmarks.bench import Bench
 from benchmarks.candidates import cluster, headwater
 from benchmarks.handlers import Count, Note, read_notes
 from benchmarks.measure import Case, Sample, Target
-from headwater.cluster.client import PartitionStatus
+from headwater.cluster.status import PartitionStatus
 from headwater.subscriptions.options import CURRENT
 
 TAKEOVER: Final = "takeover ms"

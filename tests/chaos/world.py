@@ -16,8 +16,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from headwater.cluster.client import Client, PartitionStatus
+from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions
+from headwater.cluster.status import PartitionStatus
 from headwater.storage.errors import StoreUnavailable
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.schema import migrate

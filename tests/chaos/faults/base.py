@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from headwater.cluster.client import PartitionStatus
+from headwater.cluster.status import PartitionStatus
 from tests.chaos.follower import Wanted
 from tests.chaos.world import World
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from headwater.cluster.client import PartitionStatus
+from headwater.cluster.status import PartitionStatus
 from tests.chaos.faults.base import Fault
 from tests.chaos.hosts import Host
 from tests.chaos.processes import frozen

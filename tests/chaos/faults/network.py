@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import ClassVar
 
-from headwater.cluster.client import PartitionStatus
+from headwater.cluster.status import PartitionStatus
 from tests.chaos.faults.base import Fault
 from tests.chaos.network import PEERS, SERVERS
 from tests.chaos.networld import NetworkWorld, wait_for_end

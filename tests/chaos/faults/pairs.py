@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from headwater.cluster.client import PartitionStatus
+from headwater.cluster.status import PartitionStatus
 from tests.chaos.faults.base import Fault
 from tests.chaos.faults.hosts import CutHost, FreezeHost, HostClock, KillHost, KillLeaseSession
 from tests.chaos.faults.postgres import CrashPostgres, DiskFull, EndBackends, ReadOnly, RestartPostgres

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 
-from headwater.cluster.client import PartitionStatus
+from headwater.cluster.status import PartitionStatus
 from tests.chaos.faults.base import Fault
 from tests.chaos.faults.hosts import HandOver
 from tests.chaos.follower import Wanted

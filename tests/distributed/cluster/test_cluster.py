@@ -12,9 +12,10 @@ import pytest
 import pytest_asyncio
 
 from headwater import NewEvent, connect
-from headwater.cluster.client import Client, PartitionStatus
+from headwater.cluster.client import Client
 from headwater.cluster.local import LocalCluster
 from headwater.cluster.options import ClusterOptions
+from headwater.cluster.status import PartitionStatus
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.store import PostgresEventStore
 from tests.distributed.cluster.shop import app

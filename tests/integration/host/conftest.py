@@ -14,8 +14,9 @@ import psycopg
 import pytest
 
 from headwater import NewEvent
-from headwater.cluster.client import Client, PartitionStatus
+from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions
+from headwater.cluster.status import PartitionStatus
 from headwater.storage.opening import connect
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.store import PostgresEventStore

@@ -88,9 +88,9 @@ class World:
 
     def make_replay(self, assigned: Assigned, grant: Grant, command_id: int, found: ReplayRange) -> OneReplay:
         return HostReplay(
-            assigned,
-            replace(grant, progress=found.progress),
-            found,
+            assigned=assigned,
+            grant=replace(grant, progress=found.progress),
+            found=found,
             reader=self.store,
             leases=self.leases,
             checkpoints=ReplayCheckpoints(self.store.pool, self.store.sql, command_id),

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from headwater import App, SubscriptionConflict, SubscriptionOptions
-from headwater.cluster.client import ReplacementStatus
+from headwater.cluster.status import ReplacementStatus
 from tests.integration.host.conftest import Shop
 from tests.integration.host.test_replays import Readings
 from tests.plugins.waiting import until
