@@ -7,5 +7,6 @@ pytest_plugins = [
     "tests.plugins.servers",
     "tests.plugins.databases",
     "tests.plugins.grouping",
+    "tests.plugins.budget",
     "tests.plugins.parity",
 ]

@@ -8,6 +8,8 @@ from typing import Final
 import pytest
 
 ONE_AFTER_ANOTHER: Final = ("tests/distributed", "tests/chaos")
+LAST: Final = "tests/benchmarks"
+"""What tells least about what users rely on."""
 
 
 @pytest.hookimpl(tryfirst=True)

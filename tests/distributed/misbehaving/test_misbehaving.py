@@ -19,7 +19,7 @@ from tests.distributed.misbehaving.app import KINDS, app
 from tests.plugins.databases import new_database
 from tests.plugins.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 SAYS = {
     "Poison": "ValueError: poison",
