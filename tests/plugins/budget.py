@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let the time run, if there is a limit."""
     seconds = config.getoption("--within")
     if seconds is not None:
-        budget = Budget(time.monotonic() + seconds)
+        budget = Budget(config, time.monotonic() + seconds)
         config.pluginmanager.register(budget)
         if config.pluginmanager.hasplugin("xdist"):
             config.pluginmanager.register(OfWorkers(budget))
@@ -36,7 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
 class Budget:
     """Begins nothing when the time is over, and knows what has run."""
 
-    def __init__(self, end: float) -> None:
+    def __init__(self, config: pytest.Config, end: float) -> None:
+        self._config = config
         self._end = end
         self._collected: set[str] = set()
         self._ran: set[str] = set()
@@ -61,6 +62,13 @@ class Budget:
         late = report.skipped and LATE in str(report.longrepr)
         if report.when == "call" or (report.when == "setup" and not report.passed and not late):
             self._ran.add(report.nodeid)
+
+    def pytest_keyboard_interrupt(self) -> None:
+        # Now, and not after the workers have ended: whoever interrupts may not wait for that.
+        reporter: Any = self._config.pluginmanager.getplugin("terminalreporter")
+        self.pytest_terminal_summary(reporter)
+        reporter.summary_stats()
+        self._collected.clear()
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         left = sorted(self._collected - self._ran)
