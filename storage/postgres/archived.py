@@ -67,7 +67,7 @@ class Part:
 
 
 class ArchivedReads:
-    """Reads of one store that has an archive, or may have one.
+    """Reads of one store, which has an archive or not: only one in ranges of positions may have one.
 
     A read is made of two steps: what the database has, with what is ``missing`` from it; then the files.
     """
@@ -154,7 +154,7 @@ class ArchivedReads:
         while True:
             before = self._restores
             got = await read()
-            if whole(got):
+            if not self._sql.partitioned or whole(got):
                 return got, None
             part = await missing(got)
             [(self._restores,)] = await self._rows(conn, self._sql.restores)

@@ -77,7 +77,7 @@ class PostgresEventStore(StreamCalls):
         self.payloads = payloads(PostgresKeyStore(self.connection, sql))
         self._encoder = Encoder(sql.payload, self.payloads.writing)
         self._announcer = announcer
-        self._archived = ArchivedReads(sql, options.archive) if sql.partitioned else None
+        self._archived = ArchivedReads(sql, options.archive)
         self._lanes = Lanes(pool, timeout=options.timeout, prepare=not options.through_pooler)
         self._group = GroupCommit(self._send, lanes=1 if options.pool_size == 1 else 2)
         self._closed = False
@@ -300,14 +300,9 @@ class PostgresEventStore(StreamCalls):
         check_range(start, limit)
         async with self.connection(conn) as conn:
             read = partial(reading.read, conn, self.sql, stream, start, limit, backward)
-            if self._archived is None:
-                events, missing = await read(), None
-            else:
-                events, missing = await self._archived.read(conn, stream, start, limit, backward, EVERYTHING, read)
+            events, missing = await self._archived.read(conn, stream, start, limit, backward, EVERYTHING, read)
         # Files are read, and keys are fetched, without holding a connection, and not against its time.
-        if self._archived is not None:
-            events = await self._archived.complete(missing, limit, EVERYTHING, events)
-        return await self._opened(events)
+        return await self._opened(await self._archived.complete(missing, limit, EVERYTHING, events))
 
     async def read_all(
         self,
@@ -322,13 +317,8 @@ class PostgresEventStore(StreamCalls):
         check_range(start, limit)
         async with self.connection(conn) as conn:
             read = partial(reading.read_all, conn, self.sql, start, limit, backward, where)
-            if self._archived is None:
-                events, missing = await read(), None
-            else:
-                events, missing = await self._archived.read(conn, ALL, start, limit, backward, where, read)
-        if self._archived is not None:
-            events = await self._archived.complete(missing, limit, where, events)
-        return await self._opened(events)
+            events, missing = await self._archived.read(conn, ALL, start, limit, backward, where, read)
+        return await self._opened(await self._archived.complete(missing, limit, where, events))
 
     async def stream(
         self, stream: str, *, start: int | None = None, backward: bool = False, page_size: int = 1000
@@ -381,8 +371,6 @@ class PostgresEventStore(StreamCalls):
         check_filter(where)
         async with self.connection(conn) as conn:
             read = partial(reading.read_page, conn, self.sql, source, after, limit, where)
-            if self._archived is None:
-                return await read()
             page, missing = await self._archived.read_page(conn, source, after, limit, where, read)
         return await self._archived.complete_page(missing, after, limit, where, page)
 
@@ -408,8 +396,6 @@ class PostgresEventStore(StreamCalls):
         check_time("when", when)
         async with self.connection() as conn:
             read = partial(reading.position_at, conn, self.sql, when)
-            if self._archived is None:
-                return await read()
             position, missing = await self._archived.position_at(conn, when, read)
         return await self._archived.first_position(missing, when, position)
 
