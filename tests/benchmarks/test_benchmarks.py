@@ -64,7 +64,6 @@ def test_a_question_is_answered_by_work_that_was_done(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # it starts several Ray clusters, beside whatever else the machine does
-@pytest.mark.xdist_group("cluster")
 @pytest.mark.parametrize("question", IN_A_CLUSTER)
 def test_a_question_is_answered_in_a_cluster(
     question: str, database_server: str, redis_url: str, tmp_path: Path

@@ -17,8 +17,6 @@ from tests.plugins.waiting import until
 PATIENCE = 90.0
 """Seconds: a version is drained, and its owner killed, several times."""
 
-pytestmark = pytest.mark.xdist_group("host-replays")
-
 
 @pytest.fixture
 def readings(shop: Shop) -> Readings:

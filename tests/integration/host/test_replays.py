@@ -12,8 +12,6 @@ from headwater import App, InvalidArgument, SubscriptionConflict, SubscriptionOp
 from tests.integration.host.conftest import Shop
 from tests.plugins.waiting import until
 
-pytestmark = pytest.mark.xdist_group("host-replays")
-
 
 class Readings:
     """What the handlers noted, and the gates that hold them up."""
