@@ -247,15 +247,15 @@ class RecordedEvent(EventRow):
 
 
 _IDS: Final = frozenset({"id", "causation_id", "correlation_id"})
-_set_int: Final = vars(uuid.UUID)["int"].__set__
-_set_is_safe: Final = vars(uuid.UUID)["is_safe"].__set__
+_UUID: Final = uuid.UUID
 _UNKNOWN: Final = uuid.SafeUUID.unknown
+_int_from_bytes: Final = int.from_bytes
 
 
 def _uuid(raw: bytes) -> uuid.UUID:
-    # What UUID(bytes=raw) makes, without its checks of what it was given: for less than half of the time.
-    made = object.__new__(uuid.UUID)
-    _set_int(made, int.from_bytes(raw))
+    # What UUID(bytes=raw) makes, without its looks at its other arguments: for less than half of the time.
+    made = _new_object(_UUID)
+    _set_int(made, _int_from_bytes(raw))
     _set_is_safe(made, _UNKNOWN)
     return made
 
