@@ -194,10 +194,10 @@ async def _rows(conn: Connection, statement: bytes, parameters: dict[str, Any]) 
 
 async def _own_rows(conn: Connection, statement: bytes, parameters: dict[str, Any]) -> list[RecordedEvent]:
     """Read rows of a plain stream: its name need not be sent for each of them, and the version is the number."""
-    stream = parameters["stream"]
+    stream, new = parameters["stream"], tuple.__new__
 
     def own_event(row: Any) -> RecordedEvent:
-        return tuple.__new__(RecordedEvent, row + (stream, row[1]))  # noqa: RUF005  # (*row, ...) would be a list first
+        return new(RecordedEvent, row + (stream, row[1]))  # noqa: RUF005  # (*row, ...) would be a list first
 
     cursor = event_cursor(conn, own_event)
     await cursor.execute(statement, parameters, binary=True)
