@@ -29,7 +29,7 @@ def test_an_event_shows_what_it_was_made_of() -> None:
     assert (made.tags, made.schema_version) == ((), 1)
 
 
-@pytest.mark.parametrize("id", [ID, CAUSE, uuid.UUID(int=0), uuid.UUID(int=2**128 - 1), uuid.uuid4()], ids=str)
+@pytest.mark.parametrize("id", [ID, CAUSE, uuid.UUID(int=0), uuid.UUID(int=2**128 - 1)], ids=str)
 def test_an_id_is_a_whole_uuid_each_time_it_is_looked_at(id: uuid.UUID) -> None:
     shown = event(id=id).id
     assert type(shown) is uuid.UUID
