@@ -6,17 +6,15 @@ Knows nothing of Ray, which carries bytes as they are.
 from __future__ import annotations
 
 import pickle
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import repeat
 from typing import Any, Final
 
 from headwater.storage.model import RecordedEvent, ViewedEvent
 from headwater.subscriptions.ports import Delivered
 
-_ID: Final = RecordedEvent._fields.index("id")
+_ID: Final = RecordedEvent._fields.index("raw_id")
 _ID_BYTES: Final = 16
 _new_event = partial(tuple.__new__, RecordedEvent)
 
@@ -47,12 +45,12 @@ def _columns(events: Sequence[Any]) -> list[Any] | None:
     if not events or any(type(event) not in (RecordedEvent, ViewedEvent) for event in events):
         return None
     columns: list[Any] = list(zip(*events, strict=True))
-    columns[_ID] = b"".join([id.bytes for id in columns[_ID]])
+    columns[_ID] = b"".join(columns[_ID])
     return columns
 
 
 def _events(columns: list[Any]) -> list[RecordedEvent]:
     ids = columns[_ID]
     starts = range(0, len(ids), _ID_BYTES)
-    columns[_ID] = map(uuid.UUID, repeat(None), [ids[start : start + _ID_BYTES] for start in starts])
+    columns[_ID] = [ids[start : start + _ID_BYTES] for start in starts]
     return list(map(_new_event, zip(*columns, strict=True)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, Final, cast
 
 from headwater.storage.checks import check_name, check_target
@@ -20,6 +21,7 @@ from headwater.storage.encryption.ring import Handle, KeyRing
 from headwater.storage.errors import ConfigurationError, EncodingFailed, InvalidArgument, SealBroken
 from headwater.storage.event_types import EventTypes, Shape
 from headwater.storage.model import (
+    EventRow,
     ImportedEvent,
     NewEvent,
     RecordedEvent,
@@ -306,6 +308,7 @@ class Payloads:
 
 
 _GONE: Final = object()
+_shape_columns: Final = itemgetter(*map(EventRow._fields.index, ("type", "schema_version")))
 
 
 class PayloadView:
@@ -346,8 +349,8 @@ def _well_formed(appends: object) -> bool:
 
 
 def _stored_shape(event: RecordedEvent) -> Shape:
-    # By index: what an opened event tells of its type is the newest.
-    return Shape(event[5], event[12])
+    # As columns of the row: what an opened event tells of its type is the newest.
+    return Shape(*_shape_columns(event))
 
 
 def _key_id(event: RecordedEvent) -> uuid.UUID | None:

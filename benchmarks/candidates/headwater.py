@@ -106,13 +106,18 @@ class Store:
             await asyncio.wait(following)
         return Sample(done.calls * batch * subscriptions, sum(found), done.seconds, done.latencies)
 
-    async def read(self, streams: Sequence[str], length: int, readers: int, seconds: float) -> Sample:
-        """Let readers read whole streams for so long."""
+    async def read(
+        self, streams: Sequence[str], length: int, readers: int, seconds: float, *, look: bool = False
+    ) -> Sample:
+        """Let readers read whole streams for so long, and ``look`` once at each event."""
         found = [0] * readers
         turns = [load.turn(streams, reader) for reader in range(readers)]
 
         async def call(reader: int) -> None:
             events = await self.store.read(next(turns[reader]), limit=length)
+            if look:
+                for event in events:
+                    _look(event)
             found[reader] += len(events)
 
         done = await load.tasks(readers, seconds, call)
@@ -125,6 +130,11 @@ class Store:
         async for _ in self.store.stream_all(page_size=page):
             found += 1
         return Sample(events, found, time.perf_counter() - begun)
+
+
+def _look(event: RecordedEvent) -> object:
+    """Ask for whatever may have been left as it came."""
+    return event.id, event.type, event.position, event.version, event.created_at, event.raw_data
 
 
 async def make_schema(url: str) -> None:

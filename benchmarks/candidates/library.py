@@ -81,13 +81,19 @@ class Recorder:
         done = await load.threads(writers, seconds, call)
         return Sample(done.calls * batch, self.count() - before, done.seconds, done.latencies)
 
-    async def read(self, streams: Sequence[uuid.UUID], length: int, readers: int, seconds: float) -> Sample:
-        """Let readers read whole streams for so long."""
+    async def read(
+        self, streams: Sequence[uuid.UUID], length: int, readers: int, seconds: float, *, look: bool = False
+    ) -> Sample:
+        """Let readers read whole streams for so long, and ``look`` once at each event."""
         found = [0] * readers
         turns = [load.turn(streams, reader) for reader in range(readers)]
 
         def call(reader: int) -> None:
-            found[reader] += len(self.recorder.select_events(next(turns[reader])))
+            events = self.recorder.select_events(next(turns[reader]))
+            if look:
+                for event in events:
+                    _look(event)
+            found[reader] += len(events)
 
         done = await load.threads(readers, seconds, call)
         return Sample(done.calls * length, sum(found), done.seconds, done.latencies)
@@ -195,6 +201,11 @@ class Recorder:
     def _append_called(self, called: float) -> None:
         state = orjson.dumps({**payload(next(self._numbers)), "called": called})
         self.recorder.insert_events([StoredEvent(uuid.uuid4(), 1, TYPE, state)])
+
+
+def _look(event: StoredEvent) -> object:
+    """Ask for all it has: neither an id of its own, nor a position, nor a time."""
+    return event.originator_id, event.topic, event.originator_version, event.state
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """How fast does one stream get out, for how many readers at once?
 
-The seed's own cases are 1, 10, 20 and 50 readers of 100 events. Nobody decodes the payloads.
+The seed's own cases are 1, 10, 20 and 50 readers of 100 events. Nobody decodes the payloads. In a case of its own
+somebody looks at each event, because what is read may leave work to whoever looks.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ async def cases(bench: Bench) -> AsyncIterator[Case]:
     events = 1_000 if effort.quick else EVENTS
     for length in LENGTHS[: 1 if effort.quick else None]:
         wanted = [readers for readers in READERS[: 2 if effort.quick else None] if effort.wants(_name(readers, length))]
-        if not wanted:
+        looked = f"{_name(1, length)}, looked at"
+        if not wanted and not effort.wants(looked):
             continue
         async with bench.database() as url, library.recorder(bench) as recorder:
             await headwater.make_schema(url)
@@ -44,6 +46,15 @@ async def cases(bench: Bench) -> AsyncIterator[Case]:
                     ]
                     parameters = {"readers": readers, "events": length}
                     yield Case(_name(readers, length), candidates, parameters, targets)
+            if effort.wants(looked):
+                async with headwater.store(url) as store:
+                    where = (length, 1, effort.seconds)
+                    candidates = {
+                        headwater.NAME: partial(store.read, streams, *where, look=True),
+                        library.NAME: partial(recorder.read, theirs, *where, look=True),
+                    }
+                    targets = [Target(headwater.NAME, library.NAME)]
+                    yield Case(looked, candidates, {"readers": 1, "events": length}, targets)
 
 
 def _name(readers: int, length: int) -> str:

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import pq
 from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
 from psycopg.pq import Format
-from psycopg.rows import AsyncRowFactory, tuple_row
+from psycopg.rows import AsyncRowFactory, RowMaker, tuple_row
 from psycopg.types.string import ByteaBinaryLoader
 from psycopg.waiting import Ready, Wait
 from psycopg_pool import AsyncConnectionPool
@@ -183,19 +183,19 @@ async def connect(options: StoreOptions, *, session: bool = False) -> Connection
     return conn
 
 
-_new_event = partial(tuple.__new__, RecordedEvent)
+_new_event: Final[RowMaker[RecordedEvent]] = partial(tuple.__new__, RecordedEvent)
 
 
-def event_rows(_cursor: psycopg.AsyncCursor[Any]) -> Any:
-    """Row factory: each row of the event columns is a RecordedEvent, at the price of one tuple."""
-    return _new_event
+def event_cursor(conn: Connection, make: RowMaker[RecordedEvent] = _new_event) -> psycopg.AsyncCursor[RecordedEvent]:
+    """Return a cursor on anybody's connection that makes RecordedEvents of its rows, with payloads and ids as bytes."""
 
+    def events(_cursor: psycopg.AsyncCursor[Any]) -> RowMaker[RecordedEvent]:
+        return make
 
-def event_cursor(conn: Connection) -> psycopg.AsyncCursor[RecordedEvent]:
-    """Return a cursor on anybody's connection that yields RecordedEvents with payloads as bytes."""
-    cursor = conn.cursor(row_factory=event_rows)
+    cursor = conn.cursor(row_factory=events)
     if not isinstance(conn, StoreConnection):
         adapt(cursor.adapters, _zone(conn))
+    cursor.adapters.register_loader("uuid", ByteaBinaryLoader)
     return cursor
 
 

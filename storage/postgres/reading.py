@@ -45,7 +45,7 @@ async def read(
             conn, sql.read_all_backward if backward else sql.read_all_forward, {"start": start, "limit": limit}
         )
     wanted = {"stream": stream, "start": start, "limit": limit}
-    events = await _rows(conn, sql.read_backward if backward else sql.read_forward, wanted)
+    events = await _own_rows(conn, sql.read_backward if backward else sql.read_forward, wanted)
     if events:
         return events
     state = await stream_state(conn, sql, stream)
@@ -139,7 +139,10 @@ async def _stream_page(
     if version <= after:
         return EventPage((), after, after, stream_id)
     wanted = {"stream": stream, "start": after + 1, "limit": limit}
-    events = await _rows(conn, sql.read_linked_forward if has_links else sql.read_forward, wanted)
+    if has_links:
+        events = await _rows(conn, sql.read_linked_forward, wanted)
+    else:
+        events = await _own_rows(conn, sql.read_forward, wanted)
     # The version was read first: what it counts is visible now, so a short page has passed over holes only.
     read_to = events[-1].number if len(events) == limit else max(version, events[-1].number if events else 0)
     if where != EVERYTHING:
@@ -185,5 +188,17 @@ async def _window(
 
 async def _rows(conn: Connection, statement: bytes, parameters: dict[str, Any]) -> list[RecordedEvent]:
     cursor = event_cursor(conn)
+    await cursor.execute(statement, parameters, binary=True)
+    return await cursor.fetchall()
+
+
+async def _own_rows(conn: Connection, statement: bytes, parameters: dict[str, Any]) -> list[RecordedEvent]:
+    """Read rows of a plain stream: its name need not be sent for each of them, and the version is the number."""
+    stream, new = parameters["stream"], tuple.__new__
+
+    def own_event(row: Any) -> RecordedEvent:
+        return new(RecordedEvent, row + (stream, row[1]))  # noqa: RUF005  # (*row, ...) would be a list first
+
+    cursor = event_cursor(conn, own_event)
     await cursor.execute(statement, parameters, binary=True)
     return await cursor.fetchall()

@@ -43,8 +43,8 @@ SELECT "stream", "before_version", "up_to_position" FROM "headwater"."archived_e
 
 -- name: read_range
 SELECT
-    "position", "stream", "version", "position" AS "number", "event_id", "type", "data", "metadata",
-    "causation_id", "correlation_id", "created_at", "tags", "schema_version"
+    "position", "version", "event_id", "type", "data", "metadata",
+    "causation_id", "correlation_id", "created_at", "tags", "schema_version", "stream", "position" AS "number"
 FROM "headwater"."events"
 WHERE "position" >= %(start)s AND "position" <= %(last)s ORDER BY "position" LIMIT %(limit)s;
 

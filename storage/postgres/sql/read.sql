@@ -1,10 +1,11 @@
--- Reading. Every statement selects the columns of model.EventRow, in its order.
+-- Reading. Every statement selects the columns of model.EventRow, in its order; the plain reads of one stream leave out the
+-- last two, "stream" and "number", which the reader knows.
 
 -- name: read_forward
 -- The fast path, one round trip: a plain stream's own events. Gives no row when the stream is missing, deleted or has
 -- links; the caller then asks why (stream_state).
 SELECT
-    "position", "stream", "version", "version" AS "number", "event_id", "type", "data", "metadata",
+    "position", "version", "event_id", "type", "data", "metadata",
     "causation_id", "correlation_id", "created_at", "tags", "schema_version"
 FROM "headwater"."events"
 WHERE "stream" = %(stream)s AND "version" >= %(start)s
@@ -13,7 +14,7 @@ ORDER BY "version" LIMIT %(limit)s;
 
 -- name: read_backward
 SELECT
-    "position", "stream", "version", "version" AS "number", "event_id", "type", "data", "metadata",
+    "position", "version", "event_id", "type", "data", "metadata",
     "causation_id", "correlation_id", "created_at", "tags", "schema_version"
 FROM "headwater"."events"
 WHERE "stream" = %(stream)s AND "version" <= %(start)s
@@ -26,8 +27,8 @@ SELECT "version", "deleted_at" IS NOT NULL, "has_links", "stream_id" FROM "headw
 -- name: read_linked_forward
 -- A stream with links: its own events and the ones it links to, each under its number in this stream.
 SELECT
-    "position", "stream", "version", "number", "event_id", "type", "data", "metadata",
-    "causation_id", "correlation_id", "created_at", "tags", "schema_version"
+    "position", "version", "event_id", "type", "data", "metadata",
+    "causation_id", "correlation_id", "created_at", "tags", "schema_version", "stream", "number"
 FROM (
     (
         SELECT "event".*, "event"."version" AS "number" FROM "headwater"."events" AS "event"
@@ -46,8 +47,8 @@ ORDER BY "number" LIMIT %(limit)s;
 
 -- name: read_linked_backward
 SELECT
-    "position", "stream", "version", "number", "event_id", "type", "data", "metadata",
-    "causation_id", "correlation_id", "created_at", "tags", "schema_version"
+    "position", "version", "event_id", "type", "data", "metadata",
+    "causation_id", "correlation_id", "created_at", "tags", "schema_version", "stream", "number"
 FROM (
     (
         SELECT "event".*, "event"."version" AS "number" FROM "headwater"."events" AS "event"
@@ -66,15 +67,15 @@ ORDER BY "number" DESC LIMIT %(limit)s;
 
 -- name: read_all_forward
 SELECT
-    "position", "stream", "version", "position" AS "number", "event_id", "type", "data", "metadata",
-    "causation_id", "correlation_id", "created_at", "tags", "schema_version"
+    "position", "version", "event_id", "type", "data", "metadata",
+    "causation_id", "correlation_id", "created_at", "tags", "schema_version", "stream", "position" AS "number"
 FROM "headwater"."events"
 WHERE "position" >= %(start)s ORDER BY "position" LIMIT %(limit)s;
 
 -- name: read_all_backward
 SELECT
-    "position", "stream", "version", "position" AS "number", "event_id", "type", "data", "metadata",
-    "causation_id", "correlation_id", "created_at", "tags", "schema_version"
+    "position", "version", "event_id", "type", "data", "metadata",
+    "causation_id", "correlation_id", "created_at", "tags", "schema_version", "stream", "position" AS "number"
 FROM "headwater"."events"
 WHERE "position" <= %(start)s ORDER BY "position" DESC LIMIT %(limit)s;
 
@@ -85,8 +86,8 @@ SELECT "position" FROM "headwater"."head";
 -- What matches a filter among a bounded run of positions, so that a rare match never makes one statement scan a store.
 -- A null parameter does not restrict.
 SELECT
-    "position", "stream", "version", "position" AS "number", "event_id", "type", "data", "metadata",
-    "causation_id", "correlation_id", "created_at", "tags", "schema_version"
+    "position", "version", "event_id", "type", "data", "metadata",
+    "causation_id", "correlation_id", "created_at", "tags", "schema_version", "stream", "position" AS "number"
 FROM "headwater"."events"
 WHERE "position" > %(after)s::bigint AND "position" <= %(to)s::bigint
     AND (%(types)s::text[] IS NULL OR "type" = ANY (%(types)s::text[]))
@@ -100,8 +101,8 @@ ORDER BY "position" LIMIT %(limit)s;
 
 -- name: read_window_backward
 SELECT
-    "position", "stream", "version", "position" AS "number", "event_id", "type", "data", "metadata",
-    "causation_id", "correlation_id", "created_at", "tags", "schema_version"
+    "position", "version", "event_id", "type", "data", "metadata",
+    "causation_id", "correlation_id", "created_at", "tags", "schema_version", "stream", "position" AS "number"
 FROM "headwater"."events"
 WHERE "position" > %(after)s::bigint AND "position" <= %(to)s::bigint
     AND (%(types)s::text[] IS NULL OR "type" = ANY (%(types)s::text[]))
