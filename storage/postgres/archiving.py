@@ -21,7 +21,7 @@ from headwater.storage.model import RecordedEvent
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import reading
 from headwater.storage.postgres.connect import Connection, event_cursor, row_cursor
-from headwater.storage.postgres.partitioning import check_partitioned, ranges_lock
+from headwater.storage.postgres.partitioning import check_partitioned, patiently, ranges_lock
 from headwater.storage.postgres.ranges import Erasures, EventRange, archived_ranges, list_ranges, read_erasures
 from headwater.storage.postgres.statements import Statements
 
@@ -233,7 +233,7 @@ class Archivist:
                         else:
                             await rows.write_row(_row_of(event, self._sql.payload))
             await self._conn.execute(self._sql.forget_archived, {"positions": erased})
-        await self._conn.execute(self._sql.restore_range, {"first": each.first_position})
+        await patiently(self._conn, self._sql.restore_range, {"first": each.first_position})
 
     async def _rewrite(self, each: EventRange, erasures: Erasures) -> RangeStatus | None:
         manifest = await asyncio.to_thread(self._manifest, each)

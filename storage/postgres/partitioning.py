@@ -40,15 +40,15 @@ async def partition(options: StoreOptions, size: int) -> bool:
         if await schema.is_partitioned(conn, sql):
             return False
         if await _row(conn, sql.partitioning_state) is None:
-            await _patiently(conn, sql.begin_partitioning, {"size": size})
+            await patiently(conn, sql.begin_partitioning, {"size": size})
         [size, ids_to, first_range_to, *_] = await _row(conn, sql.partitioning_state)
         head = (await _row(conn, sql.head))[0]
         for after in range(ids_to, head, _BATCH):
             await conn.execute(sql.copy_ids, {"after": after, "to": min(after + _BATCH, head)})
         if first_range_to is None:
-            await _patiently(conn, sql.bound_first_range, {"room": ROOM})
+            await patiently(conn, sql.bound_first_range, {"room": ROOM})
         await conn.execute(sql.validate_first_range)
-        await _patiently(conn, sql.partition_events)
+        await patiently(conn, sql.partition_events)
         if await roles.read_roles(conn, sql):
             await conn.execute(sql.grant_roles)
         return True
@@ -78,7 +78,7 @@ async def check_partitioned(conn: Connection, options: StoreOptions) -> Statemen
     return sql
 
 
-async def _patiently(conn: Connection, statement: bytes, wanted: dict[str, Any] | None = None) -> None:
+async def patiently(conn: Connection, statement: bytes, wanted: dict[str, Any] | None = None) -> None:
     """Ask for a lock again and again, a short time each: whoever queues behind it waits no longer than that."""
     for tries_left in reversed(range(_TRIES)):
         try:

@@ -44,6 +44,7 @@ from headwater.storage.postgres.store import PostgresEventStore
 from headwater.subscriptions.options import SubscriptionOptions
 from tests.integration.subscriptions.following import following
 from tests.plugins.events import events
+from tests.plugins.waiting import until
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST = uuid.UUID(int=1)
@@ -378,12 +379,39 @@ async def test_readers_never_miss_an_event_while_ranges_go_and_come_back(
     assert [event.id for event in await store.read(ALL)] == before
 
 
+async def test_a_range_comes_back_when_nobody_is_reading(store: PostgresEventStore, options: StoreOptions) -> None:
+    before = await store.read(ALL)
+    await archive(options)
+    archived = await value(options, ARCHIVED)
+    async with open_archive(options) as archivist, await psycopg.AsyncConnection.connect(options.url) as reading:
+        await reading.execute('SELECT FROM "headwater"."events" LIMIT 1')
+        restoring = asyncio.create_task(archivist.restore(40))
+        await until(lambda: waits_for_a_lock(options))
+        assert await value(options, ARCHIVED) == archived
+        assert await store.read(ALL) == before
+        await reading.rollback()
+        assert [each.first_position for each in await restoring] == [41]
+        assert await value(options, ARCHIVED) == archived - 1
+        assert await store.read(ALL) == before
+
+
+ARCHIVED = 'SELECT count(*) FROM "headwater"."ranges" WHERE "archived_at" IS NOT NULL'
+WAITS = """
+SELECT count(*) FROM pg_locks JOIN pg_database ON "database" = pg_database."oid"
+WHERE "datname" = current_database() AND "mode" = 'AccessExclusiveLock' AND NOT "granted"
+"""
+
+
+async def waits_for_a_lock(options: StoreOptions) -> bool:
+    return bool(await value(options, WAITS))
+
+
 async def archive(options: StoreOptions, before: int = 61) -> None:
     async with open_archive(options) as archivist:
         await archivist.archive(before)
 
 
-async def value(options: StoreOptions, statement: str) -> object:
+async def value(options: StoreOptions, statement: str) -> Any:
     async with await psycopg.AsyncConnection.connect(options.url) as conn:
         row = await (await conn.execute(statement.encode())).fetchone()
         assert row is not None
