@@ -94,7 +94,7 @@ class Host:
         match news:
             case News.WANTED | News.ASSIGNED:
                 self._assignments.ring()
-            case News.RELEASED:
+            case News.RELEASED | News.CONNECTED:
                 self._claims.ring()
 
     async def run(self) -> None:

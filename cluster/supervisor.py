@@ -113,7 +113,7 @@ class Supervisor:
 
     def tell(self, news: News) -> None:
         """Look at once at what has changed, and not only when the interval is over."""
-        if news in (News.WANTED, News.READY):
+        if news in (News.WANTED, News.READY, News.CONNECTED):
             self._plans.ring()
 
     async def run(self) -> None:
