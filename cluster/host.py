@@ -188,10 +188,13 @@ class Host:
             log.exception("%s/%d ended by a defect", *_names(grant))
             await asyncio.sleep(DEFECT_PAUSE)
         finally:
-            if not self._leases.lost(grant):
+            lost = self._leases.lost(grant)
+            if not lost:
                 with contextlib.suppress(StoreUnavailable):
                     await self._leases.release([grant])
             slot.grant = slot.owning = None
+            if lost:
+                self._claims.ring()  # the next session may be there already
 
     def _leave(self, key: PartitionKey) -> None:
         """Begin to let go of a partition; it stays in its slot until nothing of it runs here."""

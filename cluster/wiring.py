@@ -91,7 +91,7 @@ async def open_host(
         hints = hints_of(options.store)
         if hints is not None:
             await stack.enter_async_context(hints)
-        checkpoints = PostgresCheckpoints(store.pool, store.sql)
+        checkpoints = PostgresCheckpoints(store.pool, store.sql, lease=options.lease)
         pool = await stack.enter_async_context(handlers_pool(options.handlers_store))
         transactions = stack.enter_context(
             closing(PostgresTransactions(pool, store.sql, checkpoints, options.handlers_store))

@@ -284,6 +284,34 @@ async def test_news_are_acted_on_long_before_the_next_look(world: World) -> None
         await until(lambda: two.phase() == "running")
 
 
+async def test_what_a_lost_session_held_is_claimed_as_soon_as_there_is_another_one(world: World) -> None:
+    seldom = replace(OPTIONS, claim_interval=timedelta(hours=1), assignment_interval=timedelta(hours=1))
+    world.assign("a")
+    async with running(world, "a", seldom) as one:
+        await until(lambda: [slot.ready for slot in one.host.slots] == [True])
+        one.host.tell(News.CONNECTED)
+        await until(lambda: one.phase() == "running")
+        one.leases.end_session()
+        await until(lambda: one.phase() is None)
+        one.leases.reconnect()
+        one.host.tell(News.CONNECTED)
+        await until(lambda: one.phase() == "running")
+
+
+async def test_a_partition_whose_runner_ends_after_the_next_session_has_come_is_claimed_at_once(world: World) -> None:
+    seldom = replace(OPTIONS, claim_interval=timedelta(hours=1), assignment_interval=timedelta(hours=1))
+    world.assign("a")
+    async with running(world, "a", seldom) as one:
+        await until(lambda: [slot.ready for slot in one.host.slots] == [True])
+        one.host.tell(News.CONNECTED)
+        await until(lambda: one.phase() == "running")
+        before = world.rows.row(KEY).epoch
+        one.leases.end_session()
+        one.leases.reconnect()
+        await until(lambda: world.rows.row(KEY).epoch > before)
+        await until(lambda: one.phase() == "running")
+
+
 async def test_a_bell_that_rings_during_a_step_cuts_the_next_pause_short() -> None:
     bell = Bell()
     bell.ring()
