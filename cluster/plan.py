@@ -72,8 +72,10 @@ def plan(
     """Return the assignments that differ from what is wanted now.
 
     Owners for each host end within one of each other, as far as needs allow; a standby is always on another node than
-    its owner; nothing moves that need not.
+    its owner; nothing moves that need not. Without hosts everything stays assigned as it is: they may come back.
     """
+    if not hosts:
+        return []
     board = _Board(partitions, hosts)
     board.settle_owners()
     board.leave_draining_hosts()

@@ -23,8 +23,8 @@ from tests.chaos.journal import STREAM
 
 PAUSE: Final = 0.05
 """How long until an append that failed is sent again, in seconds."""
-SPREAD: Final = 8
-"""To how many streams most appends go: then each brings something for nearly every partition of a subscription, so that
+SPREAD: Final = 4
+"""To how many streams most appends go: then nearly each brings something for every partition of a subscription, so that
 what is measured is how long a takeover takes and not how long it had to wait for an event."""
 LONE: Final = 8
 """Each so many-th append goes to one stream: that way of the store is broken, too."""

@@ -238,4 +238,5 @@ def test_partitions_of_one_subscription_spread_over_the_nodes() -> None:
 
 def test_without_hosts_nothing_is_decided() -> None:
     partition = PartitionFacts(lock_id=1, subscription="s")
-    assert plan([partition], []) == []
+    assigned = PartitionFacts(lock_id=2, subscription="s", wanted_owner="host-1", wanted_standby="host-2")
+    assert plan([partition, assigned], []) == []
