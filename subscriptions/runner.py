@@ -118,7 +118,7 @@ class SubscriptionRunner:
         was in flight is delivered again by the next owner.
         """
         try:
-            parked_keys = await self._parked_keys()
+            parked_keys = await self._look()
         except StaleEpoch as error:
             return self._status(Phase.FINISHED, str(error))
         now = self._clock.monotonic()
@@ -147,11 +147,17 @@ class SubscriptionRunner:
             await _end(tuple(self._tasks))
             self._raise_defects()
 
-    async def _parked_keys(self) -> Collection[str]:
-        """Ask until the database answers, or the lease is lost. Raises StaleEpoch."""
+    async def _look(self) -> Collection[str]:
+        """Learn what must be known before anything is read, until the database answers; returns the parked keys.
+
+        Raises StaleEpoch, also when the lease is lost meanwhile.
+        """
         while True:
             try:
-                return await self._checkpoints.parked_keys(self._grant)
+                if self._bounded is None:
+                    return await self._checkpoints.parked_keys(self._grant)
+                keys, _ = await asyncio.gather(self._checkpoints.parked_keys(self._grant), self._bounded.look())
+                return keys
             except StoreUnavailable as error:
                 self._observer.trouble(self._grant.key, "begin", error)
             await self._rest_in_outage()

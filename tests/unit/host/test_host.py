@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from headwater import EVERYTHING, EventPage, Filter, ImportPathError, RecordedEvent, SubscriptionOptions
+from headwater.cluster import host as host_module
 from headwater.cluster.bell import Bell
 from headwater.cluster.crew import StartableConsumer
 from headwater.cluster.host import Host
@@ -310,6 +311,38 @@ async def test_a_partition_whose_runner_ends_after_the_next_session_has_come_is_
         one.leases.reconnect()
         await until(lambda: world.rows.row(KEY).epoch > before)
         await until(lambda: one.phase() == "running")
+
+
+async def test_after_an_outage_owners_come_before_standbys(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "OWNERS_FIRST", 3600.0)
+    world.assign("a", "b")
+    async with running(world, "a") as owner, running(world, "b") as standby:
+        await until(lambda: owner.phase() == "running")
+        await until(lambda: world.assigned[KEY].standby == "b")
+        for each in (owner, standby):
+            each.leases.end_session()
+            each.leases.reconnect()
+        standby.host.tell(News.CONNECTED)
+        owner.host.tell(News.CONNECTED)
+        epoch = world.rows.row(KEY).epoch
+        await until(lambda: world.rows.row(KEY).epoch > epoch)
+        await until(lambda: owner.phase() == "running")
+        assert standby.phase() is None
+
+
+async def test_a_standby_does_not_wait_for_an_owner_that_does_not_come_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_module, "OWNERS_FIRST", 0.001)
+    world.assign("a", "b")
+    async with running(world, "a") as owner, running(world, "b") as standby:
+        await until(lambda: owner.phase() == "running")
+        await until(lambda: world.assigned[KEY].standby == "b")
+        for each in (owner, standby):
+            each.leases.end_session()
+        standby.leases.reconnect()
+        standby.host.tell(News.CONNECTED)
+        await until(lambda: standby.phase() == "running")
 
 
 async def test_a_bell_that_rings_during_a_step_cuts_the_next_pause_short() -> None:
