@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any, Final
 
-from headwater.cluster import environment, memory, packing
+from headwater.cluster import environment, memory, packing, processes
 
 environment.prepare(local=False)
 
@@ -37,8 +37,6 @@ CLOSE_TIMEOUT: Final = 5.0
 """How long a handler may take to stop before its process is ended."""
 MEMORY_CHECK: Final = 0.1
 """How often the memory of a handler actor is looked at, where it is limited, in seconds."""
-PARENT_CHECK: Final = 0.05
-"""How often a host looks whether its node's raylet is there, in seconds."""
 OBJECT_STORE: Final = 80 * 1024 * 1024
 """The shared memory of a local node: deliveries are sent inline, so the least that Ray accepts is enough."""
 
@@ -62,7 +60,8 @@ class _HostActor:
     async def __init__(self, options: ClusterOptions, node: NodeFacts) -> None:  # type: ignore[misc]  # Ray awaits it
         _import_from(options)
         self._running = asyncio.create_task(self._run(options, node), name="headwater-host")
-        self._watch = asyncio.create_task(_end_with_parent(), name="headwater-raylet")
+        # Ray itself looks once a second. A node without its raylet is lost: no handler actor can be started there.
+        self._watch = asyncio.create_task(processes.end_with_parent(), name="headwater-raylet")
 
     async def _run(self, options: ClusterOptions, node: NodeFacts) -> None:
         make_consumer = functools.partial(ActorConsumer, options, ray.get_runtime_context().get_node_id())
@@ -74,17 +73,6 @@ class _HostActor:
     async def ended(self) -> None:
         """Raise when the host has ended by an error; whoever waits here learns of its death, too."""
         await asyncio.shield(self._running)
-
-
-async def _end_with_parent() -> None:
-    """End this process, which frees its leases, once the node's raylet has ended: Ray itself looks once a second.
-
-    A node without its raylet is lost: no handler actor can be started there any more.
-    """
-    raylet = os.getppid()
-    while os.getppid() == raylet:  # noqa: ASYNC110  # a process has no event for the end of its parent
-        await asyncio.sleep(PARENT_CHECK)
-    os._exit(1)
 
 
 class _HandlerActor:
@@ -331,7 +319,7 @@ class LocalRay:
                     "labels": {HOST_LABEL: "no"},
                     "include_dashboard": False,
                     "object_store_memory": OBJECT_STORE,
-                    "_system_config": dict(environment.HEALTH_CHECKS),
+                    "_system_config": dict(environment.SYSTEM_CONFIG),
                 },
             )
         connect(self._cluster.address)

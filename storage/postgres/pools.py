@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 Opened = TypeVar("Opened")
 
+CONNECT_MOST: Final = 5
+"""How long one try to connect may take, in seconds. One that is begun while the network is cut is not answered when it
+is mended: the system repeats the first packet ever more seldom."""
 GOODBYE: Final = 8
 """So often at most is read what the server said unasked, before its connection is lent all the same."""
 
@@ -90,13 +93,15 @@ class _WatchfulPool(AsyncConnectionPool[StoreConnection]):
 
     def __init__(self, kind: type[Any], options: StoreOptions, name: str, **settings: Any) -> None:
         self._door = Door(name)
+        settings_of_one = connection_settings(options)
+        settings_of_one["connect_timeout"] = min(CONNECT_MOST, settings_of_one["connect_timeout"])
         super().__init__(
             options.url,
             connection_class=kind,
             max_size=options.pool_size,
             timeout=options.timeout,
             open=False,
-            kwargs=connection_settings(options) | {"door": self._door},
+            kwargs=settings_of_one | {"door": self._door},
             name=name,
             **settings,
         )
