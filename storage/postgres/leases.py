@@ -314,8 +314,11 @@ class LeaseSession:
         held = [lock_id in self._held for lock_id in lock_ids]
         try:
             rows = link.ask(self._sql.claim_leases, {"lock_ids": lock_ids, "held": held, "host": self.host})
-            if rows:
-                link.ask(self._sql.end_older_transactions, {"lock_ids": [row[0] for row in rows]})
+            ended = rows and link.ask(self._sql.end_older_transactions, {"lock_ids": [row[0] for row in rows]})
+            left = [lock_id for lock_id, epoch, *_ in rows if epoch is None]
+            if ended and left:  # it was one of those transactions that kept the row: it is free now
+                again = {"lock_ids": left, "held": [i in self._held for i in left], "host": self.host}
+                rows += link.ask(self._sql.claim_leases, again)
         except HeadwaterError:
             if not link.closed:
                 # What the statement had locked before it failed stays locked: a session's locks outlive a rollback.

@@ -69,8 +69,8 @@ FROM "obtained" LEFT JOIN "granted" USING ("lock_id");
 
 -- name: end_older_transactions
 -- Handlers' transactions that an earlier owner of these partitions left open: whatever they wrote is void, and a frozen
--- client would keep its rows locked. Asked once more by whoever holds the lock, before it is used.
-SELECT pg_terminate_backend("pid")
+-- client would keep its rows locked. Asked by whoever obtained the lock, before it is used; waits a moment for their end.
+SELECT pg_terminate_backend("pid", 50)
 FROM pg_locks JOIN pg_stat_activity USING ("pid")
 WHERE "usename" = current_user
     AND "locktype" = 'advisory'
