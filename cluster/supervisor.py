@@ -115,7 +115,7 @@ class Supervisor:
     def tell(self, news: News) -> None:
         """Look at once at what has changed, and not only when the interval is over."""
         if news is News.CONNECTED:
-            self._patient_until = time.monotonic() + self._options.lease.total_seconds()
+            self._patient_until = time.monotonic() + self._options.lease.total_seconds() / 3
         if news in (News.WANTED, News.READY, News.CONNECTED):
             self._plans.ring()
 

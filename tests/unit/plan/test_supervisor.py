@@ -131,7 +131,7 @@ async def test_hosts_that_lost_their_sessions_with_the_supervisor_are_waited_for
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_hosts_that_do_not_come_back_are_done_without_after_a_lease() -> None:
+async def test_hosts_that_do_not_come_back_are_done_without_after_a_while() -> None:
     world = World(running=True, wanted="host-1", present=("host-2",))
     supervisor = Supervisor(replace(OPTIONS, lease=timedelta(milliseconds=1)), world, world)
     supervisor.tell(News.CONNECTED)
