@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any, Final
 
-from headwater.cluster import environment, memory, packing
+from headwater.cluster import environment, memory, packing, processes
 
 environment.prepare(local=False)
 
@@ -60,6 +60,8 @@ class _HostActor:
     async def __init__(self, options: ClusterOptions, node: NodeFacts) -> None:  # type: ignore[misc]  # Ray awaits it
         _import_from(options)
         self._running = asyncio.create_task(self._run(options, node), name="headwater-host")
+        # Ray itself looks once a second. A node without its raylet is lost: no handler actor can be started there.
+        self._watch = asyncio.create_task(processes.end_with_parent(), name="headwater-raylet")
 
     async def _run(self, options: ClusterOptions, node: NodeFacts) -> None:
         make_consumer = functools.partial(ActorConsumer, options, ray.get_runtime_context().get_node_id())
@@ -317,7 +319,7 @@ class LocalRay:
                     "labels": {HOST_LABEL: "no"},
                     "include_dashboard": False,
                     "object_store_memory": OBJECT_STORE,
-                    "_system_config": dict(environment.HEALTH_CHECKS),
+                    "_system_config": dict(environment.SYSTEM_CONFIG),
                 },
             )
         connect(self._cluster.address)

@@ -28,12 +28,14 @@ LOCAL: Final[Mapping[str, str]] = {
     "RAY_AUTH_MODE": "disabled",
 }
 
-HEALTH_CHECKS: Final[Mapping[str, int]] = {
+SYSTEM_CONFIG: Final[Mapping[str, int]] = {
     # A dead node is noticed within two seconds instead of fourteen, and a frozen one within five instead of 65.
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
     "health_check_timeout_ms": 1000,
     "health_check_failure_threshold": 3,
+    # Not below everything else: a host that gets no processor for as long as a lease loses all that it has.
+    "worker_niceness": 0,
 }
 """The cluster-wide settings of a head: as ``_system_config``, ``--system-config`` or ``RAY_<name>``."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
@@ -23,6 +24,9 @@ from headwater.subscriptions.ports import Checkpoints, Leases
 
 log = logging.getLogger(__name__)
 
+OWNERS_FIRST = 0.5
+"""How long a host whose lease session was lost leaves what it only stands by for to the owners, in seconds: when the
+database was away all of them come back together, and what is taken from an owner moves back later."""
 DEFECT_PAUSE = 1.0
 """How long a partition rests on this host after its runner ended by a defect, in seconds."""
 
@@ -83,6 +87,7 @@ class Host:
         self._drained = asyncio.Event()
         self._assignments = Bell()
         self._claims = Bell()
+        self._owners_first_until = float("-inf")
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -95,6 +100,9 @@ class Host:
             case News.WANTED | News.ASSIGNED:
                 self._assignments.ring()
             case News.RELEASED:
+                self._claims.ring()
+            case News.CONNECTED:
+                self._owners_first_until = time.monotonic() + OWNERS_FIRST
                 self._claims.ring()
 
     async def run(self) -> None:
@@ -166,7 +174,12 @@ class Host:
 
     async def claim(self) -> None:
         """Try to get everything that may be claimed, in one statement."""
-        wanted = {slot.key: slot for slot in self._slots.values() if slot.may_claim()}
+        owners_first = time.monotonic() < self._owners_first_until
+        wanted = {
+            slot.key: slot
+            for slot in self._slots.values()
+            if slot.may_claim() and (not owners_first or slot.assigned.wanted_owner == self.name)
+        }
         if not wanted or self._draining:
             return
         for grant in await self._leases.claim(list(wanted)):
@@ -188,10 +201,13 @@ class Host:
             log.exception("%s/%d ended by a defect", *_names(grant))
             await asyncio.sleep(DEFECT_PAUSE)
         finally:
-            if not self._leases.lost(grant):
+            lost = self._leases.lost(grant)
+            if not lost:
                 with contextlib.suppress(StoreUnavailable):
                     await self._leases.release([grant])
             slot.grant = slot.owning = None
+            if lost:
+                self._claims.ring()  # the next session may be there already
 
     def _leave(self, key: PartitionKey) -> None:
         """Begin to let go of a partition; it stays in its slot until nothing of it runs here."""

@@ -3,8 +3,9 @@
 Never does I/O and keeps nothing between calls: the same facts give the same plan, in any process.
 
 A partition moves in two steps, so that a hand-over costs no handler start: its target is made standby first, and owner
-once it has said that it is ready. While a hand-over is under way its old owner is neither the wanted owner nor the
-wanted standby; an owner that *is* the wanted standby has taken over from a dead one, and is left where it is.
+once it has said that it is ready. While a hand-over is under way its old owner is neither the wanted owner nor a
+standby; an owner that *is* the standby, or the wanted one, has taken over from a dead one, and is left where it is.
+A standby that is replaced stands by until its successor is ready.
 """
 
 from __future__ import annotations
@@ -71,8 +72,10 @@ def plan(
     """Return the assignments that differ from what is wanted now.
 
     Owners for each host end within one of each other, as far as needs allow; a standby is always on another node than
-    its owner; nothing moves that need not.
+    its owner; nothing moves that need not. Without hosts everything stays assigned as it is: they may come back.
     """
+    if not hosts:
+        return []
     board = _Board(partitions, hosts)
     board.settle_owners()
     board.leave_draining_hosts()
@@ -118,9 +121,9 @@ class _Board:
             self._own(partition, self._least_loaded(partition))
 
     def _present_owner(self, partition: PartitionFacts) -> str | None:
-        took_over = partition.owner is not None and partition.owner == partition.wanted_standby
-        wanted, standby = partition.wanted_owner, partition.wanted_standby
-        choices = [partition.owner, wanted, standby] if took_over else [wanted, partition.owner, standby]
+        wanted, owner, standbys = partition.wanted_owner, partition.owner, [partition.standby, partition.wanted_standby]
+        took_over = owner is not None and owner in standbys
+        choices = [owner, wanted, *standbys] if took_over else [wanted, owner, *standbys]
         return next((c for c in choices if c is not None and self._eligible(partition, c)), None)
 
     def leave_draining_hosts(self) -> None:

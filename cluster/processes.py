@@ -5,12 +5,16 @@ Signals only processes that it is given, and none that has meanwhile got the num
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import subprocess
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+PARENT_CHECK: Final = 0.05
+"""How often a process looks whether its parent is still there, in seconds."""
 
 
 class Process(NamedTuple):
@@ -39,6 +43,14 @@ def send(processes: Iterable[Process], number: signal.Signals) -> None:
         if process.pid in everything and everything[process.pid][1] == process.started:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, number)
+
+
+async def end_with_parent() -> None:
+    """End this process at once, with status 1, when the one that started it has ended; cancel it to go on without."""
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110  # the end of a parent is no event of the loop
+        await asyncio.sleep(PARENT_CHECK)
+    os._exit(1)
 
 
 def _listing() -> dict[int, tuple[int, str]]:

@@ -110,10 +110,13 @@ class Supervisor:
         self._directory = directory
         self._backoff = Backoff()
         self._plans = Bell()
+        self._patient_until = float("-inf")
 
     def tell(self, news: News) -> None:
         """Look at once at what has changed, and not only when the interval is over."""
-        if news in (News.WANTED, News.READY):
+        if news is News.CONNECTED:
+            self._patient_until = time.monotonic() + self._options.lease.total_seconds() / 3
+        if news in (News.WANTED, News.READY, News.CONNECTED):
             self._plans.ring()
 
     async def run(self) -> None:
@@ -142,12 +145,26 @@ class Supervisor:
             return
         hosts = await self._directory.hosts()
         partitions = await self._directory.partitions()
+        # Asked once more: an outage may have come between, and it took the hosts' sessions along.
+        if not await self._directory.supervise() or self._waits_for_hosts(hosts, partitions):
+            return
         assignments = plan(partitions, hosts, self._options.max_moves)
         if assignments:
             log.info("assigning %d of %d partitions to %d hosts", len(assignments), len(partitions), len(hosts))
             await self._directory.assign(assignments)
         await self._directory.replace()
         await self._directory.tidy()
+
+    def _waits_for_hosts(self, hosts: Sequence[HostFacts], partitions: Sequence[PartitionFacts]) -> bool:
+        """Whether a host is missing that may have lost its session together with this supervisor, and comes back.
+
+        Planned without it, it would have to let go of all that it has made ready. Nothing waits for the plan meanwhile:
+        owners and standbys claim by themselves.
+        """
+        if time.monotonic() >= self._patient_until:
+            return False
+        known = {host for p in partitions for host in (p.wanted_owner, p.wanted_standby) if host is not None}
+        return not known <= {host.host for host in hosts}
 
     async def _repeat(self, step: Callable[[], Awaitable[None]], bell: Bell) -> None:
         waiting = False

@@ -26,10 +26,10 @@ from headwater.storage.pages import OpeningReader, StoredReader
 from headwater.storage.payloads import Payloads
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.commands import Commands
-from headwater.storage.postgres.connect import handlers_pool
 from headwater.storage.postgres.keys import remote_payloads
 from headwater.storage.postgres.leases import LeaseSession, Presence
 from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.postgres.pools import handlers_pool
 from headwater.storage.postgres.repartition import Repartition
 from headwater.storage.postgres.replacing import Replacements
 from headwater.storage.postgres.replaying import ReplayCheckpoints, ReplayRange, Replays
@@ -91,7 +91,7 @@ async def open_host(
         hints = hints_of(options.store)
         if hints is not None:
             await stack.enter_async_context(hints)
-        checkpoints = PostgresCheckpoints(store.pool, store.sql)
+        checkpoints = PostgresCheckpoints(store.pool, store.sql, lease=options.lease)
         pool = await stack.enter_async_context(handlers_pool(options.handlers_store))
         transactions = stack.enter_context(
             closing(PostgresTransactions(pool, store.sql, checkpoints, options.handlers_store))

@@ -13,7 +13,7 @@ from headwater.storage.model import RecordedEvent
 
 
 class News(enum.Enum):
-    """What hosts and supervisors are told at once by the database, and find out by polling in any case."""
+    """What hosts and supervisors are told at once, most of it by the database, and find out by polling in any case."""
 
     WANTED = "wanted"
     """Somebody asked for something: another state of a subscription, a move, a rewind, a drained host."""
@@ -23,6 +23,8 @@ class News(enum.Enum):
     """A host is ready to take partitions over."""
     RELEASED = "released"
     """An owner has given leases back."""
+    CONNECTED = "connected"
+    """There is a lease session again: it holds nothing yet, and leases can be claimed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,10 @@ class BoundedReader:
         """The boundary as it was last seen."""
         return self._known or NOTHING
 
+    async def look(self) -> None:
+        """Ask where the boundary is, so that the first page need not wait for it. Raises StaleEpoch."""
+        self._known = await self._boundaries.boundary(self._grant)
+
     def forget(self) -> None:
         """Ask anew where the boundary is: it was moved."""
         self._known, self._crossed = None, False

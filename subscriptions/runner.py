@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -51,7 +51,7 @@ LOSS_CHECK = 0.1
 
 
 OUTAGE_PAUSE = 0.25
-"""How long until a delivery that the database refused is made again, in seconds."""
+"""How long until what the database refused is tried again, in seconds."""
 
 
 class MonotonicClock:
@@ -118,7 +118,7 @@ class SubscriptionRunner:
         was in flight is delivered again by the next owner.
         """
         try:
-            parked_keys = await self._checkpoints.parked_keys(self._grant)
+            parked_keys = await self._look()
         except StaleEpoch as error:
             return self._status(Phase.FINISHED, str(error))
         now = self._clock.monotonic()
@@ -146,6 +146,21 @@ class SubscriptionRunner:
                 self._timer.cancel()
             await _end(tuple(self._tasks))
             self._raise_defects()
+
+    async def _look(self) -> Collection[str]:
+        """Learn what must be known before anything is read, until the database answers; returns the parked keys.
+
+        Raises StaleEpoch, also when the lease is lost meanwhile.
+        """
+        while True:
+            try:
+                if self._bounded is None:
+                    return await self._checkpoints.parked_keys(self._grant)
+                keys, _ = await asyncio.gather(self._checkpoints.parked_keys(self._grant), self._bounded.look())
+                return keys
+            except StoreUnavailable as error:
+                self._observer.trouble(self._grant.key, "begin", error)
+            await self._rest_in_outage()
 
     def _make_retries(self, parking: Parking, machine: Machine) -> ParkedRetries:
         return ParkedRetries(
@@ -383,9 +398,13 @@ class SubscriptionRunner:
                 if delivery.commit is None:
                     raise
                 self._observer.trouble(self._grant.key, "commit what was handled", error)
-            await asyncio.sleep(OUTAGE_PAUSE)
-            if not await self._lease_holds():
-                raise StaleEpoch(self._grant.key.subscription, self._grant.key.partition, self._grant.epoch)
+            await self._rest_in_outage()
+
+    async def _rest_in_outage(self) -> None:
+        """Wait before the database is asked again. Raises StaleEpoch when the lease is lost meanwhile."""
+        await asyncio.sleep(OUTAGE_PAUSE)
+        if not await self._lease_holds():
+            raise StaleEpoch(self._grant.key.subscription, self._grant.key.partition, self._grant.epoch)
 
     async def _handle(self, consumer: Consumer, delivery: Delivered) -> None:
         limit = self._options.handler_timeout
@@ -483,4 +502,5 @@ def _describe(error: BaseException) -> str:
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks)
+    if tasks:
+        await asyncio.wait(tasks)

@@ -1,4 +1,4 @@
-"""Opens connections and pools with the settings that the store's statements count on.
+"""Opens connections with the settings that the store's statements count on; pools of them are in ``pools``.
 
 Never holds a connection itself and never sends a statement.
 """
@@ -123,10 +123,6 @@ def _while_ready(gen: Generator[Any, Any, Value], socket: int) -> Generator[Any,
 Pool: TypeAlias = AsyncConnectionPool[StoreConnection]
 
 
-async def _configure(conn: Connection) -> None:
-    adapt(conn.adapters, _zone(conn))
-
-
 def connection_settings(options: StoreOptions) -> dict[str, Any]:
     """Return the driver's keyword arguments for every connection of a store."""
     return {
@@ -140,36 +136,6 @@ def connection_settings(options: StoreOptions) -> dict[str, Any]:
         "keepalives_interval": 5,
         "keepalives_count": 2,
     }
-
-
-def make_pool(options: StoreOptions) -> Pool:
-    """Return a pool, not yet open, for the store's ordinary statements."""
-    return AsyncConnectionPool(
-        options.url,
-        connection_class=StoreConnection,
-        min_size=min(2, options.pool_size),
-        max_size=options.pool_size,
-        timeout=options.timeout,
-        # The pool's pauses between attempts double from one second: a server that is back should not wait for a minute.
-        reconnect_timeout=3,
-        open=False,
-        configure=_configure,
-        kwargs=connection_settings(options),
-        name=f"headwater-{options.schema}",
-    )
-
-
-def handlers_pool(options: StoreOptions) -> Pool:
-    """Return a pool, not yet open, for handlers' transactions: with the driver's own ways of reading JSON."""
-    return AsyncConnectionPool(
-        options.url,
-        min_size=0,
-        max_size=options.pool_size,
-        timeout=options.timeout,
-        open=False,
-        kwargs=connection_settings(options),
-        name=f"headwater-handlers-{options.schema}",
-    )
 
 
 async def connect(options: StoreOptions, *, session: bool = False) -> Connection:

@@ -24,14 +24,13 @@ from headwater.storage.errors import ConfigurationError, HeadwaterError, StoreUn
 from headwater.storage.leases import Grant, News, PartitionKey, Progress
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.lease_link import LeaseLink, LinkSettings
+from headwater.storage.postgres.outages import pauses
 from headwater.storage.postgres.statements import Statements
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-RECONNECT_MOST: Final = 1.0
-"""The longest wait between two tries to open a new session, in seconds."""
 NEVER: Final = float("-inf")
 
 
@@ -158,7 +157,10 @@ class LeaseSession:
         self._when_lost.append(tell)
 
     def on_news(self, tell: Callable[[News], None]) -> None:
-        """Call ``tell``, on the event loop that opened this, with what others write meanwhile. Some may be missed."""
+        """Call ``tell``, on the event loop that opened this, with what others write, and with each new session.
+
+        What others write while there is no session is missed.
+        """
         self._when_news.append(tell)
 
     # Everything below runs on the thread, except _submit, _wake and _give_back, which any thread may call.
@@ -191,7 +193,7 @@ class LeaseSession:
             raise
 
     def _keep_connected(self) -> None:
-        begun, delay = time.monotonic(), 0.02
+        begun, tries = time.monotonic(), pauses()
         while not self._closing:
             try:
                 link = self._connect()
@@ -200,10 +202,8 @@ class LeaseSession:
                 if not self._opened.done() and not still_held:
                     raise
                 log.warning("%s has no lease session: %s", self.host, error)
-                self._pause(delay)
-                delay = min(RECONNECT_MOST, 2 * delay)
+                self._pause(next(tries))
                 continue
-            delay = 0.02
             try:
                 self._serve(link)
             except HeadwaterError as error:
@@ -211,6 +211,7 @@ class LeaseSession:
             finally:
                 link.close()
                 self._forget()
+                tries = pauses()
 
     def _connect(self) -> LeaseLink:
         sent = time.monotonic()
@@ -226,6 +227,7 @@ class LeaseSession:
             self._connected = True
         if not self._opened.done():
             self._opened.set_result(None)
+        self._pass_on(News.CONNECTED)
         return link
 
     def _arrive(self, link: LeaseLink) -> None:
@@ -312,8 +314,11 @@ class LeaseSession:
         held = [lock_id in self._held for lock_id in lock_ids]
         try:
             rows = link.ask(self._sql.claim_leases, {"lock_ids": lock_ids, "held": held, "host": self.host})
-            if rows:
-                link.ask(self._sql.end_older_transactions, {"lock_ids": [row[0] for row in rows]})
+            ended = rows and link.ask(self._sql.end_older_transactions, {"lock_ids": [row[0] for row in rows]})
+            left = [lock_id for lock_id, epoch, *_ in rows if epoch is None]
+            if ended and left:  # it was one of those transactions that kept the row: it is free now
+                again = {"lock_ids": left, "held": [i in self._held for i in left], "host": self.host}
+                rows += link.ask(self._sql.claim_leases, again)
         except HeadwaterError:
             if not link.closed:
                 # What the statement had locked before it failed stays locked: a session's locks outlive a rollback.

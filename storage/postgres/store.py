@@ -43,13 +43,14 @@ from headwater.storage.postgres.announce import Announcer
 from headwater.storage.postgres.archived import ArchivedReads
 from headwater.storage.postgres.archiving import RangeStatus, open_archive
 from headwater.storage.postgres.calls import StreamCalls
-from headwater.storage.postgres.connect import Connection, Pool, connect, make_pool, row_cursor
+from headwater.storage.postgres.connect import Connection, Pool, connect, row_cursor
 from headwater.storage.postgres.encoding import Encoder, Unit
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.group import GroupCommit
 from headwater.storage.postgres.import_rows import ImportBatch
 from headwater.storage.postgres.keys import PostgresKeyStore
 from headwater.storage.postgres.lanes import Lanes
+from headwater.storage.postgres.pools import make_pool
 from headwater.storage.postgres.resending import until_known
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.transient import Wakeups

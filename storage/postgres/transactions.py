@@ -18,6 +18,7 @@ from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints, partition_and_epoch, stale
 from headwater.storage.postgres.connect import Connection, Pool, connection_settings
 from headwater.storage.postgres.failures import outages_translated, translated
+from headwater.storage.postgres.pools import ended
 from headwater.storage.postgres.statements import Statements
 
 
@@ -90,11 +91,16 @@ class PostgresTransactions:
             self._give_back(conn)
 
     def _take(self) -> psycopg.Connection[Any]:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
+        while (conn := self._idle_one()) is not None:
+            if not ended(conn):
+                return conn
+            conn.close()
         with translated():
             return psycopg.connect(self._options.url, **connection_settings(self._options))
+
+    def _idle_one(self) -> psycopg.Connection[Any] | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
 
     def _give_back(self, conn: psycopg.Connection[Any]) -> None:
         if conn.broken or conn.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:

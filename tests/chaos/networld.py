@@ -59,7 +59,7 @@ class NetworkWorld(World):
         self._head = self._ray(
             *("--head", f"--port={self.port}", f"--temp-dir={self._ray_folder}", "--include-dashboard=false"),
             *("--num-cpus=0", "--node-name=head", "--labels=headwater-host=no"),
-            *(f"--system-config={json.dumps(dict(environment.HEALTH_CHECKS))}",),
+            *(f"--system-config={json.dumps(dict(environment.SYSTEM_CONFIG))}",),
             node=0,
         )
         await self._until_reached()

@@ -69,8 +69,8 @@ FROM "obtained" LEFT JOIN "granted" USING ("lock_id");
 
 -- name: end_older_transactions
 -- Handlers' transactions that an earlier owner of these partitions left open: whatever they wrote is void, and a frozen
--- client would keep its rows locked. Asked once more by whoever holds the lock, before it is used.
-SELECT pg_terminate_backend("pid")
+-- client would keep its rows locked. Asked by whoever obtained the lock, before it is used; waits a moment for their end.
+SELECT pg_terminate_backend("pid", 50)
 FROM pg_locks JOIN pg_stat_activity USING ("pid")
 WHERE "usename" = current_user
     AND "locktype" = 'advisory'
@@ -81,7 +81,7 @@ WHERE "usename" = current_user
 
 -- name: leave_partitions
 -- Before the locks are given back: nobody owns these now. Rows that are locked are left as they are; the next owner
--- writes its own name.
+-- writes its own name. It need not be on disk before the next owner begins: a crash of the server frees the locks, too.
 UPDATE "headwater"."partitions" AS "p"
 SET "owner" = NULL
 FROM (
@@ -90,7 +90,8 @@ FROM (
     JOIN unnest(%(lock_ids)s::integer[], %(epochs)s::bigint[]) AS "key" ("lock_id", "epoch") USING ("lock_id", "epoch")
     FOR NO KEY UPDATE OF "partitions" SKIP LOCKED
 ) AS "left"
-WHERE "p"."lock_id" = "left"."lock_id";
+WHERE "p"."lock_id" = "left"."lock_id"
+RETURNING set_config('synchronous_commit', 'off', true);
 
 -- name: unlock_partitions
 -- Only what this session really holds: unlocking anything else would put a warning into the server's log. The news go out

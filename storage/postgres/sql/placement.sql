@@ -73,13 +73,14 @@ WHERE "p"."lock_id" = "new"."lock_id"
 RETURNING pg_notify('headwater_news', 'assigned');
 
 -- name: placement_assigned
--- What one host should own or stand by for, and whether it should leave: one row at least, as long as it is known.
+-- What one host should own or stand by for, and whether it should leave: one row at least, as long as it is known. Who
+-- stands by stays until its successor has said that it is ready: until then nobody else could take over at once.
 SELECT
     "h"."draining", "p"."lock_id", "s"."name", "p"."partition", "s"."handler", "s"."options", "s"."wanted",
     "p"."wanted_owner", "p"."wanted_standby", "p"."owner", "p"."standby"
 FROM "headwater"."hosts" AS "h"
 LEFT JOIN ("headwater"."partitions" AS "p" JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id"))
-    ON "h"."host" IN ("p"."wanted_owner", "p"."wanted_standby")
+    ON "h"."host" IN ("p"."wanted_owner", "p"."wanted_standby", "p"."standby")
     AND "s"."wanted" <> 'stopped'
     AND "s"."repartition_to" IS NULL
 WHERE "h"."host" = %(host)s;

@@ -133,11 +133,18 @@ class HandOver(Fault[PlainWorld]):
         return [self.partition]
 
     async def inject(self) -> None:
-        moved = self.partition
+        moved, self.begun = self.partition, time.monotonic()
         assert moved.standby is not None
         await self.world.client.move(moved.subscription, moved.standby, partition=moved.partition)
 
     async def took_effect(self) -> bool:
+        """The partition is handled under a later epoch, and then it is owned where it should be.
+
+        The database is not asked before: that would take time from the hand-over.
+        """
+        moved = (self.partition.subscription, self.partition.partition)
+        if all(n.owned != moved or n.epoch <= self.partition.epoch for n in self.world.follower.since(self.begun)):
+            return False
         [now] = [
             p
             for p in await self.world.asked(lambda: self.world.client.partitions(self.partition.subscription))

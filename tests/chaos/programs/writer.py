@@ -14,14 +14,20 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any, Final
 
-from headwater import NewEvent, connect
+from headwater import NewEvent, StreamAppend, connect
 from headwater.storage.errors import CommitUnknown, StoreUnavailable
 from tests.chaos.journal import STREAM
 
 PAUSE: Final = 0.05
 """How long until an append that failed is sent again, in seconds."""
+SPREAD: Final = 4
+"""To how many streams most appends go: then nearly each brings something for every partition of a subscription, so that
+what is measured is how long a takeover takes and not how long it had to wait for an event."""
+LONE: Final = 8
+"""Each so many-th append goes to one stream: that way of the store is broken, too."""
 
 
 def make(writer: int, number: int) -> NewEvent:
@@ -30,17 +36,27 @@ def make(writer: int, number: int) -> NewEvent:
     return NewEvent("Placed", {"writer": writer, "number": number, "amount": number % 97}, id=made)
 
 
+async def append(store: Any, events: Sequence[NewEvent], streams: Sequence[int]) -> None:
+    """Append the events to these streams, in turns."""
+    if len(streams) == 1:
+        await store.append(f"{STREAM}{streams[0]}", events)
+    else:
+        parts = enumerate(streams)
+        await store.append_to_many([StreamAppend(f"{STREAM}{each}", events[n :: len(streams)]) for n, each in parts])
+
+
 async def write(store: Any, writer: int, file: int, rate: float, batch: int, streams: int) -> None:
-    """Append batch after batch, each to one stream, at a steady rate; what an outage held up is not made up for."""
+    """Append batch after batch at a steady rate; what an outage held up is not made up for."""
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     chosen, number, due = random.Random(writer), 0, time.monotonic()
     while not stopping.is_set():
         events = [make(writer, number + n) for n in range(1, batch + 1)]
-        stream = f"{STREAM}{chosen.randrange(streams)}"
+        lone = number // batch % LONE == 0
+        to = chosen.sample(range(streams), 1 if lone else min(SPREAD, batch, streams))
         while True:
             try:
-                await store.append(stream, events)
+                await append(store, events, to)
                 break
             except (StoreUnavailable, CommitUnknown):
                 await asyncio.sleep(PAUSE)

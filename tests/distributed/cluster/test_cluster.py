@@ -20,6 +20,7 @@ from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.store import PostgresEventStore
 from tests.distributed.cluster.shop import app
 from tests.plugins.databases import new_database
+from tests.plugins.processes import descendants
 from tests.plugins.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -91,6 +92,14 @@ async def test_the_nodes_share_the_subscriptions_and_handle_everything(world: Wo
     assert set(owners.values()) == set(world.cluster.nodes)
     await world.append(100)
     await world.check()
+
+
+async def test_hosts_and_handler_actors_are_not_kept_from_the_processor(world: World) -> None:
+    await world.settled()
+    actors = [p for p in descendants(os.getpid()) if p.command.startswith(("ray::_HostActor", "ray::_HandlerActor"))]
+    niceness = {os.getpriority(os.PRIO_PROCESS, actor.pid) for actor in actors}
+    assert niceness
+    assert max(niceness) <= os.getpriority(os.PRIO_PROCESS, 0)
 
 
 async def test_handler_actors_share_the_work_and_one_that_dies_is_replaced(world: World) -> None:

@@ -194,6 +194,19 @@ async def test_those_who_asked_are_told_which_session_was_lost(
     assert session.lost(grant)
 
 
+async def test_a_session_that_is_opened_again_says_so_at_once(database_url: str, open_session: OpenSession) -> None:
+    session = await open_session()
+    heard: list[News] = []
+    session.on_news(heard.append)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
+        await conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name LIKE '%leases of host'"
+        )
+    await until(lambda: heard == [News.CONNECTED])
+    assert session.connected
+
+
 async def test_a_handler_that_computes_for_longer_than_the_lease_does_not_lose_it(
     open_session: OpenSession, keys: list[PartitionKey]
 ) -> None:

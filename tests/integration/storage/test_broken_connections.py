@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
@@ -134,6 +135,44 @@ async def test_sessions_ended_by_an_administrator_lose_no_append(store: Postgres
     await asyncio.gather(*[write(f"s-{n}") for n in range(8)], end_sessions())
     assert ended
     assert [event.position async for event in store.stream_all()] == list(range(1, 121))
+
+
+async def end_idle_sessions(database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
+
+        async def ended() -> bool:
+            cursor = await conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'headwater'"
+            )
+            return await cursor.fetchone() is None
+
+        assert not await ended()
+        await until(ended)
+
+
+async def test_no_call_meets_a_connection_that_the_server_has_ended(
+    store: PostgresEventStore, database_url: str
+) -> None:
+    await asyncio.gather(*[store.append(f"s-{n}", events(1)) for n in range(8)])
+    await asyncio.gather(*[store.read(f"s-{n}") for n in range(8)])
+    await end_idle_sessions(database_url)
+    assert [len(await store.read(f"s-{n}")) for n in range(8)] == [1] * 8
+    assert await store.head() == 8
+
+
+async def test_who_waits_for_a_server_that_is_away_gets_it_when_it_is_back(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with proxy_before(database_url) as (proxy, url), await PostgresEventStore.open(url, timeout=60) as store:
+        await store.append("warm", events(1))
+        proxy.go_down()
+        with contextlib.suppress(StoreUnavailable):
+            await store.read("warm")  # its connection broke under it
+        reading = asyncio.gather(*[store.read("warm") for _ in range(6)])
+        await until(lambda: "waits for the database" in caplog.text, what="waiting until the pool knocks")
+        proxy.come_back()
+        assert [len(read) for read in await reading] == [1] * 6
 
 
 async def test_a_cancelled_append_leaves_its_neighbours_alone(store: PostgresEventStore, database_url: str) -> None:

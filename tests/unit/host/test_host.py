@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from headwater import EVERYTHING, EventPage, Filter, ImportPathError, RecordedEvent, SubscriptionOptions
+from headwater.cluster import host as host_module
 from headwater.cluster.bell import Bell
 from headwater.cluster.crew import StartableConsumer
 from headwater.cluster.host import Host
@@ -282,6 +283,66 @@ async def test_news_are_acted_on_long_before_the_next_look(world: World) -> None
         await until(lambda: two.host.slots[0].assigned.wanted_owner == "b")
         two.host.tell(News.RELEASED)
         await until(lambda: two.phase() == "running")
+
+
+async def test_what_a_lost_session_held_is_claimed_as_soon_as_there_is_another_one(world: World) -> None:
+    seldom = replace(OPTIONS, claim_interval=timedelta(hours=1), assignment_interval=timedelta(hours=1))
+    world.assign("a")
+    async with running(world, "a", seldom) as one:
+        await until(lambda: [slot.ready for slot in one.host.slots] == [True])
+        one.host.tell(News.CONNECTED)
+        await until(lambda: one.phase() == "running")
+        one.leases.end_session()
+        await until(lambda: one.phase() is None)
+        one.leases.reconnect()
+        one.host.tell(News.CONNECTED)
+        await until(lambda: one.phase() == "running")
+
+
+async def test_a_partition_whose_runner_ends_after_the_next_session_has_come_is_claimed_at_once(world: World) -> None:
+    seldom = replace(OPTIONS, claim_interval=timedelta(hours=1), assignment_interval=timedelta(hours=1))
+    world.assign("a")
+    async with running(world, "a", seldom) as one:
+        await until(lambda: [slot.ready for slot in one.host.slots] == [True])
+        one.host.tell(News.CONNECTED)
+        await until(lambda: one.phase() == "running")
+        before = world.rows.row(KEY).epoch
+        one.leases.end_session()
+        one.leases.reconnect()
+        await until(lambda: world.rows.row(KEY).epoch > before)
+        await until(lambda: one.phase() == "running")
+
+
+async def test_after_an_outage_owners_come_before_standbys(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "OWNERS_FIRST", 3600.0)
+    world.assign("a", "b")
+    async with running(world, "a") as owner, running(world, "b") as standby:
+        await until(lambda: owner.phase() == "running")
+        await until(lambda: world.assigned[KEY].standby == "b")
+        for each in (owner, standby):
+            each.leases.end_session()
+            each.leases.reconnect()
+        standby.host.tell(News.CONNECTED)
+        owner.host.tell(News.CONNECTED)
+        epoch = world.rows.row(KEY).epoch
+        await until(lambda: world.rows.row(KEY).epoch > epoch)
+        await until(lambda: owner.phase() == "running")
+        assert standby.phase() is None
+
+
+async def test_a_standby_does_not_wait_for_an_owner_that_does_not_come_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_module, "OWNERS_FIRST", 0.001)
+    world.assign("a", "b")
+    async with running(world, "a") as owner, running(world, "b") as standby:
+        await until(lambda: owner.phase() == "running")
+        await until(lambda: world.assigned[KEY].standby == "b")
+        for each in (owner, standby):
+            each.leases.end_session()
+        standby.leases.reconnect()
+        standby.host.tell(News.CONNECTED)
+        await until(lambda: standby.phase() == "running")
 
 
 async def test_a_bell_that_rings_during_a_step_cuts_the_next_pause_short() -> None:

@@ -140,6 +140,29 @@ def test_a_takeover_is_accepted() -> None:
     assert world.partitions[0].wanted_owner == partition.wanted_standby
 
 
+def test_an_owner_that_dies_while_its_standby_is_replaced_is_followed_by_the_one_that_is_ready() -> None:
+    world = World(3, 3)
+    world.settle()
+    partition = world.partitions[0]
+    preparing = next(h for h in world.hosts if h not in (partition.owner, partition.standby))
+    world.partitions[0] = replace(partition, owner=None, wanted_standby=preparing)
+    del world.hosts[partition.owner or ""]
+    world.plan()
+    assert world.partitions[0].wanted_owner == partition.standby
+    assert world.partitions[0].wanted_standby == preparing
+
+
+def test_a_standby_that_takes_over_while_it_is_replaced_is_left_where_it_is() -> None:
+    world = World(3, 3)
+    world.settle()
+    partition = world.partitions[0]
+    preparing = next(h for h in world.hosts if h not in (partition.owner, partition.standby))
+    # The old owner has only lost its session, and is there again.
+    world.partitions[0] = replace(partition, owner=partition.standby, wanted_standby=preparing)
+    world.plan()
+    assert world.partitions[0].wanted_owner == partition.standby
+
+
 def test_a_death_costs_only_the_grants_of_what_it_owned() -> None:
     world = World(3, 30)
     world.settle()
@@ -215,4 +238,5 @@ def test_partitions_of_one_subscription_spread_over_the_nodes() -> None:
 
 def test_without_hosts_nothing_is_decided() -> None:
     partition = PartitionFacts(lock_id=1, subscription="s")
-    assert plan([partition], []) == []
+    assigned = PartitionFacts(lock_id=2, subscription="s", wanted_owner="host-1", wanted_standby="host-2")
+    assert plan([partition, assigned], []) == []

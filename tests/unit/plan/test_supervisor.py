@@ -32,6 +32,9 @@ class World:
     outage: bool = False
     asked: int = 0
     written: list[Assignment] = field(default_factory=list)
+    present: tuple[str, ...] = ("host-1",)
+    wanted: str | None = None
+    """Who should own the partition, as it is written down."""
 
     async def alive(self) -> list[NodeFacts]:
         return [NODE]
@@ -50,10 +53,10 @@ class World:
         return self.mine
 
     async def hosts(self) -> list[HostFacts]:
-        return [HostFacts(host="host-1", node="node-1")]
+        return [HostFacts(host=host, node=host.replace("host", "node")) for host in self.present]
 
     async def partitions(self) -> list[PartitionFacts]:
-        return [PartitionFacts(lock_id=1, subscription="totals")]
+        return [PartitionFacts(lock_id=1, subscription="totals", wanted_owner=self.wanted)]
 
     async def assign(self, assignments: Sequence[Assignment]) -> None:
         self.written.extend(assignments)
@@ -112,6 +115,43 @@ async def test_news_are_planned_for_long_before_the_next_look() -> None:
     await until(lambda: len(world.written) == 3)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_hosts_that_lost_their_sessions_with_the_supervisor_are_waited_for() -> None:
+    world = World(running=True, wanted="host-1", present=("host-2",))
+    supervisor = Supervisor(replace(OPTIONS, lease=timedelta(hours=1)), world, world)
+    supervisor.tell(News.CONNECTED)
+    task = asyncio.create_task(supervisor.run())
+    await until(lambda: world.asked > 10)
+    assert world.written == []
+    world.present = ("host-1", "host-2")
+    await until(lambda: bool(world.written))
+    assert world.written[0] == Assignment(1, "host-1", "host-2")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_hosts_that_do_not_come_back_are_done_without_after_a_while() -> None:
+    world = World(running=True, wanted="host-1", present=("host-2",))
+    supervisor = Supervisor(replace(OPTIONS, lease=timedelta(milliseconds=1)), world, world)
+    supervisor.tell(News.CONNECTED)
+    task = asyncio.create_task(supervisor.run())
+    await until(lambda: bool(world.written))
+    assert world.written[0] == Assignment(1, "host-2", None)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_plan_that_an_outage_came_between_is_not_written() -> None:
+    class Interrupted(World):
+        async def hosts(self) -> list[HostFacts]:
+            self.mine = False  # the session has ended while it was read
+            return await super().hosts()
+
+    world = Interrupted(running=True)
+    async with supervised(world):
+        await until(lambda: world.asked > 3)
+    assert world.written == []
 
 
 @pytest.mark.parity("T088")

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from headwater.storage.errors import StoreUnavailable
+from headwater.storage.leases import Grant
 from headwater.storage.memory.subscriptions import MemoryLeases
 from headwater.subscriptions import runner as runner_module
 from headwater.subscriptions.core.phases import Phase
@@ -114,6 +115,41 @@ async def test_an_outage_of_the_store_is_survived_and_seen() -> None:
     assert runner.status.phase is Phase.RUNNING
     runner.stop()
     await running
+
+
+async def test_an_outage_at_the_beginning_is_waited_for_and_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "OUTAGE_PAUSE", 0.001)
+    outside, consumer = Outside(ListReader(1)), Calling()
+    refusals = 3
+
+    async def refused(grant: Grant) -> set[str]:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise StoreUnavailable("the database is away")
+        return set()
+
+    monkeypatch.setattr(outside.checkpoints, "parked_keys", refused)
+    runner = await outside.runner(consumer)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: consumer.numbers == [1])
+    assert refusals == 0
+    runner.stop()
+    await running
+
+
+async def test_an_outage_at_the_beginning_that_costs_the_lease_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "OUTAGE_PAUSE", 0.001)
+    outside, consumer = Outside(ListReader(1)), Calling()
+
+    async def refused(grant: Grant) -> set[str]:
+        outside.leases.end_session()
+        raise StoreUnavailable("the database is away")
+
+    monkeypatch.setattr(outside.checkpoints, "parked_keys", refused)
+    runner = await outside.runner(consumer)
+    assert (await runner.run()).phase is Phase.FINISHED
+    assert consumer.deliveries == []
 
 
 @pytest.mark.parity("L29")

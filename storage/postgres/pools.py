@@ -1,0 +1,153 @@
+"""The store's pools: a connection that the server has ended is not lent, and a server that is back is noticed at once.
+
+Adds no question to the server to a statement that works: a look at the socket when a connection is lent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import select
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Self, TypeVar
+
+import psycopg
+from psycopg.pq import ConnStatus
+from psycopg_pool import AsyncConnectionPool
+
+from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.connect import Connection, Pool, StoreConnection, adapt, connection_settings
+from headwater.storage.postgres.outages import pauses
+
+log = logging.getLogger(__name__)
+
+Opened = TypeVar("Opened")
+
+CONNECT_MOST: Final = 5
+"""How long one try to connect may take, in seconds. One that is begun while the network is cut is not answered when it
+is mended: the system repeats the first packet ever more seldom."""
+GOODBYE: Final = 8
+"""So often at most is read what the server said unasked, before its connection is lent all the same."""
+
+
+class Door:
+    """The way of one pool to the server: while nobody answers, one of its connections knocks and the others wait.
+
+    The pool's own pauses begin at one second and double, for each connection by itself.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._knocking = asyncio.Lock()
+        self._closed = asyncio.Event()
+
+    async def enter(self, connect: Callable[[], Awaitable[Opened]]) -> Opened:
+        """Connect, as soon as the server lets anybody in. Raises what the driver raised once the door is closed."""
+        try:
+            return await connect()
+        except psycopg.OperationalError as error:
+            refused = error
+        async with self._knocking:
+            for number, pause in enumerate(pauses()):
+                if self._closed.is_set():
+                    break
+                with contextlib.suppress(psycopg.OperationalError):
+                    return await connect()
+                if number == 0:  # who comes later finds the server awake, or is the next to knock
+                    log.warning("%s waits for the database: %s", self._name, refused)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._closed.wait()
+        raise refused
+
+    def close(self) -> None:
+        """Let those that wait give up."""
+        self._closed.set()
+
+
+class _Entering(psycopg.AsyncConnection[Any]):
+    """A connection that comes through a door."""
+
+    @classmethod
+    async def connect(  # type: ignore[override]  # the pool passes its own settings through
+        cls, conninfo: str = "", *, door: Door | None = None, **settings: Any
+    ) -> Self:
+        open_one = super().connect
+        if door is None:
+            return await open_one(conninfo, **settings)
+        return await door.enter(lambda: open_one(conninfo, **settings))
+
+
+class _StoreEntering(_Entering, StoreConnection):
+    """One for the store's own statements."""
+
+
+class _WatchfulPool(AsyncConnectionPool[StoreConnection]):
+    """A pool that is at work again as soon as its server is.
+
+    1. What is lent was not ended by the server, as far as anybody here was told.
+    2. Connecting does not fail while the pool is open; whoever waits for a connection waits for its own time-out.
+    """
+
+    def __init__(self, kind: type[Any], options: StoreOptions, name: str, **settings: Any) -> None:
+        self._door = Door(name)
+        settings_of_one = connection_settings(options)
+        settings_of_one["connect_timeout"] = min(CONNECT_MOST, settings_of_one["connect_timeout"])
+        super().__init__(
+            options.url,
+            connection_class=kind,
+            max_size=options.pool_size,
+            timeout=options.timeout,
+            open=False,
+            kwargs=settings_of_one | {"door": self._door},
+            name=name,
+            **settings,
+        )
+
+    async def getconn(self, timeout: float | None = None) -> StoreConnection:  # noqa: ASYNC109  # the driver's signature
+        """Lend a connection; see the driver. Those that have ended are replaced on the way."""
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        while True:
+            conn = await super().getconn(max(0.0, deadline - time.monotonic()))
+            if not ended(conn):
+                return conn
+            await conn.close()
+            await self.putconn(conn)
+
+    async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109  # the driver's signature
+        """Close every connection, also those that are being opened. Safe to repeat."""
+        self._door.close()
+        await super().close(timeout)
+
+
+def ended(conn: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> bool:
+    """Whether the server has ended a connection that is idle: it said so, or its socket is closed. Asks nobody."""
+    if conn.closed:
+        return True
+    arrived = select.poll()
+    arrived.register(conn.pgconn.socket, select.POLLIN)
+    try:
+        for _ in range(GOODBYE):
+            if not arrived.poll(0):
+                break
+            conn.pgconn.consume_input()  # a goodbye, or news that mean nothing here
+    except psycopg.OperationalError:
+        return True
+    return conn.pgconn.status != ConnStatus.OK
+
+
+async def _configure(conn: Connection) -> None:
+    adapt(conn.adapters, conn.info.parameter_status("TimeZone"))
+
+
+def make_pool(options: StoreOptions) -> Pool:
+    """Return a pool, not yet open, for the store's ordinary statements."""
+    name = f"headwater-{options.schema}"
+    return _WatchfulPool(_StoreEntering, options, name, min_size=min(2, options.pool_size), configure=_configure)
+
+
+def handlers_pool(options: StoreOptions) -> Pool:
+    """Return a pool, not yet open, for handlers' transactions: with the driver's own ways of reading JSON."""
+    return _WatchfulPool(_Entering, options, f"headwater-handlers-{options.schema}", min_size=0)
