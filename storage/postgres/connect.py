@@ -5,6 +5,7 @@ Never holds a connection itself and never sends a statement.
 
 from __future__ import annotations
 
+import itertools
 import select
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
@@ -98,6 +99,8 @@ class StoreConnection(psycopg.AsyncConnection[Any]):
         super().__init__(pgconn, row_factory)
         self.prepared: dict[bytes, bytes] = {}
         """The names of what was prepared here without a cursor, by statement."""
+        self.names = itertools.count()
+        """Numbers for such names, none twice."""
 
     async def wait(self, gen: Generator[Any, Any, Value], *args: Any, **options: Any) -> Value:
         """Let the driver go on; the event loop is asked only when nothing has come yet."""

@@ -81,15 +81,21 @@ class Lane:
         if not self._prepare:
             self._pgconn.send_query_params(_numbered(statement), wire, None, formats, _BINARY)
             return _row(await self._answered())
-        names = self.conn.prepared
-        name = names.get(statement)
-        if name is None:
-            name = b"headwater_%d" % len(names)
-            self._pgconn.send_prepare(name, _numbered(statement))
-            await self._answered()
-            names[statement] = name
-        self._pgconn.send_query_prepared(name, wire, formats, _BINARY)
-        return _row(await self._answered())
+        while True:
+            name = self.conn.prepared.get(statement) or await self._prepared(statement)
+            self._pgconn.send_query_prepared(name, wire, formats, _BINARY)
+            try:
+                return _row(await self._answered())
+            except psycopg.errors.InvalidSqlStatementName:
+                # The driver discards whatever is prepared after some rollbacks and changes of tables.
+                del self.conn.prepared[statement]
+
+    async def _prepared(self, statement: bytes) -> bytes:
+        name = b"headwater_%d" % next(self.conn.names)
+        self._pgconn.send_prepare(name, _numbered(statement))
+        await self._answered()
+        self.conn.prepared[statement] = name
+        return name
 
     def expire(self, now: float) -> None:
         """Let a call that takes too long end with TimeoutError."""

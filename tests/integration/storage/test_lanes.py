@@ -94,6 +94,18 @@ async def test_a_call_that_takes_too_long_ends(database_url: str, number: int) -
         assert len(await store.read("s")) == 1 + number
 
 
+async def test_what_was_prepared_and_is_discarded_is_prepared_again(database_url: str) -> None:
+    async with await PostgresEventStore.open(database_url, pool_size=2) as store:
+        for _ in range(3):
+            for number in (1, 2):
+                await store.append("s", events(number))
+            # What the driver itself does after some rollbacks.
+            async with store.connection() as one, store.connection() as two:
+                await one.execute("DEALLOCATE ALL")
+                await two.execute("DEALLOCATE ALL")
+        assert await store.head() == 9
+
+
 @pytest.mark.parametrize("cut", list(Cut))
 async def test_one_event_is_written_once_over_a_cut_connection(database_url: str, cut: Cut) -> None:
     async with proxy_before(database_url) as (proxy, url), await PostgresEventStore.open(url, timeout=10) as store:
