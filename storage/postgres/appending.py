@@ -5,6 +5,7 @@ Never queues and never reconnects; that is the group commit's work.
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -74,15 +75,13 @@ _Numbered: TypeAlias = "list[tuple[int, Unit]]"
 
 
 async def _call(conn: Connection | Lane, sql: Statements, encoder: Encoder, units: Sequence[Unit]) -> list[Outcome]:
+    if isinstance(conn, Lane) and (events := _lone_events(units)) is not None:
+        written = await _write_events(conn, sql, encoder, events)
+        if written is not None:
+            return written
+        # Something was refused; the other statements tell what, and why.
     first = units[0]
     lone = len(units) == 1 and first.lone
-    if lone and first.events == 1 and isinstance(conn, Lane):
-        [append] = first.appends
-        [before] = await conn.row(sql.append_event, encoder.event_parameters(append))
-        if before is not None:
-            version, position = before
-            return [[_result(append, version + 1, position + 1)]]
-        # It was refused; the other statement tells why.
     condition = first.condition
     if lone:
         statement, parameters = sql.append_one, encoder.lone_parameters(first.appends[0])
@@ -109,6 +108,34 @@ async def _call(conn: Connection | Lane, sql: Statements, encoder: Encoder, unit
         async with _cursors(conn) as own:
             await _settle_stored(own, sql, refused, outcomes)
     return [outcomes[number] for number in range(len(units))]
+
+
+def _lone_events(units: Sequence[Unit]) -> list[EncodedAppend] | None:
+    """Return the appends when each is one event, without a time, to a stream of its own; None otherwise."""
+    appends = [unit.appends[0] for unit in units if unit.events == 1 and unit.lone]
+    if len(appends) == len(units) and len({append.stream for append in appends}) == len(units):
+        return appends
+    return None
+
+
+async def _write_events(
+    lane: Lane, sql: Statements, encoder: Encoder, appends: Sequence[EncodedAppend]
+) -> list[Outcome] | None:
+    """Append one event to each of some streams; returns None, and has written nothing, when any is refused."""
+    if len(appends) == 1:
+        [before] = await lane.row(sql.append_event, encoder.event_parameters(appends[0]))
+        if before is None:
+            return None
+        version, position = before
+        return [[_result(appends[0], version + 1, position + 1)]]
+    [before] = await lane.row(sql.append_events, encoder.events_parameters(appends))
+    if before is None:
+        return None
+    position, *versions = before
+    return [
+        [_result(append, version + 1, place)]
+        for append, version, place in zip(appends, versions, itertools.count(position + 1), strict=False)
+    ]
 
 
 def _outcomes(

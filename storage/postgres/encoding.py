@@ -240,6 +240,14 @@ class Encoder:
         name, expected = append.stream, expected_code(append.expected)
         return [name, expected, *self._arrays(append.columns[:-1], append.size)]
 
+    def events_parameters(self, appends: Sequence[EncodedAppend]) -> list[object]:
+        """Return the parameters of the call for events that bring no times, each to a stream of its own."""
+        names = TextArray.of([append.stream for append in appends])
+        expected = BigintArray.of([expected_code(append.expected) for append in appends])
+        counts = [1] * len(appends)
+        every = zip(*[append.columns[:-1] for append in appends], strict=True)
+        return [names, expected, *self._arrays([_joined(column, counts) for column in every], len(appends))]
+
     def event_parameters(self, append: EncodedAppend) -> list[object]:
         """Return the parameters of the call for one event that brings no time, each in its binary form."""
         # An element's length goes before it in an array; a parameter of its own has it elsewhere.

@@ -16,6 +16,13 @@ SELECT "headwater"."append_event_v1"(
         THEN %s::text END,
     %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
+-- name: append_events
+-- The same for many such events, each to a stream of its own.
+SELECT "headwater"."append_events_v1"(
+    CASE WHEN pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
+        THEN %s::text[] END,
+    %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
 -- name: append_one
 -- The same for one append that brings no times.
 SELECT ARRAY["version_before"], ARRAY["position_before"], ARRAY["outcome"] FROM "headwater"."append_one_v1"(

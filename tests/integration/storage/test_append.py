@@ -207,6 +207,32 @@ async def test_neighbours_in_one_call_keep_their_own_outcomes(store: PostgresEve
     await assert_gapless(store)
 
 
+async def test_lone_events_in_one_call_keep_their_own_outcomes(store: PostgresEventStore) -> None:
+    await store.append("old", events(2))
+    tagged = NewEvent("Tagged", tags=("a", "b", "a"))
+    outcomes = await asyncio.gather(
+        store.append("first", events(1)),  # goes alone; the others share calls
+        *[store.append(f"new-{n}", events(1), expected) for n, expected in enumerate((ANY, NO_STREAM, 0))],
+        store.append("tagged", [tagged]),
+        store.append("old", events(1), 2),
+    )
+    assert [result.last_position for result in outcomes] == list(range(3, 9))
+    assert [result.last_version for result in outcomes] == [1, 1, 1, 1, 1, 3]
+    assert [event.id for event in await store.read_all(where=Filter(tags=("a", "b")))] == [tagged.id]
+    refused = await asyncio.gather(
+        store.append("first", events(1)),
+        store.append("new-0", events(1), 1),
+        store.append("new-1", events(1), 7),
+        store.append("none", events(1), STREAM_EXISTS),
+        store.append("old", events(1), STREAM_EXISTS),
+        return_exceptions=True,
+    )
+    assert [type(outcome).__name__ for outcome in refused] == [
+        *("AppendResult", "AppendResult", "WrongExpectedVersion", "StreamMissing", "AppendResult")
+    ]
+    await assert_gapless(store)
+
+
 @pytest.mark.parity("L19")
 async def test_appends_to_several_streams_in_any_order_never_deadlock(
     store: PostgresEventStore, database_url: str
