@@ -209,10 +209,11 @@ async def test_neighbours_in_one_call_keep_their_own_outcomes(store: PostgresEve
 
 async def test_lone_events_in_one_call_keep_their_own_outcomes(store: PostgresEventStore) -> None:
     await store.append("old", events(2))
+    new: tuple[Expected, ...] = (ANY, NO_STREAM, 0)
     tagged = NewEvent("Tagged", tags=("a", "b", "a"))
     outcomes = await asyncio.gather(
         store.append("first", events(1)),  # goes alone; the others share calls
-        *[store.append(f"new-{n}", events(1), expected) for n, expected in enumerate((ANY, NO_STREAM, 0))],
+        *[store.append(f"new-{n}", events(1), expected) for n, expected in enumerate(new)],
         store.append("tagged", [tagged]),
         store.append("old", events(1), 2),
     )
