@@ -56,6 +56,7 @@ class ParkedRetries:
     async def run(self) -> None:
         """Look until cancelled, or until the lease is lost."""
         while True:
+            self._asked.clear()  # before the look: what is asked for during it counts
             try:
                 if delivers(self._machine.condition.phase):
                     await self._look()
@@ -84,7 +85,6 @@ class ParkedRetries:
 
     async def _pause(self) -> None:
         known = self._machine.blocked_keys or self._machine.parked
-        self._asked.clear()
         try:
             async with asyncio.timeout(self._interval if known else self._interval * SELDOM):
                 await self._asked.wait()

@@ -461,6 +461,7 @@ class SubscriptionRunner:
         else:
             self._observer.parked(self._grant.key, effect.parked)
             self._tell(inputs.Parked(effect.token))
+            self.retry_parked()  # from now on it is looked often
 
     async def _report(self, effect: effects.Report, previous: asyncio.Task[None] | None) -> None:
         if previous is not None and not previous.done():

@@ -11,7 +11,7 @@ from headwater.storage.memory.subscriptions import MemoryParking
 from headwater.subscriptions.options import RetryPolicy
 from headwater.subscriptions.ports import Delivered
 from headwater.subscriptions.testing.builders import recorded
-from tests.plugins.waiting import until
+from tests.plugins.waiting import DEADLINE, until
 
 from .outside import KEY, Calling, ListReader, Outside
 
@@ -55,6 +55,28 @@ async def test_a_mended_handler_gets_the_parked_events_of_a_key_in_order_and_the
     await until(lambda: 6 in handled)
     assert [position for position in handled if position not in (2, 5)] == [1, 3, 4, 6]
     assert not row.parked
+    runner.stop()
+    await running
+
+
+async def test_a_retry_that_nobody_tells_of_is_found_soon_after_the_first_event_was_parked() -> None:
+    broken = True
+
+    async def handle(_: Delivered) -> None:
+        if broken:
+            raise ValueError("not yet")
+
+    outside = Outside(ListReader(1))
+    parking = MemoryParking(outside.coordination)
+    # Where nothing is parked it is looked ten times less often, which is longer than this test may take.
+    often = timedelta(seconds=DEADLINE / 8)
+    runner = await outside.runner(Calling(handle), parking=parking, retry=ONCE, poll_interval=often)
+    running = asyncio.create_task(runner.run())
+    row = outside.coordination.row(KEY)
+    await until(lambda: 1 in row.parked)
+    broken = False
+    parking.retry_parked(KEY)
+    await until(lambda: not row.parked)
     runner.stop()
     await running
 
