@@ -23,8 +23,8 @@ import orjson
 from headwater.storage.errors import ConfigurationError, HeadwaterError, StoreUnavailable
 from headwater.storage.leases import Grant, News, PartitionKey, Progress
 from headwater.storage.options import StoreOptions
+from headwater.storage.outages import pauses
 from headwater.storage.postgres.lease_link import LeaseLink, LinkSettings
-from headwater.storage.postgres.outages import pauses
 from headwater.storage.postgres.statements import Statements
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from psycopg.pq import ConnStatus
 from psycopg_pool import AsyncConnectionPool
 
 from headwater.storage.options import StoreOptions
+from headwater.storage.outages import pauses
 from headwater.storage.postgres.connect import Connection, Pool, StoreConnection, adapt, connection_settings
-from headwater.storage.postgres.outages import pauses
 
 log = logging.getLogger(__name__)
 

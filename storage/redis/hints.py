@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,21 +19,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from headwater.storage.errors import ConfigurationError
+from headwater.storage.outages import pauses
 from headwater.storage.redis.codec import decode, decode_begun, encode, encode_begun
 
 log = logging.getLogger(__name__)
 
 TIMEOUT: Final = 0.25
 """How long a connect or a publish may take, in seconds: a hint that takes longer is worth nothing."""
-
-FIRST_REST: Final = 0.05
-LONGEST_REST: Final = 1.0
-"""How long publishing rests after it failed, in seconds, doubled each time: a Redis that is down costs next to nothing,
-and a program that was kept waiting once does not do without hints for long."""
-
-FIRST_PAUSE: Final = 0.1
-LONGEST_PAUSE: Final = 2.0
-"""The pauses between tries to listen again, in seconds: doubled from the first to the longest."""
 
 PING_INTERVAL: Final = 5
 """How often a listening connection is tried, in seconds: a peer that vanished without a word is noticed so."""
@@ -44,7 +36,7 @@ _OUTAGES: Final = (RedisError, OSError, TimeoutError)
 class RedisHints:
     """The hints of one store. Belongs to the event loop on which it is first used.
 
-    1. ``publish`` never raises for an outage, and does not even try for a while after one.
+    1. ``publish`` never raises for an outage, and does not even try for a while after one: a tenth of its length.
     2. ``listen`` never ends by an outage: it connects again and goes on; what was announced meanwhile is lost.
     """
 
@@ -52,7 +44,7 @@ class RedisHints:
         """Connect to nothing yet. Raises ConfigurationError for a URL that cannot be one."""
         self._channel = channel
         self._rest_until = 0.0
-        self._rest = FIRST_REST
+        self._rests: Iterator[float] | None = None
         self._when_begun: list[Callable[[int], None]] = []
         try:
             # One connection for all that is published, and one deadline around it: a pool that tries the connection
@@ -92,16 +84,16 @@ class RedisHints:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._redis.publish(self._channel, message)
-            self._rest = FIRST_REST
+            self._rests = None
         except _OUTAGES as error:
-            if self._rest == FIRST_REST:
+            if self._rests is None:
                 log.warning("hints rest, readers poll meanwhile: %r", error)
-            self._rest_until = time.monotonic() + self._rest
-            self._rest = min(2 * self._rest, LONGEST_REST)
+                self._rests = pauses()
+            self._rest_until = time.monotonic() + next(self._rests)
 
     async def listen(self) -> AsyncIterator[int]:
         """Yield heads as they are announced, until cancelled."""
-        pause = FIRST_PAUSE
+        tries: Iterator[float] | None = None
         while True:
             try:
                 async with self._listening.pubsub(ignore_subscribe_messages=True) as messages:
@@ -110,7 +102,7 @@ class RedisHints:
                     while True:
                         message = await messages.get_message(timeout=PING_INTERVAL)
                         if message is not None:
-                            pause, asked = FIRST_PAUSE, False
+                            tries, asked = None, False
                             if message["type"] != "message":
                                 continue
                             if (head := decode(message["data"])) is not None:
@@ -124,9 +116,10 @@ class RedisHints:
                             asked = True
                             await messages.ping()
             except _OUTAGES as error:
-                log.info("listening for hints again in %.1f s: %s", pause, error)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+                if tries is None:
+                    log.info("hints are not heard, readers poll meanwhile: %s", error)
+                    tries = pauses()
+                await asyncio.sleep(next(tries))
 
     async def close(self) -> None:
         """Close the connections. Safe to repeat."""

@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from headwater.storage.postgres.outages import FIRST, MOST, SHARE, pauses
+from headwater.storage.outages import FIRST, MOST, SHARE, pauses
 from headwater.subscriptions.testing.clock import VirtualClock
 
 
