@@ -18,7 +18,7 @@ from headwater.storage.model import NewEvent
 from headwater.storage.postgres.store import PostgresEventStore
 
 INDEXES = "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'events' ORDER BY 1"
-IN_A_CLUSTER = ("catch_up", "fan_out", "live", "partitions", "takeover")
+IN_A_CLUSTER = ("catch_up", "crowd", "fan_out", "live", "partitions", "takeover")
 OUTSIDE = tuple(name for name in QUESTIONS if name not in IN_A_CLUSTER)
 
 
