@@ -30,7 +30,8 @@ SECONDS: Final = 5.0
 
 _COMMITS: Final = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 _SESSIONS: Final = (
-    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'headwater' AND pid <> pg_backend_pid()"
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' "
+    "AND pid <> pg_backend_pid()"
 )
 
 
