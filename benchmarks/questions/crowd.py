@@ -106,12 +106,12 @@ class Crowd:
         return len(others), events, silence
 
     async def _move_one(self, partition: PartitionStatus, nodes: Sequence[str]) -> None:
-        """Hand over to the node that stands by."""
+        """Hand over to the node that stands by. The balance may move it on at once: what counts is a new owner."""
         to = partition.standby if partition.standby in nodes else next(n for n in nodes if n != partition.node)
         assert to is not None
         await self._running.client.move(partition.subscription, to)
         deadline = time.monotonic() + cluster.PATIENCE
-        while (await self._running.client.partitions(partition.subscription))[0].node != to:
+        while (await self._running.client.partitions(partition.subscription))[0].epoch <= partition.epoch:
             if time.monotonic() > deadline:
                 raise cluster.Late(f"{partition.subscription} does not move to {to}")
             await asyncio.sleep(0.05)
