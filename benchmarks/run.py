@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,8 +38,8 @@ async def run(bench: Bench, names: Sequence[str], told: Told) -> dict[str, Any]:
     for name in names:
         module = importlib.import_module(f"benchmarks.questions.{name}")
         measured = []
-        cases: AsyncIterator[Case] = module.cases(bench)
-        async with aclosing(cases):  # type: ignore[type-var]  # an asynchronous generator, whatever its module calls it
+        cases: AsyncGenerator[Case, None] = module.cases(bench)
+        async with aclosing(cases):
             async for case in cases:
                 measured.append(await measure(case, effort.rounds, warm_up=not effort.quick))
                 told(name, measured[-1])

@@ -6,6 +6,7 @@ Does nothing else, so that all of the process's memory is Headwater's.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.handlers import Count
@@ -22,7 +23,7 @@ PAUSE: Final = 0.02
 class Slow(Count):
     """Takes its time."""
 
-    async def handle(self, events: list[RecordedEvent], context: Context) -> None:  # type: ignore[override]
+    async def handle(self, events: Sequence[RecordedEvent], context: Context) -> None:
         """Pretend to work, then note the delivery."""
         await asyncio.sleep(PAUSE)
         self._write(len(events), context)

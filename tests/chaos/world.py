@@ -32,6 +32,7 @@ from tests.chaos.programs.app import app
 from tests.chaos.servers import Servers
 from tests.chaos.writers import Writers
 from tests.plugins.proxies import through
+from tests.plugins.waiting import until
 
 T = TypeVar("T")
 
@@ -127,15 +128,16 @@ class World(ABC):
         return (await self.asked(self.client.status)).head
 
     async def asked(self, question: Callable[[], Awaitable[T]]) -> T:
-        """Ask until the database answers."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
+        """Ask until the database answers. Raises AssertionError when it does not for too long."""
+
+        async def answer() -> list[T]:
             try:
-                return await question()
+                return [await question()]
             except StoreUnavailable:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.05)
+                return []
+
+        [answered] = await until(answer, deadline=PATIENCE, what="waiting for the database to answer")
+        return answered
 
     async def settled(self) -> list[PartitionStatus]:
         """Wait until every partition has an owner and a standby that live, and nearly everything is handled."""
