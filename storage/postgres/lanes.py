@@ -57,6 +57,7 @@ class Lane:
         self._watch()
 
     def _watch(self) -> None:
+        self._watching = True
         self._loop.add_reader(self._socket, self._readable)
 
     @asynccontextmanager
@@ -103,9 +104,12 @@ class Lane:
             self._answer.set_exception(TimeoutError("the database did not answer in time"))
 
     def leave(self) -> None:
-        """Stop watching the connection: the lane's last act."""
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
+        """Stop watching the connection. Safe to repeat."""
+        # Once only: a broken connection's socket is closed, and its number may be another one's by now.
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
 
     @property
     def broken(self) -> bool:
