@@ -29,7 +29,10 @@ HEADER: Final = b"PGCOPY\n\xff\r\n\0" + b"\0" * 8
 TRAILER: Final = b"\xff\xff"
 
 _BIGINT: Final = b"\0\0\0\x08"
-_EVENT_FIELDS: Final = b"\0\x0c"  # position, stream, version, id, type, data, time; metadata and what follows it
+# As numbers, to which the position or version is added, so that all becomes bytes at once.
+_EVENT_FIELDS: Final = 12  # position, stream, version, id, type, data, time; metadata and what follows it
+_POSITION_AFTER_FIELDS: Final = _EVENT_FIELDS << 96 | 8 << 64
+_VERSION_LENGTH: Final = 8 << 64
 _TAG_FIELDS: Final = b"\0\x02"
 _VERSION_1: Final = b"\0\0\0\x02\0\x01"
 
@@ -73,8 +76,9 @@ class ImportBatch:
         if set(map(type, events)) != {ImportedEvent}:
             odd = next(event for event in events if type(event) is not ImportedEvent)
             raise InvalidArgument("events", f"must yield ImportedEvent, not {type(odd).__name__}")
+        streams, new, created = zip(*events, strict=True)
         runs = []
-        for stream, run in groupby([event.stream for event in events]):
+        for stream, run in groupby(streams):
             count = len(list(run))
             if check_target(stream, "append to") not in self.streams:
                 self.streams[stream] = 0
@@ -82,9 +86,9 @@ class ImportBatch:
             self.streams[stream] += count
             self.size += count
             runs.append((stream, count))
-        parts = encoder.parts(runs[0][0], [event.event for event in events])
-        tags = None if parts[6] is None else [event.event.tags for event in events]
-        self.slices.append(Slice(len(events), runs, parts, tags, _times([event.created_at for event in events])))
+        parts = encoder.parts(runs[0][0], new)
+        tags = None if parts[6] is None else [event.tags for event in new]
+        self.slices.append(Slice(len(events), runs, parts, tags, _times(created)))
 
     def parameters(self) -> list[object]:
         """Return the parameters of the call that gives out versions and positions."""
@@ -104,13 +108,15 @@ class ImportBatch:
 def event_rows(piece: Slice, position: int, versions: dict[str, int], now: datetime) -> bytes:
     """Return the rows of a slice after ``position``; ``versions``, the streams' last ones, go along."""
     count = piece.size
-    positions = [_EVENT_FIELDS + _BIGINT + n.to_bytes(8) for n in range(position + 1, position + count + 1)]
+    first = _POSITION_AFTER_FIELDS + position + 1
+    positions = [n.to_bytes(14) for n in range(first, first + count)]
     places: list[bytes] = []
     for stream, more in piece.runs:
         before = versions[stream]
         versions[stream] = before + more
-        head = text_part(stream) + _BIGINT
-        places += [head + version.to_bytes(8) for version in range(before + 1, before + more + 1)]
+        head = text_part(stream)
+        first = _VERSION_LENGTH + before + 1
+        places += [head + version.to_bytes(12) for version in range(first, first + more)]
     ids, types, data, *rest = piece.parts
     assert ids is not None
     assert types is not None

@@ -20,7 +20,7 @@ from headwater.storage.postgres.encoding import Encoder
 from headwater.storage.postgres.import_rows import HEADER, TRAILER, ImportBatch, event_rows, tag_rows
 from headwater.storage.postgres.statements import Statements
 
-BATCH: Final = 10_000
+BATCH: Final = 20_000
 SLICE: Final = 100
 """So many events are encoded in a row: few enough that they die young, before the garbage collector looks at them."""
 

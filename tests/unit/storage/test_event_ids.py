@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
+from itertools import groupby
 
 from headwater.storage.model import new_event_id
 
@@ -36,3 +37,10 @@ def test_a_forked_process_makes_ids_of_its_own() -> None:
     done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, check=True)
     random_bits = {uuid.UUID(line).int & (1 << 62) - 1 for line in done.stdout.split()}
     assert len(random_bits) == 200
+
+
+def test_ids_of_one_millisecond_sort_as_they_were_made() -> None:
+    ids = [new_event_id() for _ in range(10_000)]
+    for _, same in groupby(ids, lambda made: made.int >> 80):
+        together = list(same)
+        assert together == sorted(together)
