@@ -48,6 +48,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="FAULT", help="make only faults of this name")
     parser.add_argument("--list", action="store_true", help="print the catalogue and end")
     options = parser.parse_args()
+    if 60 * options.minutes <= ENDING:
+        parser.error(f"--minutes {options.minutes:g} is too short: the last {ENDING:g} s are for handling and judging")
     if unknown := set(options.only) - {kind.name for kind in EVERYTHING}:
         parser.error(f"there is no fault {', '.join(sorted(unknown))}; --list shows them")
     return options

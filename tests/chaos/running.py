@@ -12,7 +12,8 @@ from pathlib import Path
 from tests.chaos.campaign import Campaign, Kind, Outcome
 from tests.chaos.catalogue import possible
 from tests.chaos.report import Part
-from tests.chaos.world import STREAMS, World
+from tests.chaos.world import PATIENCE, STREAMS, World
+from tests.plugins.waiting import until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,11 @@ async def run_part(
         can, missing = possible(kinds, world)
         for each in missing:
             print(f"cannot be made here: {each}", flush=True)
+        await until(
+            lambda: len(world.writers.written()) == load.writers,
+            deadline=PATIENCE,
+            what="waiting for the writers to write",
+        )
         campaign, checker = Campaign(world, seed, told), world.checker
         part.outcomes = campaign.outcomes
         try:

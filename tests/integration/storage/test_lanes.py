@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from contextlib import AsyncExitStack
 
 import psycopg
@@ -10,7 +12,8 @@ import pytest
 
 from headwater.storage.errors import CommitUnknown
 from headwater.storage.model import NewEvent
-from headwater.storage.postgres.lanes import SMALLEST_POOL
+from headwater.storage.postgres.connect import StoreConnection
+from headwater.storage.postgres.lanes import SMALLEST_POOL, Lane
 from headwater.storage.postgres.store import PostgresEventStore
 from tests.plugins.events import events
 from tests.plugins.proxy import Cut, proxy_before
@@ -121,3 +124,21 @@ async def test_an_event_larger_than_any_buffer_goes_through(store: PostgresEvent
     await store.append("s", [NewEvent("Noted", {"note": note})])
     [event] = await store.read("s")
     assert event.data["note"] == note
+
+
+async def test_a_broken_lane_leaves_the_next_owner_of_its_socket_number_alone(database_url: str) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        async with await StoreConnection.connect(database_url, autocommit=True) as conn:
+            lane = Lane(conn, timeout=10, prepare=True)
+            number = conn.fileno()
+            with pytest.raises(psycopg.OperationalError):
+                await lane.row(b"SELECT pg_terminate_backend(%s::bigint::integer)", [lane.session])
+        os.dup2(ours.fileno(), number)
+        heard = asyncio.Event()
+        asyncio.get_running_loop().add_reader(number, heard.set)
+        lane.leave()
+        theirs.send(b"x")
+        await asyncio.wait_for(heard.wait(), 10)
+        asyncio.get_running_loop().remove_reader(number)
+        os.close(number)
