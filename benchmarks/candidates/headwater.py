@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
 
 import psycopg
 
@@ -18,10 +19,16 @@ from benchmarks.payload import STREAM_LENGTH, TYPE, payload
 from headwater.storage.model import ALL, NO_STREAM, ImportedEvent, NewEvent, RecordedEvent
 from headwater.storage.opening import connect
 from headwater.storage.options import StoreOptions
-from headwater.storage.postgres import schema
+from headwater.storage.postgres import connect as pg
+from headwater.storage.postgres import group, schema
+from headwater.storage.postgres.encoding import Encoder
+from headwater.storage.postgres.lanes import Lane
 from headwater.storage.postgres.store import PostgresEventStore
 
-NAME = "headwater"
+NAME, READY = "headwater", "ready batches"
+READY_BATCHES = 1_000
+"""So many of each connection are sent in a round."""
+
 _COUNT = 'SELECT count(*) FROM "headwater"."events" WHERE "position" > %s'
 
 
@@ -56,6 +63,36 @@ class Store:
 
         done = await load.tasks(writers, seconds, call)
         return Sample(done.calls * batch, await self.count(before), done.seconds, done.latencies)
+
+    async def append_ready(self, writers: int) -> Sample:
+        """Send what group commit sends for so many writers of one event, made beforehand: the server's share alone."""
+        size = writers // group.LANES
+        ready = [self._batches(size) for _ in range(group.LANES)]
+        before = await self.store.head()
+        async with AsyncExitStack() as stack:
+            lanes = [await stack.enter_async_context(await pg.connect(self.store.options)) for _ in ready]
+
+            async def send(conn: psycopg.AsyncConnection[Any], batches: list[list[object]]) -> None:
+                lane = Lane(cast("pg.StoreConnection", conn), timeout=self.store.options.timeout, prepare=True)
+                for parameters in batches:
+                    await lane.row(self.store.sql.append_events, parameters)
+                lane.leave()
+
+            begun = time.perf_counter()
+            await asyncio.gather(*map(send, lanes, ready))
+            seconds = time.perf_counter() - begun
+        return Sample(len(ready) * READY_BATCHES * size, await self.count(before), seconds)
+
+    def _batches(self, size: int) -> list[list[object]]:
+        encoder = Encoder(self.store.sql.payload, self.store.payloads.writing)
+        made, streams = [], [""] * size
+        for turn in range(READY_BATCHES):
+            version = turn % STREAM_LENGTH
+            if not version:
+                streams = [f"order-{uuid.uuid4()}" for _ in range(size)]
+            units = [encoder.unit_of_one(stream, self.events(1), version) for stream in streams]
+            made.append(encoder.events_parameters([unit.appends[0] for unit in units]))
+        return made
 
     async def append_new(self, number: int) -> None:
         """Append so many events to a new stream."""

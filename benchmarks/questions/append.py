@@ -2,7 +2,8 @@
 
 The seed's own cases are 1, 10, 20 and 50 writers of 100 events. Every call is durable when it returns. INSERT is what
 one caller could do at most, who makes the same rows and sends them as one statement: no check, no order, nothing else
-written.
+written. "Ready batches" are what the store sends for 50 writers of one event, made before the clock starts and sent by
+as many connections as it uses: the server's share of that case, with nothing done by the client.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ SHOWN: Final = (
     Target(headwater.NAME, limit.COPY),
     Target(headwater.NAME, limit.INSERT),
     Target(limit.INSERT, library.NAME),
+    Target(headwater.NAME, headwater.READY),
+    Target(headwater.READY, library.NAME),
 )
 
 
@@ -59,6 +62,8 @@ async def cases(bench: Bench) -> AsyncIterator[Case]:
             candidates[limit.COPY] = partial(table.fill, effort.seconds)
             if writers == 1:
                 candidates[limit.INSERT] = partial(table.insert, batch, effort.seconds)
+            if (writers, batch) == (50, 1):
+                candidates[headwater.READY] = partial(store.append_ready, writers)
             yield Case(name, candidates, {"writers": writers, "batch": batch}, _targets(writers, batch, candidates))
 
 
