@@ -9,12 +9,12 @@ import itertools
 import select
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
-from psycopg import pq
-from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
+from psycopg import abc, pq
+from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader, Transformer
 from psycopg.pq import Format
 from psycopg.rows import AsyncRowFactory, RowMaker, tuple_row
 from psycopg.types.string import ByteaBinaryLoader
@@ -102,6 +102,11 @@ class StoreConnection(psycopg.AsyncConnection[Any]):
         self.names = itertools.count()
         """Numbers for such names, none twice."""
 
+    @cached_property
+    def events(self) -> abc.Transformer:
+        """What makes tuples of the rows of events, of one answer at a time: made once, as adapting is dear."""
+        return Transformer(event_cursor(self))
+
     async def wait(self, gen: Generator[Any, Any, Value], *args: Any, **options: Any) -> Value:
         """Let the driver go on; the event loop is asked only when nothing has come yet."""
         return await super().wait(_while_ready(gen, self.pgconn.socket), *args, **options)
@@ -152,10 +157,11 @@ async def connect(options: StoreOptions, *, session: bool = False) -> Connection
     return conn
 
 
-_new_event: Final[RowMaker[RecordedEvent]] = partial(tuple.__new__, RecordedEvent)
+new_event: Final[RowMaker[RecordedEvent]] = partial(tuple.__new__, RecordedEvent)
+"""Makes an event of a row that has all its columns."""
 
 
-def event_cursor(conn: Connection, make: RowMaker[RecordedEvent] = _new_event) -> psycopg.AsyncCursor[RecordedEvent]:
+def event_cursor(conn: Connection, make: RowMaker[RecordedEvent] = new_event) -> psycopg.AsyncCursor[RecordedEvent]:
     """Return a cursor on anybody's connection that makes RecordedEvents of its rows, with payloads and ids as bytes."""
 
     def events(_cursor: psycopg.AsyncCursor[Any]) -> RowMaker[RecordedEvent]:

@@ -12,7 +12,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
@@ -22,6 +21,7 @@ from psycopg import pq
 
 from headwater.storage.postgres.arrays import numbers_of
 from headwater.storage.postgres.connect import Connection, Pool, StoreConnection
+from headwater.storage.postgres.wire import numbered, wire
 
 KEPT: Final = 0.05
 """How long, in seconds, a lane without a call is kept before the pool has its connection again; also how often it is
@@ -29,7 +29,6 @@ looked whether a call takes too long."""
 SMALLEST_POOL: Final = 4
 """Of a smaller pool, no connection is kept."""
 
-_PLACEHOLDER: Final = re.compile(rb"%s")
 _BINARY: Final = pq.Format.BINARY
 _RESULTS: Final = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
 
@@ -77,14 +76,14 @@ class Lane:
         A parameter is null, a number (sent as bigint), a text, an array, or any value's binary form as bytes.
         Raises the driver's errors, and TimeoutError after the time-out.
         """
-        wire = [_wire(each) for each in parameters]
-        formats = [_BINARY] * len(wire)
+        values = [wire(each) for each in parameters]
+        formats = [_BINARY] * len(values)
         if not self._prepare:
-            self._pgconn.send_query_params(_numbered(statement), wire, None, formats, _BINARY)
+            self._pgconn.send_query_params(numbered(statement)[0], values, None, formats, _BINARY)
             return _row(await self._answered())
         while True:
             name = self.conn.prepared.get(statement) or await self._prepared(statement)
-            self._pgconn.send_query_prepared(name, wire, formats, _BINARY)
+            self._pgconn.send_query_prepared(name, values, formats, _BINARY)
             try:
                 return _row(await self._answered())
             except psycopg.errors.InvalidSqlStatementName:
@@ -93,7 +92,7 @@ class Lane:
 
     async def _prepared(self, statement: bytes) -> bytes:
         name = b"headwater_%d" % next(self.conn.names)
-        self._pgconn.send_prepare(name, _numbered(statement))
+        self._pgconn.send_prepare(name, numbered(statement)[0])
         await self._answered()
         self.conn.prepared[statement] = name
         return name
@@ -233,23 +232,6 @@ class Lanes:
             lane.used = False
         if self._free or self._busy:
             self._look_later()
-
-
-def _numbered(statement: bytes) -> bytes:
-    """Return a statement with the server's own placeholders, $1, $2, ..., for the driver's."""
-    first, *rest = _PLACEHOLDER.split(statement)
-    return first + b"".join([b"$%d%s" % (number, part) for number, part in enumerate(rest, 1)])
-
-
-def _wire(value: Any) -> bytes | None:
-    wire: bytes | None
-    if value is None or type(value) is bytes:
-        wire = value
-    elif type(value) is int:
-        wire = value.to_bytes(8, signed=True)
-    else:
-        wire = value.encode() if type(value) is str else value.wire
-    return wire
 
 
 def _row(result: pq.abc.PGresult) -> Row:

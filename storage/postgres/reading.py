@@ -5,15 +5,18 @@ Never decodes a payload.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import psycopg
+from psycopg.rows import RowMaker
 
 from headwater.storage.errors import StreamDeleted, StreamNotFound
 from headwater.storage.filters import matches
 from headwater.storage.model import ALL, EVERYTHING, MAX_BIGINT, EventPage, Filter, RecordedEvent
-from headwater.storage.postgres.connect import Connection, event_cursor, row_cursor
+from headwater.storage.postgres.connect import Connection, event_cursor, new_event, row_cursor
+from headwater.storage.postgres.fetching import can_fetch, fetch
 from headwater.storage.postgres.statements import Statements
 
 _FIRST_WINDOW: Final = 4_000
@@ -82,7 +85,7 @@ async def read_page(conn: Connection, sql: Statements, source: str, after: int, 
         return await _stream_page(conn, sql, source, after, limit, where)
     if where != EVERYTHING:
         return await _filtered_page(conn, sql, after, limit, where)
-    wanted = {"start": after + 1, "limit": limit}
+    wanted = {"start": min(after + 1, MAX_BIGINT), "limit": limit}
     events = await _rows(conn, sql.read_all_forward, wanted)
     if events and len(events) < limit:
         return EventPage(events, events[-1].position, events[-1].position)
@@ -183,22 +186,30 @@ async def _window(
         "since": where.since,
         "until": where.until,
     }
-    return await _rows(conn, sql.read_window_backward if backward else sql.read_window, wanted)
-
-
-async def _rows(conn: Connection, statement: bytes, parameters: dict[str, Any]) -> list[RecordedEvent]:
     cursor = event_cursor(conn)
-    await cursor.execute(statement, parameters, binary=True)
+    await cursor.execute(sql.read_window_backward if backward else sql.read_window, wanted, binary=True)
     return await cursor.fetchall()
 
 
-async def _own_rows(conn: Connection, statement: bytes, parameters: dict[str, Any]) -> list[RecordedEvent]:
+async def _rows(conn: Connection, statement: bytes, parameters: Mapping[str, Any]) -> list[RecordedEvent]:
+    return await _events(conn, statement, parameters, new_event)
+
+
+async def _own_rows(conn: Connection, statement: bytes, parameters: Mapping[str, Any]) -> list[RecordedEvent]:
     """Read rows of a plain stream: its name need not be sent for each of them, and the version is the number."""
     stream, new = parameters["stream"], tuple.__new__
 
     def own_event(row: Any) -> RecordedEvent:
         return new(RecordedEvent, row + (stream, row[1]))  # noqa: RUF005  # (*row, ...) would be a list first
 
-    cursor = event_cursor(conn, own_event)
+    return await _events(conn, statement, parameters, own_event)
+
+
+async def _events(
+    conn: Connection, statement: bytes, parameters: Mapping[str, Any], make: RowMaker[RecordedEvent]
+) -> list[RecordedEvent]:
+    if can_fetch(conn):
+        return await fetch(conn, statement, parameters, make)
+    cursor = event_cursor(conn, make)
     await cursor.execute(statement, parameters, binary=True)
     return await cursor.fetchall()
