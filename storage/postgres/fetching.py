@@ -22,7 +22,9 @@ from headwater.storage.postgres.wire import numbered, wire
 PIECE: Final = 100
 """So many rows are made into events at a time: between two pieces, what has come is taken off the socket."""
 
-_IN_PIECES: Final = psycopg.capabilities.has_stream_chunked()
+IN_PIECES: Final = psycopg.capabilities.has_stream_chunked()
+"""Whether libpq can give an answer in pieces."""
+
 _BINARY: Final = pq.Format.BINARY
 _ROWS: Final = frozenset({pq.ExecStatus.TUPLES_CHUNK, pq.ExecStatus.TUPLES_OK})
 
@@ -31,6 +33,7 @@ def can_fetch(conn: Connection) -> TypeGuard[StoreConnection]:
     """Whether a connection is one of the store's own, and in nothing that belongs to somebody else."""
     return (
         isinstance(conn, StoreConnection)
+        and conn.autocommit
         and conn.pgconn.transaction_status == pq.TransactionStatus.IDLE
         and conn.pgconn.pipeline_status == pq.PipelineStatus.OFF
     )
@@ -41,6 +44,7 @@ async def fetch(
 ) -> list[RecordedEvent]:
     """Execute a statement that gives rows of events, and return them; ``make`` makes one of the tuple of a row.
 
+    Its parameters are texts and bigints.
     Raises the driver's errors. Cancelled, it lets the server give up, and the connection is free.
     """
     async with conn.lock:
@@ -84,7 +88,7 @@ def _prepared(conn: StoreConnection, statement: bytes, text: bytes) -> Generator
 def _events(conn: StoreConnection, make: RowMaker[RecordedEvent]) -> Generator[Wait, Any, list[RecordedEvent]]:
     """Take the whole answer, whatever becomes of it: nothing of it may be left for the next statement."""
     pgconn, values = conn.pgconn, conn.events
-    if _IN_PIECES:
+    if IN_PIECES:
         pgconn.set_chunked_rows_mode(PIECE)
     yield from _sent(pgconn)
     events: list[RecordedEvent] = []
