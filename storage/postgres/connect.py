@@ -174,6 +174,12 @@ def event_cursor(conn: Connection, make: RowMaker[RecordedEvent] = new_event) ->
     return cursor
 
 
+def events_of(conn: StoreConnection, result: pq.abc.PGresult) -> list[RecordedEvent]:
+    """Make of a result in binary what an event cursor makes of it."""
+    conn.events.set_pgresult(result)
+    return conn.events.load_rows(0, result.ntuples, new_event)
+
+
 def row_cursor(conn: Connection) -> psycopg.AsyncCursor[Any]:
     """Return a cursor on anybody's connection that yields plain tuples and takes the store's arrays."""
     cursor = conn.cursor(row_factory=tuple_row)

@@ -1,7 +1,8 @@
-"""The connections that a store's own appends go by: kept while appends follow one another, called without a cursor.
+"""The connections that a store's own appends go by, and the reads that wait for one: kept while calls follow one
+another, called without a cursor.
 
-A lone writer waits for the server and for nothing else: to take a connection, a time limit and a cursor for each call
-took a third of what the server needs. Knows how libpq sends one statement, and never looks into it.
+Who waits for the server waits for nothing else: to take a connection, a time limit and a cursor for each call took a
+third of what the server needs. Knows how libpq sends statements, and never looks into them.
 
 Invariants:
 1. A lane is free, or in exactly one call, or given back to the pool.
@@ -30,10 +31,12 @@ SMALLEST_POOL: Final = 4
 """Of a smaller pool, no connection is kept."""
 
 _BINARY: Final = pq.Format.BINARY
-_RESULTS: Final = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
+_RESULTS: Final = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.PIPELINE_SYNC})
 
 Row: TypeAlias = "Sequence[list[Any] | None]"
 """Columns of whole numbers, None for null."""
+Call: TypeAlias = tuple[bytes, Sequence[object]]
+"""A statement and its parameters, in the order of its placeholders; see :meth:`Lane.row`."""
 
 
 class Lane:
@@ -51,7 +54,7 @@ class Lane:
         self._begun = 0.0
         self._prepare = prepare
         self._answer: asyncio.Future[None] | None = None
-        self._result: pq.abc.PGresult | None = None
+        self._results: list[pq.abc.PGresult] = []
         self._socket = self._pgconn.socket
         self._watch()
 
@@ -76,25 +79,50 @@ class Lane:
         A parameter is null, a number (sent as bigint), a text, an array, or any value's binary form as bytes.
         Raises the driver's errors, and TimeoutError after the time-out.
         """
-        values = [wire(each) for each in parameters]
-        formats = [_BINARY] * len(values)
-        if not self._prepare:
-            self._pgconn.send_query_params(numbered(statement)[0], values, None, formats, _BINARY)
-            return _row(await self._answered())
         while True:
-            name = self.conn.prepared.get(statement) or await self._prepared(statement)
-            self._pgconn.send_query_prepared(name, values, formats, _BINARY)
+            name = await self._name_of(statement)
+            self._send(name, statement, parameters)
             try:
-                return _row(await self._answered())
+                return _row((await self._answered())[0])
             except psycopg.errors.InvalidSqlStatementName:
                 # The driver discards whatever is prepared after some rollbacks and changes of tables.
-                del self.conn.prepared[statement]
+                self.conn.prepared.pop(statement, None)
 
-    async def _prepared(self, statement: bytes) -> bytes:
-        name = b"headwater_%d" % next(self.conn.names)
-        self._pgconn.send_prepare(name, numbered(statement)[0])
-        await self._answered()
-        self.conn.prepared[statement] = name
+    async def last_of(self, *calls: Call) -> pq.abc.PGresult:
+        """Execute statements in one round trip and one transaction; returns what the last one gives.
+
+        Each sees what was committed before its own beginning. Raises as :meth:`row`.
+        """
+        while True:
+            names = [await self._name_of(statement) for statement, _ in calls]
+            self._pgconn.enter_pipeline_mode()
+            for name, (statement, parameters) in zip(names, calls, strict=True):
+                self._send(name, statement, parameters)
+            self._pgconn.pipeline_sync()
+            try:
+                return (await self._answered())[len(calls) - 1]
+            except psycopg.errors.InvalidSqlStatementName:
+                for statement, _ in calls:
+                    self.conn.prepared.pop(statement, None)
+
+    def _send(self, name: bytes | None, statement: bytes, parameters: Sequence[object]) -> None:
+        values = [wire(each) for each in parameters]
+        formats = [_BINARY] * len(values)
+        if name is None:
+            self._pgconn.send_query_params(numbered(statement)[0], values, None, formats, _BINARY)
+        else:
+            self._pgconn.send_query_prepared(name, values, formats, _BINARY)
+
+    async def _name_of(self, statement: bytes) -> bytes | None:
+        """Return the name by which the server knows a statement; None where nothing is prepared."""
+        if not self._prepare:
+            return None
+        name = self.conn.prepared.get(statement)
+        if name is None:
+            name = b"headwater_%d" % next(self.conn.names)
+            self._pgconn.send_prepare(name, numbered(statement)[0])
+            await self._answered()
+            self.conn.prepared[statement] = name
         return name
 
     def expire(self, now: float) -> None:
@@ -113,11 +141,12 @@ class Lane:
     @property
     def broken(self) -> bool:
         """Whether the connection can take no further call."""
-        return self._pgconn.transaction_status != pq.TransactionStatus.IDLE
+        return bool(self._pgconn.pipeline_status) or self._pgconn.transaction_status != pq.TransactionStatus.IDLE
 
-    async def _answered(self) -> pq.abc.PGresult:
+    async def _answered(self) -> list[pq.abc.PGresult]:
+        """Wait for the results of what was sent, all of them or up to the first error, which is raised."""
         answer = self._answer = self._loop.create_future()
-        self._result = None
+        self._results = []
         self._begun, self.used = self._loop.time(), True
         if self._pgconn.flush():
             self._loop.add_writer(self._socket, self._writable)
@@ -125,11 +154,12 @@ class Lane:
             await answer
         finally:
             self._answer = None
-        result = self._result
-        assert result is not None
-        if result.status not in _RESULTS:
-            raise psycopg.errors.error_from_result(result)
-        return result
+        if self._pgconn.pipeline_status:
+            self._pgconn.exit_pipeline_mode()
+        for result in self._results:
+            if result.status not in _RESULTS:
+                raise psycopg.errors.error_from_result(result)
+        return self._results
 
     def _readable(self) -> None:
         answer = self._answer
@@ -137,10 +167,13 @@ class Lane:
             self._pgconn.consume_input()
             while answer is not None and not answer.done() and not self._pgconn.is_busy():
                 result = self._pgconn.get_result()
-                if result is None:
+                if result is not None:
+                    self._results.append(result)
+                # Of several statements each one's results end with None, and all of them with the sync.
+                if result.status == pq.ExecStatus.PIPELINE_SYNC if result else not self._pgconn.pipeline_status:
                     answer.set_result(None)
-                    return
-                self._result = result
+                elif self._pgconn.status == pq.ConnStatus.BAD:
+                    break
         except psycopg.Error as error:
             self._broke(error)
         else:
@@ -200,7 +233,8 @@ class Lanes:
             await self._give_back(lane)
 
     async def close(self) -> None:
-        """Give every connection back to the pool. Only when no call is under way."""
+        """Give every connection back to the pool; those with a call follow when it ends."""
+        self._keep = False
         if self._look is not None:
             self._look.cancel()
         while self._free:

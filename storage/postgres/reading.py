@@ -15,8 +15,9 @@ from psycopg.rows import RowMaker
 from headwater.storage.errors import StreamDeleted, StreamNotFound
 from headwater.storage.filters import matches
 from headwater.storage.model import ALL, EVERYTHING, MAX_BIGINT, EventPage, Filter, RecordedEvent
-from headwater.storage.postgres.connect import Connection, event_cursor, new_event, row_cursor
+from headwater.storage.postgres.connect import Connection, event_cursor, events_of, new_event, row_cursor
 from headwater.storage.postgres.fetching import can_fetch, fetch
+from headwater.storage.postgres.lanes import Lane
 from headwater.storage.postgres.statements import Statements
 
 _FIRST_WINDOW: Final = 4_000
@@ -26,6 +27,8 @@ _WIDEST_WINDOW: Final = 256_000
 
 LONGEST_WAIT: Final = 0.03
 """How long a read waits for an append that is under way, in seconds: others may be committed meanwhile."""
+_LOOKS: Final = 3
+"""How often it is looked for an append of which nothing is seen yet: the hint may be sooner than the server."""
 
 
 class StreamState(NamedTuple):
@@ -98,21 +101,22 @@ async def read_page(conn: Connection, sql: Statements, source: str, after: int, 
     return EventPage(events, max(last, after), max(last, after))
 
 
-async def page_behind(
-    conn: Connection, sql: Statements, session: int, after: int, limit: int, wait: float
-) -> EventPage:
+async def page_behind(lane: Lane, sql: Statements, session: int, after: int, limit: int, wait: float) -> EventPage:
     """Read what follows ``after`` in the store-wide order as soon as the append that a session is making is committed.
 
-    One round trip. Nothing when that takes longer than ``wait`` seconds; what is there already when it makes none.
+    One round trip; some more when the server has not begun the append. Nothing when it takes longer than ``wait``
+    seconds; what is there already when there is none.
     """
-    cursor = event_cursor(conn)
-    try:
-        async with conn.pipeline():
-            await conn.execute(sql.wait_for_append, {"session": session, "wait_ms": max(1, round(wait * 1000))})
-            await cursor.execute(sql.read_all_forward, {"start": after + 1, "limit": limit}, binary=True)
-        events = await cursor.fetchall()
-    except psycopg.errors.LockNotAvailable:
-        events = []
+    longest = b"%d" % max(1, round(wait * 1000))
+    waiting = sql.wait_for_append, (longest, session.to_bytes(4, signed=True))
+    events: list[RecordedEvent] = []
+    for _ in range(_LOOKS):
+        try:
+            result = await lane.last_of(waiting, (sql.read_all_forward, (after + 1, limit)))
+        except psycopg.errors.LockNotAvailable:
+            break
+        if events := events_of(lane.conn, result):
+            break
     read_to = events[-1].position if events else after
     return EventPage(events, read_to, read_to)
 

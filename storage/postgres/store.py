@@ -386,8 +386,14 @@ class PostgresEventStore(StreamCalls):
         """
         check_number("after", after)
         check_number("limit", limit, 1)
-        async with self.connection() as conn:
-            return await reading.page_behind(conn, self.sql, session, after, limit, wait)
+        if self._closed:
+            raise StoreClosed
+        with translated():
+            lane = await self._lanes.take()
+            try:
+                return await reading.page_behind(lane, self.sql, session, after, limit, wait)
+            finally:
+                await self._lanes.leave(lane)
 
     async def head(self) -> int:
         async with self.connection() as conn:
