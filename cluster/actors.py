@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any, Final
 
-from headwater.cluster import environment, memory, packing, processes
+from headwater.cluster import environment, garbage, memory, packing, processes
 
 environment.prepare(local=False)
 
@@ -65,7 +65,9 @@ class _HostActor:
 
     async def _run(self, options: ClusterOptions, node: NodeFacts) -> None:
         make_consumer = functools.partial(ActorConsumer, options, ray.get_runtime_context().get_node_id())
-        async with wiring.open_host(options, node.name, node.resources, make_consumer, node.labels) as host:
+        spare = garbage.Garbage().spare_modules
+        async with wiring.open_host(options, node.name, node.resources, make_consumer, node.labels, spare) as host:
+            spare()
             await host.run()
         # It was drained: this node gets no other host until it is started again.
         await asyncio.Event().wait()
@@ -84,6 +86,7 @@ class _HandlerActor:
         _import_from(options)
         self._consumer = wiring.remote_consumer(handler, subscription, index, wiring.remote_opener(options))
         await self._consumer.start()
+        garbage.Garbage().spare_modules()
 
     async def ready(self) -> int:
         """Answer with the process's number once the handler has been started."""

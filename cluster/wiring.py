@@ -72,9 +72,11 @@ async def open_host(
     resources: Mapping[str, float],
     make_consumer: MakeConsumer | None = None,
     labels: Mapping[str, str] = MappingProxyType({}),
+    loaded: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Host]:
     """Open everything that a host needs, for the length of the block; ``run`` it within.
 
+    ``loaded`` is called, in any thread, whenever a handler has been loaded.
     Raises ConfigurationError, SchemaMissing, PoolerRefused, StoreUnavailable.
     """
     name = f"{node}-{secrets.token_hex(3)}"
@@ -109,10 +111,14 @@ async def open_host(
         commands = Commands(store.pool, store.sql)
 
         def make_consumers(handler: str, subscription: SubscriptionOptions) -> Sequence[StartableConsumer]:
+            consumers: Sequence[StartableConsumer]
             if subscription.most_consumers:
                 resolve(handler)  # what cannot be imported is known before any process is started for it
-                return [make_one(handler, subscription, index) for index in range(subscription.most_consumers)]
-            return [LocalConsumer(Handler.load(handler, subscription), transactions, opener=opener)]
+                consumers = [make_one(handler, subscription, index) for index in range(subscription.most_consumers)]
+            else:
+                consumers = [LocalConsumer(Handler.load(handler, subscription), transactions, opener=opener)]
+            loaded()
+            return consumers
 
         def make_runner(
             subscription: SubscriptionOptions, grant: Grant, consumers: Sequence[Consumer]
