@@ -107,6 +107,7 @@ class _SupervisorActor:
 
     async def _run(self, options: ClusterOptions) -> None:
         async with wiring.open_supervisor(options, RayNodes(options)) as supervisor:
+            garbage.Garbage().spare_modules()
             await supervisor.run()
 
     async def ping(self) -> None:

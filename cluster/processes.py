@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 PARENT_CHECK: Final = 0.05
-"""How often a process looks whether its parent is still there, in seconds."""
+"""How often a process looks whether its parent is still there, in seconds, where the system does not tell."""
 
 
 class Process(NamedTuple):
@@ -48,9 +48,28 @@ def send(processes: Iterable[Process], number: signal.Signals) -> None:
 async def end_with_parent() -> None:
     """End this process at once, with status 1, when the one that started it has ended; cancel it to go on without."""
     parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110  # the end of a parent is no event of the loop
+    await _end_of(parent)
+    while os.getppid() == parent:  # noqa: ASYNC110  # nobody tells, or it became a parent's end a moment ago
         await asyncio.sleep(PARENT_CHECK)
     os._exit(1)
+
+
+async def _end_of(pid: int) -> None:
+    """Wait for the end of a process, without waking for it; returns at once where the system cannot tell."""
+    open_one = getattr(os, "pidfd_open", None)
+    if open_one is None:
+        return
+    try:
+        told = open_one(pid)
+    except OSError:  # gone already, or not allowed in here
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(told, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(told)
+        os.close(told)
 
 
 def _listing() -> dict[int, tuple[int, str]]:
