@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
 from benchmarks.bench import Bench
 from benchmarks.candidates import cluster, headwater, library
 from benchmarks.handlers import Latency, read_latencies
-from benchmarks.measure import P50, P99, Case, Sample, Target
+from benchmarks.measure import P50, P99, Candidate, Case, Sample, Target
 from headwater.subscriptions.options import CURRENT
 
 RATE: Final = 100
@@ -58,37 +59,41 @@ async def _call(append: Callable[[], Awaitable[None]]) -> None:
 
 
 async def cases(bench: Bench) -> AsyncIterator[Case]:
-    """Yield the one case."""
-    effort = bench.effort
-    seconds = 1.0 if effort.quick else SECONDS
-    async with (
-        bench.database() as url,
-        bench.database() as quiet,
-        bench.redis() as redis_url,
-        library.recorder(bench) as recorder,
-    ):
-        for each in (url, quiet):
-            await headwater.make_schema(each)
+    """Yield the case with Redis and then the one without: an idle cluster beside it is no part of either."""
+    name, polling = NAMES
+    async with bench.redis() as redis_url, _candidates(bench, name, redis_url) as candidates:
+        yield Case(
+            "live, 100 appends/s",
+            candidates,
+            {"appends_a_second": RATE},
+            [
+                Target(name, library.NAME, P50, at_most=1),
+                Target(name, library.NAME, P99, at_most=1),
+            ],
+        )
+    async with _candidates(bench, polling, None) as candidates:
+        yield Case(
+            "live, 100 appends/s, no Redis",
+            candidates,
+            {"appends_a_second": RATE},
+            [Target(polling, figure=P99)],
+        )
+
+
+@asynccontextmanager
+async def _candidates(bench: Bench, name: str, redis_url: str | None) -> AsyncIterator[Mapping[str, Candidate]]:
+    """Run a cluster with a live subscription, and the library beside it."""
+    seconds = 1.0 if bench.effort.quick else SECONDS
+    async with bench.database() as url, library.recorder(bench) as recorder:
+        await headwater.make_schema(url)
         async with (
             headwater.store(url, redis_url) as store,
-            headwater.store(quiet) as alone,
             cluster.running(url, redis_url=redis_url) as running,
-            cluster.running(quiet) as polling,
         ):
-            candidates = {}
-            for name, where, opened in ((NAMES[0], running, store), (NAMES[1], polling, alone)):
-                subscription = where.name("live")
-                await where.register([subscription], Latency, batch_size=100, start=CURRENT)
-                await where.until_live([subscription])
-                candidates[name] = Live(where, opened, subscription, seconds).round
-            candidates[library.NAME] = partial(recorder.live, seconds, RATE)
-            yield Case(
-                "live, 100 appends/s",
-                candidates,
-                {"appends_a_second": RATE},
-                [
-                    Target(NAMES[0], library.NAME, P50, at_most=1),
-                    Target(NAMES[0], library.NAME, P99, at_most=1),
-                    Target(NAMES[1], figure=P99),
-                ],
-            )
+            subscription = running.name("live")
+            await running.register([subscription], Latency, batch_size=100, start=CURRENT)
+            await running.until_live([subscription])
+            yield {
+                name: Live(running, store, subscription, seconds).round,
+                library.NAME: partial(recorder.live, seconds, RATE),
+            }
