@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts
 from headwater.cluster.repartition import successor
@@ -28,6 +29,9 @@ from headwater.subscriptions.encoding import decode
 from headwater.subscriptions.runner import SubscriptionRunner
 
 log = logging.getLogger(__name__)
+
+TIDY_INTERVAL: Final = 5.0
+"""How often it is looked for what nobody waits for, in seconds."""
 
 MakeSlotReplay = Callable[[Assigned, Grant, int, ReplayRange], OneReplay]
 """Makes a replay for a partition under a grant, given its command's id and its range."""
@@ -57,6 +61,7 @@ class HostDirectory:
                 wanted_standby=row.wanted_standby,
                 owner=row.owner,
                 standby=row.standby,
+                commanded=row.commanded,
             )
             for row in rows
         ]
@@ -127,6 +132,9 @@ class SupervisorDirectory:
         self._lease = generation
         self._replacements = replacements
         self._generation: int | None = None
+        self._moving = False
+        """Whether an operator's move was under way at the last look."""
+        self._tidied_at = float("-inf")
 
     async def supervise(self) -> bool:
         """Be, or become, the one that writes the plan; False while another one is."""
@@ -148,6 +156,8 @@ class SupervisorDirectory:
 
     async def partitions(self) -> list[PartitionFacts]:
         """Return the partitions that should run."""
+        rows = await self._placement.partitions()
+        self._moving = any(row.target is not None for row in rows)
         return [
             PartitionFacts(
                 lock_id=row.key.lock_id,
@@ -163,7 +173,7 @@ class SupervisorDirectory:
                 apart=row.options.get("apart"),
                 target=row.target,
             )
-            for row in await self._placement.partitions()
+            for row in rows
         ]
 
     async def assign(self, assignments: Sequence[Assignment]) -> None:
@@ -194,6 +204,10 @@ class SupervisorDirectory:
                     log.info("%s replaces %s: %s", row.new, row.old, step)
 
     async def tidy(self) -> None:
-        """Take note of moves that are done, and forget hosts that are long gone."""
-        await self._placement.settle_moves()
-        await self._placement.forget_hosts()
+        """Take note of moves that are done, and now and then forget hosts that are long gone."""
+        due = time.monotonic() - self._tidied_at >= TIDY_INTERVAL
+        if due or self._moving:
+            await self._placement.settle_moves()
+        if due:
+            await self._placement.forget_hosts()
+            self._tidied_at = time.monotonic()

@@ -158,9 +158,9 @@ class Host:
                 self._slots[key] = slot = Slot(self.name, assigned, self._make_consumers, self._make_runner)
                 slot.preparing = self._begin(slot.prepare())
         await self._announce()
-        running = [slot for slot in self._slots.values() if slot.running]
-        if running:
-            await self._directory.obey(running)
+        commanded = [slot for slot in self._slots.values() if slot.running and slot.assigned.commanded]
+        if commanded:
+            await self._directory.obey(commanded)
 
     async def _announce(self) -> None:
         """Say once of each partition that this host stands by for that it is ready."""

@@ -39,6 +39,8 @@ class Assigned:
     wanted_standby: str | None
     owner: str | None
     standby: str | None
+    commanded: bool = True
+    """Whether operators may have asked something of it that is not done."""
 
 
 MakeConsumers = Callable[[str, SubscriptionOptions], Sequence[StartableConsumer]]

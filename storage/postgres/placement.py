@@ -55,6 +55,8 @@ class AssignedRow(NamedTuple):
     wanted_standby: str | None
     owner: str | None
     standby: str | None
+    commanded: bool
+    """Whether operators have asked something of it that is not done."""
 
 
 class PostgresPlacement:
@@ -117,6 +119,7 @@ class PostgresPlacement:
                 wanted_standby=r.wanted_standby,
                 owner=r.owner,
                 standby=r.standby,
+                commanded=r.commanded,
             )
             for r in rows
             if r.lock_id is not None

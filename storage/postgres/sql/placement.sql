@@ -77,7 +77,12 @@ RETURNING pg_notify('headwater_news', 'assigned');
 -- stands by stays until its successor has said that it is ready: until then nobody else could take over at once.
 SELECT
     "h"."draining", "p"."lock_id", "s"."name", "p"."partition", "s"."handler", "s"."options", "s"."wanted",
-    "p"."wanted_owner", "p"."wanted_standby", "p"."owner", "p"."standby"
+    "p"."wanted_owner", "p"."wanted_standby", "p"."owner", "p"."standby",
+    EXISTS (
+        SELECT FROM "headwater"."commands" AS "c"
+        WHERE "c"."subscription_id" = "p"."subscription_id" AND "c"."partition" = "p"."partition"
+            AND "c"."applied_at" IS NULL
+    ) AS "commanded"
 FROM "headwater"."hosts" AS "h"
 LEFT JOIN ("headwater"."partitions" AS "p" JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id"))
     ON "h"."host" IN ("p"."wanted_owner", "p"."wanted_standby", "p"."standby")
