@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from headwater.storage.errors import StoreClosed, StoreUnavailable
 from headwater.storage.model import ALL, NewEvent
 from headwater.storage.opening import connect, hints_of
 from headwater.storage.postgres.store import PostgresEventStore
@@ -20,6 +21,10 @@ from headwater.subscriptions.heads import Heads
 from tests.plugins.waiting import until
 
 LONG = 60.0
+WAITING = """
+FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 @pytest.fixture
@@ -44,16 +49,7 @@ async def appending(store: PostgresEventStore) -> AsyncIterator[psycopg.AsyncCon
 async def test_what_an_append_brings_is_read_as_soon_as_it_is_committed(store: PostgresEventStore) -> None:
     async with appending(store) as conn:
         reading = asyncio.create_task(store.page_behind(conn.info.backend_pid, 1, 10, wait=LONG))
-
-        async def waits() -> bool:
-            async with store.connection() as own:
-                cursor = await own.execute(
-                    "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
-                    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-                )
-                return await cursor.fetchone() is not None
-
-        await until(waits)
+        await until(lambda: _waits(store))
     page = await reading
     assert [(event.stream, event.position) for event in page.events] == [("order-2", 2)]
     assert page.read_to == 2
@@ -108,6 +104,62 @@ async def test_news_of_begun_appends_alone_bring_the_events(
         await asyncio.wait([listening])
         await shared.close()
         await hints.close()
+
+
+async def test_a_read_that_is_given_up_does_not_answer_the_next(store: PostgresEventStore) -> None:
+    async with appending(store) as conn:
+        given_up = asyncio.create_task(store.page_behind(conn.info.backend_pid, 1, 10, wait=LONG))
+        await until(lambda: _waits(store))
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        assert not (await store.page_behind(conn.info.backend_pid, 1, 10, wait=0.001)).events
+    page = await store.page_behind(1, 0, 10)
+    assert [event.position for event in page.events] == [1, 2]
+
+
+async def test_a_read_whose_connection_is_ended_fails_and_the_next_does_not(store: PostgresEventStore) -> None:
+    async with appending(store) as conn:
+        reading = asyncio.create_task(store.page_behind(conn.info.backend_pid, 1, 10, wait=LONG))
+        await until(lambda: _waits(store))
+        await conn.execute(f"SELECT pg_terminate_backend(pid) {WAITING}")
+        with pytest.raises(StoreUnavailable):
+            await reading
+    assert [event.position for event in (await store.page_behind(1, 0, 10)).events] == [1, 2]
+
+
+async def test_a_read_that_is_under_way_when_its_store_is_closed_leaves_no_connection(
+    database_url: str, store: PostgresEventStore
+) -> None:
+    async with appending(store) as conn:
+        async with await PostgresEventStore.open(database_url, application_name="closing") as closing:
+            reading = asyncio.create_task(closing.page_behind(conn.info.backend_pid, 1, 10, wait=LONG))
+            await until(lambda: _waits(store))
+        with pytest.raises(StoreClosed):
+            await closing.page_behind(1, 0, 10)
+    assert [event.position for event in (await reading).events] == [2]
+
+    async def gone() -> bool:
+        async with store.connection() as own:
+            left = await own.execute(
+                "SELECT FROM pg_stat_activity WHERE application_name = 'closing' AND datname = current_database()"
+            )
+            return not await left.fetchall()
+
+    await until(gone)
+
+
+async def test_what_was_prepared_for_such_reads_and_is_discarded_is_prepared_again(database_url: str) -> None:
+    async with await PostgresEventStore.open(database_url, pool_size=1) as store:
+        await store.append("order-1", [NewEvent("Placed")])
+        for _ in range(3):
+            assert (await store.page_behind(1, 0, 10)).read_to == 1
+            async with store.connection() as conn:
+                await conn.execute("DEALLOCATE ALL")
+
+
+async def _waits(store: PostgresEventStore) -> bool:
+    async with store.connection() as own:
+        return await (await own.execute(f"SELECT pid {WAITING}")).fetchone() is not None
 
 
 async def _follow(hints: RedisHints) -> None:

@@ -6,12 +6,17 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from tests.plugins.processes import is_running
 from tests.plugins.waiting import wait_until
 
 CHILD = """
-import asyncio
+import asyncio, os, sys
 from headwater.cluster.processes import end_with_parent
+
+if sys.argv[1:] == ["looks"] and hasattr(os, "pidfd_open"):
+    del os.pidfd_open
 
 async def main():
     task = asyncio.create_task(end_with_parent())
@@ -24,14 +29,16 @@ asyncio.run(main())
 PARENT = """
 import subprocess, sys
 
-child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
+child = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]], stdout=subprocess.PIPE, text=True)
 print(child.pid, child.stdout.readline(), flush=True)
 child.wait()
 """
 
 
-def test_a_process_that_watches_its_parent_ends_with_it_however_that_ended() -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True) as parent:
+@pytest.mark.parametrize("how", ["is told", "looks"])
+def test_a_process_that_watches_its_parent_ends_with_it_however_that_ended(how: str) -> None:
+    command = [sys.executable, "-c", PARENT, CHILD, how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid, watching = parent.stdout.readline().split()
         assert watching == "watching"

@@ -87,7 +87,9 @@ class World:
     obeyed: list[PartitionKey] = field(default_factory=list)
     broken: bool = False
 
-    def assign(self, owner: str | None, standby: str | None = None, *, paused: bool = False) -> None:
+    def assign(
+        self, owner: str | None, standby: str | None = None, *, paused: bool = False, commanded: bool = True
+    ) -> None:
         before = self.assigned.get(KEY)
         self.assigned[KEY] = Assigned(
             key=KEY,
@@ -98,6 +100,7 @@ class World:
             wanted_standby=standby,
             owner=None,
             standby=before.standby if before else None,
+            commanded=commanded,
         )
 
     def make_consumers(self, handler: str, options: SubscriptionOptions) -> Sequence[StartableConsumer]:
@@ -266,6 +269,16 @@ async def test_a_pause_holds_until_it_is_taken_back(world: World) -> None:
 async def test_operators_commands_are_looked_for_where_partitions_run(world: World) -> None:
     world.assign("a")
     async with running(world, "a"):
+        await until(lambda: KEY in world.obeyed)
+
+
+async def test_commands_are_not_looked_for_where_there_are_none(world: World) -> None:
+    world.assign("a", commanded=False)
+    async with running(world, "a") as one:
+        await until(lambda: world.rows.row(KEY).progress.checkpoint == 10)
+        await one.host.reconcile()
+        assert not world.obeyed
+        world.assign("a")
         await until(lambda: KEY in world.obeyed)
 
 
