@@ -322,6 +322,7 @@ class LocalRay:
                     "node_name": "head",
                     "labels": {HOST_LABEL: "no"},
                     "include_dashboard": False,
+                    "include_log_monitor": False,  # nobody is sent what workers write: their files have it
                     "object_store_memory": OBJECT_STORE,
                     "_system_config": dict(environment.SYSTEM_CONFIG),
                 },
