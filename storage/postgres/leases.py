@@ -225,9 +225,10 @@ class LeaseSession:
         self._renew(sent)
         with self._accepting:
             self._connected = True
+        # Before whoever waits for the first session goes on: who listens from then on hears of later ones only.
+        self._pass_on(News.CONNECTED)
         if not self._opened.done():
             self._opened.set_result(None)
-        self._pass_on(News.CONNECTED)
         return link
 
     def _arrive(self, link: LeaseLink) -> None:
