@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from headwater.cluster import environment
+from headwater.cluster import environment, processes
 from headwater.storage.errors import ConfigurationError
 
 REAP_INTERVAL = 0.1
@@ -25,7 +25,9 @@ REAP_INTERVAL = 0.1
 
 def main() -> None:
     """Serve one owner."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the owner says what to do then
+    # Both reach a whole group; the owner says what to do then. What is started here must be able to end by SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _pass_over)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever Ray prints must not look like an answer
     folder = sys.argv[1]
@@ -34,13 +36,15 @@ def main() -> None:
     environment.prepare(local=True)
     from headwater.cluster.actors import LocalRay, ensure_supervisor
 
-    ray = LocalRay()
-    verbs: dict[str, Callable[..., Any]] = {
-        "add": ray.add_node,
-        "wait": ray.wait_for_nodes,
-        "supervise": lambda options: ensure_supervisor(options, detached=False),
-    }
+    ray: LocalRay | None = None
     try:
+        ray = LocalRay()
+        signal.signal(signal.SIGTERM, _pass_over)  # Ray's own would end this in the middle of anything
+        verbs: dict[str, Callable[..., Any]] = {
+            "add": ray.add_node,
+            "wait": ray.wait_for_nodes,
+            "supervise": lambda options: ensure_supervisor(options, detached=False),
+        }
         answers.write(encode(None))
         for line in _lines(ray.reap):
             verb, *arguments = decode(line)
@@ -50,8 +54,15 @@ def main() -> None:
                 answer = ConfigurationError(f"the local cluster cannot {verb}: {type(error).__name__}: {error}")
             answers.write(encode(answer))
     finally:
-        ray.shutdown()
+        if ray is not None:
+            ray.shutdown()
+        # What was started when a start failed is in nobody's books.
+        processes.send(processes.tree(os.getpid())[1:], signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pass_over(_number: int, _frame: object) -> None:
+    """Do nothing about a signal."""
 
 
 def encode(value: Any) -> str:

@@ -58,12 +58,17 @@ def _fetched(
     text, names = numbered(statement)
     values = [wire(parameters[name]) for name in names]
     formats = [_BINARY] * len(values)
-    if conn.prepare_threshold is None:
-        pgconn.send_query_params(text, values, None, formats, _BINARY)
-        return (yield from _events(conn, make))
     while True:
-        name = conn.prepared.get(statement) or (yield from _prepared(conn, statement, text))
-        pgconn.send_query_prepared(name, values, formats, _BINARY)
+        name = None
+        if conn.prepare_threshold is not None:
+            name = conn.prepared.get(statement) or (yield from _prepared(conn, statement, text))
+        # libpq forgets that an answer should come in pieces only when it turns to the next one of a pipeline: otherwise
+        # the first answer of the connection's next pipeline would come in pieces, too.
+        pgconn.enter_pipeline_mode()
+        if name is None:
+            pgconn.send_query_params(text, values, None, formats, _BINARY)
+        else:
+            pgconn.send_query_prepared(name, values, formats, _BINARY)
         try:
             return (yield from _events(conn, make))
         except psycopg.errors.InvalidSqlStatementName:
@@ -90,11 +95,16 @@ def _events(conn: StoreConnection, make: RowMaker[RecordedEvent]) -> Generator[W
     pgconn, values = conn.pgconn, conn.events
     if IN_PIECES:
         pgconn.set_chunked_rows_mode(PIECE)
+    pgconn.pipeline_sync()
     yield from _sent(pgconn)
     events: list[RecordedEvent] = []
     error: Exception | None = None
-    while (result := (yield from _result(pgconn))) is not None:
-        if result.status not in _ROWS:
+    while (result := (yield from _result(pgconn))) is None or result.status != pq.ExecStatus.PIPELINE_SYNC:
+        if result is None:  # the answer has ended, and the sync follows, unless the connection is lost
+            if pgconn.status == pq.ConnStatus.BAD:
+                error = error or psycopg.OperationalError("the connection is lost")
+                break
+        elif result.status not in _ROWS:
             error = psycopg.errors.error_from_result(result)
         elif error is None and result.ntuples:
             try:
@@ -103,6 +113,8 @@ def _events(conn: StoreConnection, make: RowMaker[RecordedEvent]) -> Generator[W
             except Exception as failure:  # noqa: BLE001  # raised when the rest of the answer is taken
                 error = failure
     values.set_pgresult(None, set_loaders=False)
+    if pgconn.status == pq.ConnStatus.OK:
+        pgconn.exit_pipeline_mode()
     if error is not None:
         raise error
     return events

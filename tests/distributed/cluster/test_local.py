@@ -15,6 +15,7 @@ from headwater.cluster.local import LocalCluster
 from tests.plugins.processes import descendants, processes
 from tests.plugins.waiting import wait_until
 
+LAUNCHER = "headwater.cluster.launcher"
 PROGRAM = """
 import asyncio
 from headwater.cluster.local import LocalCluster
@@ -54,6 +55,24 @@ def test_a_program_that_ends_in_whatever_way_leaves_no_process(number: signal.Si
         program.wait(timeout=10)
     wait_until(lambda: not started & _everything(), deadline=10, what="waiting until Ray has gone")
     wait_until(lambda: not folder.exists(), deadline=10, what="waiting until its files have gone")
+
+
+def test_a_group_that_is_ended_while_the_cluster_starts_leaves_no_process() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as program:
+        wait_until(lambda: any("gcs_server" in each.command for each in descendants(program.pid)), what="Ray's start")
+        started = descendants(program.pid)
+        [folder] = {Path(each.command.split()[-1]) for each in started if LAUNCHER in each.command}
+        os.killpg(program.pid, signal.SIGTERM)
+        program.wait(timeout=10)
+    wait_until(lambda: not _of(folder), what="waiting until Ray has gone")
+    wait_until(lambda: not folder.exists(), what="waiting until its files have gone")
+
+
+def _of(folder: Path) -> list[str]:
+    """Return what runs that was told of a folder: Ray's processes are told of it, or have it for their log."""
+    return [process.command for process in processes() if str(folder) in process.command]
 
 
 def _everything() -> set[int]:

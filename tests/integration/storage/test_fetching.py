@@ -130,3 +130,17 @@ async def somebody_waits(url: str) -> bool:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
         row = await (await conn.execute(WAITING)).fetchone()
         return bool(row and row[0])
+
+
+async def test_a_read_leaves_the_next_answers_of_its_connection_whole(database_url: str) -> None:
+    async with await PostgresEventStore.open(database_url, pool_size=1) as store:
+        await store.append("s", events(3))
+        for _ in range(3):  # what is not prepared yet takes another way
+            assert len(await store.read("s")) == 3
+            assert len((await store.page_behind(1, 0, 10)).events) == 3
+            assert len(await store.read("s")) == 3
+            async with store.connection() as conn:
+                async with conn.pipeline():
+                    first = await conn.execute("SELECT generate_series(1, 3)")
+                    second = await conn.execute("SELECT 5")
+                assert (await first.fetchall(), await second.fetchall()) == ([(1,), (2,), (3,)], [(5,)])
