@@ -25,9 +25,6 @@ REAP_INTERVAL = 0.1
 
 def main() -> None:
     """Serve one owner."""
-    # Both reach a whole group; the owner says what to do then. What is started here must be able to end by SIGTERM.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _pass_over)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever Ray prints must not look like an answer
     folder = sys.argv[1]
@@ -39,7 +36,6 @@ def main() -> None:
     ray: LocalRay | None = None
     try:
         ray = LocalRay()
-        signal.signal(signal.SIGTERM, _pass_over)  # Ray's own would end this in the middle of anything
         verbs: dict[str, Callable[..., Any]] = {
             "add": ray.add_node,
             "wait": ray.wait_for_nodes,
@@ -59,10 +55,6 @@ def main() -> None:
         # What was started when a start failed is in nobody's books.
         processes.send(processes.tree(os.getpid())[1:], signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _pass_over(_number: int, _frame: object) -> None:
-    """Do nothing about a signal."""
 
 
 def encode(value: Any) -> str:

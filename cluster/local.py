@@ -67,6 +67,9 @@ class LocalCluster:
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=log,
+                    # What is sent to this program's whole group, like Ctrl-C, must not meet Ray as it starts:
+                    # the launcher ends with this program, and then in good order.
+                    start_new_session=True,
                 )
             await self._answer("start")
             for _ in range(self._first_nodes):
