@@ -29,8 +29,8 @@ _POOLER: Final = (
 )
 
 
-SET_BACK: Final = 1.0
-"""By how many seconds the server's clock must fall behind for it to count as set back."""
+LOOKING: Final = 8
+"""So many sessions look at the others with each heartbeat; where there are more, each looks less often."""
 
 
 class _BoundedConnection(psycopg.Connection[Any]):
@@ -75,8 +75,8 @@ class LeaseLink:
         self._patience = settings.lease
         self.asked_at = float("-inf")
         """When the last statement that was answered had been sent, by the monotonic clock."""
-        self._server_ahead = float("-inf")
-        self._look_at = time.monotonic() + self._patience
+        self._look_at = time.monotonic()
+        self._suspects: set[int] = set()
         seconds = max(1, int(settings.lease // 3))
         with translated():
             self._conn: _BoundedConnection = _BoundedConnection.connect(
@@ -129,7 +129,7 @@ class LeaseLink:
         ):
             other.deadline = time.monotonic() + self._patience
             theirs = other.execute(self._sql.lease_heartbeat).fetchone()
-            if (theirs is not None and theirs[0] == backend) or self.ask(self._sql.lease_heartbeat)[0][0] != backend:
+            if theirs == (backend,) or self.ask(self._sql.lease_heartbeat)[0][0] != backend:
                 raise PoolerRefused(_POOLER)
 
     def ask(self, statement: bytes, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
@@ -148,24 +148,24 @@ class LeaseLink:
 
     def heartbeat(self) -> None:
         """Show the server that we are here. Raises StoreUnavailable when another session answers, or none."""
-        backend, now = self.ask(self._sql.lease_heartbeat)[0]
+        looks = time.monotonic() >= self._look_at
+        backend, *seen = self.ask(self._sql.lease_heartbeat_and_look if looks else self._sql.lease_heartbeat)[0]
         if backend != self.backend:
             self.close()
             raise StoreUnavailable("another session of the server answered: the one with the leases is gone")
-        self._watch_clock(now)
+        if looks:
+            self._end_outlasting(*seen)
 
-    def _watch_clock(self, server: float) -> None:
-        """End sessions of others that have been silent for a lease and outlast it because the clock was set back.
+    def _end_outlasting(self, sessions: int, suspects: list[int]) -> None:
+        """End sessions that outlast their lease because the server's clock was set back: those seen so a lease apart.
 
-        Every session that lives has been heard by then, at a time that is not in the future.
+        A session that lives has been heard in between, at a time that is not in the future.
         """
-        now = time.monotonic()
-        ahead, self._server_ahead = self._server_ahead, server - now
-        if self._server_ahead < ahead - SET_BACK:
-            self._look_at = now + self._patience
-        elif now >= self._look_at:
-            self._look_at = float("inf")
-            self.ask(self._sql.end_outlasting_sessions)
+        if outlasting := self._suspects.intersection(suspects):
+            self.ask(self._sql.end_outlasting_sessions, {"backends": list(outlasting)})
+        self._suspects = set(suspects)
+        pause = self._patience if suspects else self._patience / LOOKING * (sessions // LOOKING)
+        self._look_at = time.monotonic() + pause
 
     def _heard(self, word: str) -> None:
         with suppress(ValueError):  # a newer program may have news that mean nothing here

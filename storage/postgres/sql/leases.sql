@@ -14,15 +14,25 @@ SELECT
 SELECT pg_backend_pid(), (SELECT "setting"::bigint FROM pg_settings WHERE "name" = 'idle_session_timeout');
 
 -- name: lease_heartbeat
--- Any statement resets the server's timer; the process number proves that the same session answered, and the time tells
--- when the server's clock is set back.
-SELECT pg_backend_pid(), extract(epoch FROM clock_timestamp())::double precision;
+-- Any statement resets the server's timer; the process number proves that the same session answered.
+SELECT pg_backend_pid();
+
+-- name: lease_heartbeat_and_look
+-- The server ends idle sessions by its time of day: one that was last heard in what is the future now, because the clock
+-- has been set back since, would be ended that much too late. One's own role's only: others may not be ended.
+SELECT
+    pg_backend_pid(), count(*),
+    coalesce(array_agg("pid") FILTER (WHERE
+        "state" = 'idle' AND "state_change" > clock_timestamp() + interval '1 second'
+        AND pg_get_userbyid("usesysid") = current_user
+    ), '{}')
+FROM pg_stat_get_activity(NULL)
+WHERE "application_name" LIKE '% leases of %'
+    AND "datid" = (SELECT "oid" FROM pg_database WHERE "datname" = current_database());
 
 -- name: end_outlasting_sessions
--- The server ends idle sessions by its time of day: one that heard something last in what is the future now would be
--- ended that much too late. One's own role's only: others may not be ended.
-SELECT pg_terminate_backend("pid") FROM pg_stat_activity
-WHERE "datname" = current_database() AND "usename" = current_user AND "application_name" LIKE '% leases of %'
+SELECT pg_terminate_backend("pid") FROM pg_stat_get_activity(NULL)
+WHERE "pid" = ANY (%(backends)s) AND "application_name" LIKE '%% leases of %%'
     AND "state" = 'idle' AND "state_change" > clock_timestamp() + interval '1 second';
 
 -- name: listen_to_news
