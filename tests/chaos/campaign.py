@@ -86,6 +86,8 @@ class Campaign:
         """Make one fault of this kind; returns when everything is in order again."""
         world, number = self._world, len(self.outcomes) + 1
         fault = kind(world, random.Random(f"{self._seed} {number}"))
+        if fault.planned:
+            await world.handled(await world.head())
         concerned = fault.aim(await world.settled())
         head = await world.head()
         broken_at = time.monotonic()

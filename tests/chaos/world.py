@@ -155,16 +155,21 @@ class World(ABC):
                 raise NotSettled("; ".join(str(p) for p in partitions))
             await asyncio.sleep(0.05)
 
-    async def finish(self) -> list[str]:
-        """Let the writers end and everything be handled; returns what is wrong."""
-        await asyncio.to_thread(self.writers.stop)
-        written = self.writers.written()
-        head, deadline = await self.head(), time.monotonic() + PATIENCE
+    async def handled(self, head: int) -> None:
+        """Wait until every subscription has handled everything up to a position. Raises NotSettled."""
+        deadline = time.monotonic() + PATIENCE
         while any(p.checkpoint < head for p in await self.asked(self.client.partitions)):
             await self.repair()
             if time.monotonic() > deadline:
                 raise NotSettled(f"not all is handled: {await self.client.partitions()}")
             await asyncio.sleep(0.1)
+
+    async def finish(self) -> list[str]:
+        """Let the writers end and everything be handled; returns what is wrong."""
+        await asyncio.to_thread(self.writers.stop)
+        written = self.writers.written()
+        head = await self.head()
+        await self.handled(head)
         await self.follower.look(everything=True)
         with self.servers.connect(self.url) as conn:
             found = await asyncio.to_thread(database.problems, conn, written, EXACT)

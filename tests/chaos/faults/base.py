@@ -32,6 +32,8 @@ class Fault(ABC, Generic[W]):
     """Made only each so many times that all others are made: one that takes long to mend."""
     moves: bool = False
     """Whether the partitions concerned must be granted anew; else it does to handle an event that came afterwards."""
+    planned: ClassVar[bool] = False
+    """Whether it is an operator's act, made in good order: once what earlier faults left is handled."""
     hold: tuple[float, float] = (0.0, 0.0)
     """For how long it stays once it was seen, or once others went on, at least and at most, in seconds."""
 

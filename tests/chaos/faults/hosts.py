@@ -124,6 +124,7 @@ class EndHost(OwnerFault):
 class HandOver(Fault[PlainWorld]):
     name = "planned hand-over"
     what = "an operator moves one partition to the node that stands by"
+    planned = True
     target = 0.25
     moves = True
 
