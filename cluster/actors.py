@@ -12,21 +12,20 @@ import os
 import sys
 from typing import Any, Final
 
-from headwater.cluster import environment, garbage, memory, packing, processes
+from headwater.cluster import environment, garbage, memory, packing, processes, wiring
+from headwater.cluster.options import ClusterOptions
+from headwater.cluster.supervisor import NodeFacts
+from headwater.storage.errors import ConfigurationError
+from headwater.subscriptions.options import SubscriptionOptions
+from headwater.subscriptions.ports import ConsumerLost, Delivered
 
+# Ray reads its environment as it is imported, so it is the one thing that is imported after something was done.
 environment.prepare(local=False)
 
 import ray  # noqa: E402
 import ray.exceptions  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
-
-from headwater.cluster import wiring  # noqa: E402
-from headwater.cluster.options import ClusterOptions  # noqa: E402
-from headwater.cluster.supervisor import NodeFacts  # noqa: E402
-from headwater.storage.errors import ConfigurationError  # noqa: E402
-from headwater.subscriptions.options import SubscriptionOptions  # noqa: E402
-from headwater.subscriptions.ports import ConsumerLost, Delivered  # noqa: E402
 
 NAMESPACE: Final = "headwater"
 HOST_LABEL: Final = "headwater-host"
@@ -80,7 +79,7 @@ class _HostActor:
 class _HandlerActor:
     """One consumer: a handler in a process of its own."""
 
-    async def __init__(  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
         self, options: ClusterOptions, handler: str, subscription: SubscriptionOptions, index: int
     ) -> None:
         _import_from(options)

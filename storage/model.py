@@ -25,6 +25,8 @@ MAX_NAME_BYTES: Final = 512
 """The longest stream, type, subscription or tag name, in UTF-8 bytes: index entries stay far below Postgres' limit."""
 
 MAX_BIGINT: Final = 2**63 - 1
+MAX_SESSION: Final = 2**31 - 1
+"""The largest number of a session of the server."""
 
 
 class ExpectedVersion(enum.Enum):

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, cast
 
 import psycopg
 
@@ -70,16 +69,16 @@ class Store:
         ready = [self._batches(size) for _ in range(group.LANES)]
         before = await self.store.head()
         async with AsyncExitStack() as stack:
-            lanes = [await stack.enter_async_context(await pg.connect(self.store.options)) for _ in ready]
+            connections = [await stack.enter_async_context(await pg.connect(self.store.options)) for _ in ready]
 
-            async def send(conn: psycopg.AsyncConnection[Any], batches: list[list[object]]) -> None:
-                lane = Lane(cast("pg.StoreConnection", conn), timeout=self.store.options.timeout, prepare=True)
+            async def send(conn: pg.StoreConnection, batches: list[list[object]]) -> None:
+                lane = Lane(conn, timeout=self.store.options.timeout, prepare=True)
                 for parameters in batches:
                     await lane.row(self.store.sql.append_events, parameters)
                 lane.leave()
 
             begun = time.perf_counter()
-            await asyncio.gather(*map(send, lanes, ready))
+            await asyncio.gather(*map(send, connections, ready))
             seconds = time.perf_counter() - begun
         return Sample(len(ready) * READY_BATCHES * size, await self.count(before), seconds)
 

@@ -99,8 +99,11 @@ class StoreConnection(psycopg.AsyncConnection[Any]):
         super().__init__(pgconn, row_factory)
         self.prepared: dict[bytes, bytes] = {}
         """The names of what was prepared here without a cursor, by statement."""
-        self.names = itertools.count()
-        """Numbers for such names, none twice."""
+        self._numbers = itertools.count()
+
+    def new_name(self) -> bytes:
+        """Return a name for a statement that is to be prepared, none twice."""
+        return b"headwater_%d" % next(self._numbers)
 
     @cached_property
     def events(self) -> abc.Transformer:
@@ -146,7 +149,7 @@ def connection_settings(options: StoreOptions) -> dict[str, Any]:
     }
 
 
-async def connect(options: StoreOptions, *, session: bool = False) -> Connection:
+async def connect(options: StoreOptions, *, session: bool = False) -> StoreConnection:
     """Open one connection of its own; ``session=True`` for locks and LISTEN, never through a pooler."""
     settings = connection_settings(options)
     url = options.url

@@ -77,7 +77,7 @@ def _fetched(
 
 
 def _prepared(conn: StoreConnection, statement: bytes, text: bytes) -> Generator[Wait, Any, bytes]:
-    name = b"headwater_%d" % next(conn.names)
+    name = conn.new_name()
     conn.pgconn.send_prepare(name, text)
     yield from _sent(conn.pgconn)
     error: Exception | None = None

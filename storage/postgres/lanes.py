@@ -119,7 +119,7 @@ class Lane:
             return None
         name = self.conn.prepared.get(statement)
         if name is None:
-            name = b"headwater_%d" % next(self.conn.names)
+            name = self.conn.new_name()
             self._pgconn.send_prepare(name, numbered(statement)[0])
             await self._answered()
             self.conn.prepared[statement] = name

@@ -112,7 +112,7 @@ async def page_behind(lane: Lane, sql: Statements, session: int, after: int, lim
     events: list[RecordedEvent] = []
     for _ in range(_LOOKS):
         try:
-            result = await lane.last_of(waiting, (sql.read_all_forward, (after + 1, limit)))
+            result = await lane.last_of(waiting, (sql.read_all_forward, (min(after + 1, MAX_BIGINT), limit)))
         except psycopg.errors.LockNotAvailable:
             break
         if events := events_of(lane.conn, result):

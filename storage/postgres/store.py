@@ -27,6 +27,7 @@ from headwater.storage.model import (
     ALL,
     ANY,
     EVERYTHING,
+    MAX_SESSION,
     AppendCondition,
     AppendResult,
     EventPage,
@@ -384,6 +385,7 @@ class PostgresEventStore(StreamCalls):
         came with a hint. Waits at most ``wait`` seconds, and then, or when the hint was wrong, gives an empty page or
         what is there: looking once more is up to the next hint.
         """
+        check_number("session", session, 0, MAX_SESSION)
         check_number("after", after)
         check_number("limit", limit, 1)
         if self._closed:

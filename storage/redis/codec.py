@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from headwater.storage.model import MAX_BIGINT
+from headwater.storage.model import MAX_BIGINT, MAX_SESSION
 
 PREFIX: Final = "headwater"
 BEGUN: Final = "begun "
-MAX_SESSION: Final = 2**31 - 1
 
 
 def channel_of(database: str, schema: str) -> str:

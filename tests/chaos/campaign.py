@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import random
 import time
@@ -97,12 +96,12 @@ class Campaign:
             effect = time.monotonic() - broken_at
             counted_from, behind = broken_at, head
             if fault.counts_from_heal:
-                await asyncio.sleep(fault.chance.uniform(*fault.hold))
+                await fault.last()
                 await fault.heal()
                 counted_from, behind = time.monotonic(), await world.head()
             times = await world.follower.went_on(fault.wanted(concerned, behind), counted_from, PATIENCE)
             if not fault.counts_from_heal:
-                await asyncio.sleep(fault.chance.uniform(*fault.hold))
+                await fault.last()
         finally:
             await fault.heal()
         await world.settled()

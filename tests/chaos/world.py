@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
@@ -141,28 +140,29 @@ class World(ABC):
 
     async def settled(self) -> list[PartitionStatus]:
         """Wait until every partition has an owner and a standby that live, and nearly everything is handled."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            await self.repair()
-            partitions = await self.asked(self.client.partitions)
-            nodes = self.nodes
-            if all(
-                p.node in nodes and p.standby in nodes and p.phase == "running" and p.lag < SETTLED_LAG
-                for p in partitions
-            ):
-                return partitions
-            if time.monotonic() > deadline:
-                raise NotSettled("; ".join(str(p) for p in partitions))
-            await asyncio.sleep(0.05)
+        return await self._until_all(
+            lambda p: {p.node, p.standby} <= set(self.nodes) and p.phase == "running" and p.lag < SETTLED_LAG
+        )
 
     async def handled(self, head: int) -> None:
         """Wait until every subscription has handled everything up to a position. Raises NotSettled."""
-        deadline = time.monotonic() + PATIENCE
-        while any(p.checkpoint < head for p in await self.asked(self.client.partitions)):
+        await self._until_all(lambda p: p.checkpoint >= head)
+
+    async def _until_all(self, in_order: Callable[[PartitionStatus], bool]) -> list[PartitionStatus]:
+        """Repair until every partition is in order; returns them. Raises NotSettled."""
+        partitions: list[PartitionStatus] = []
+
+        async def all_in_order() -> bool:
+            nonlocal partitions
             await self.repair()
-            if time.monotonic() > deadline:
-                raise NotSettled(f"not all is handled: {await self.client.partitions()}")
-            await asyncio.sleep(0.1)
+            partitions = await self.asked(self.client.partitions)
+            return all(map(in_order, partitions))
+
+        try:
+            await until(all_in_order, PATIENCE)
+        except AssertionError as error:
+            raise NotSettled("; ".join(map(str, partitions))) from error
+        return partitions
 
     async def finish(self) -> list[str]:
         """Let the writers end and everything be handled; returns what is wrong."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,10 @@ class Fault(ABC, Generic[W]):
     @abstractmethod
     async def took_effect(self) -> bool:
         """Whether it can be seen from outside that it is broken; asked again until it can."""
+
+    async def last(self) -> None:
+        """Let it last: how long is part of the fault, and nothing is waited for."""
+        await asyncio.sleep(self.chance.uniform(*self.hold))
 
     async def heal(self) -> None:
         """Mend it; returns when it is mended."""

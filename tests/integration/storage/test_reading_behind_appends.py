@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from headwater.storage.errors import StoreClosed, StoreUnavailable
-from headwater.storage.model import ALL, NewEvent
+from headwater.storage.errors import InvalidArgument, StoreClosed, StoreUnavailable
+from headwater.storage.model import ALL, MAX_BIGINT, MAX_SESSION, NewEvent
 from headwater.storage.opening import connect, hints_of
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.redis import RedisHints
@@ -165,3 +165,10 @@ async def _waits(store: PostgresEventStore) -> bool:
 async def _follow(hints: RedisHints) -> None:
     async for _ in hints.listen():
         pass
+
+
+async def test_the_largest_numbers_find_nothing_and_larger_ones_are_refused(store: PostgresEventStore) -> None:
+    assert (await store.page_behind(MAX_SESSION, MAX_BIGINT, MAX_BIGINT)).events == []
+    for name, arguments in {"session": (MAX_SESSION + 1, 0, 1), "after": (1, MAX_BIGINT + 1, 1)}.items():
+        with pytest.raises(InvalidArgument, match=name):
+            await store.page_behind(*arguments)
