@@ -100,7 +100,16 @@ class ToRetry(NamedTuple):
     key: str | None
     attempts: int
     """How often it was handed out before."""
-    edited: bytes | None = None
+    begun: int
+    """How many of these attempts nobody has told the end of, since it was last asked for: their owners have died."""
+    number: int
+    """Where it stands in the source of its subscription, as checkpoints count."""
+
+
+class RetryBegun(NamedTuple):
+    """An attempt at a parked event that was counted, and may be made."""
+
+    edited: bytes | None
     """The corrected payload as JSON, when an operator has made one."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey, Progress, Retried, ToRetry
+from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey, Progress, Retried, RetryBegun, ToRetry
 from headwater.storage.model import EventPage, Filter, RecordedEvent
 from headwater.subscriptions.options import OnFailure
 
@@ -140,10 +140,14 @@ class Parking(Protocol):
     """The parked events that are to be handled again."""
 
     async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[ToRetry]:
-        """Return what to handle again, by position, with the corrected payload where there is one.
+        """Return what to handle again, by position.
 
         These are the events that an operator asked for, and those that were parked behind another one that is settled.
         """
+        ...
+
+    async def begin_retry(self, grant: Grant, position: int) -> RetryBegun | None:
+        """Count an attempt before it is made; None when it is not to be made any more. Raises StaleEpoch."""
         ...
 
     async def retried(self, grant: Grant, position: int, key: str | None, error: str | None = None) -> None:

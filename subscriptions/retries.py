@@ -6,13 +6,15 @@ Decides nothing: it reads, tells the machine, and writes down what came of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
 from headwater.storage.errors import StaleEpoch
-from headwater.storage.leases import Grant
+from headwater.storage.leases import Grant, ToRetry
 from headwater.storage.model import ALL, RecordedEvent
 from headwater.subscriptions.core import effects, inputs
+from headwater.subscriptions.core.failing import DIED
 from headwater.subscriptions.core.machine import Machine
 from headwater.subscriptions.core.phases import delivers
 from headwater.subscriptions.core.retrying import ParkedRetry
@@ -37,7 +39,9 @@ class ParkedRetries:
         reader: EventReader,
         observer: Observer,
         interval: float,
+        attempts: int,
     ) -> None:
+        """An event that was begun ``attempts`` times without an end is set aside again: its owners have died of it."""
         self._grant = grant
         self._machine = machine
         self._tell = tell
@@ -46,8 +50,8 @@ class ParkedRetries:
         self._reader = reader
         self._observer = observer
         self._interval = interval
+        self._attempts = attempts
         self._asked = asyncio.Event()
-        self._unwritten = 0
 
     def ask(self) -> None:
         """Look now."""
@@ -59,7 +63,7 @@ class ParkedRetries:
             self._asked.clear()  # before the look: what is asked for during it counts
             try:
                 if delivers(self._machine.condition.phase):
-                    await self._look()
+                    await self.look()
             except StaleEpoch as error:
                 self._tell(inputs.LeaseLost(str(error)))
                 return
@@ -67,21 +71,31 @@ class ParkedRetries:
                 self._observer.trouble(self._grant.key, "look at parked events", error)
             await self._pause()
 
-    def write(self, effect: effects.Retry) -> Coroutine[Any, Any, None]:
-        """Write down how the retry of an event went; until that is done, nothing new is looked for."""
-        self._unwritten += 1
-        return self._write(effect)
+    async def begin(self, effect: effects.Deliver) -> effects.Deliver | None:
+        """Count the attempt, then return the delivery with the corrected payload; None when it must not be made.
 
-    async def _write(self, effect: effects.Retry) -> None:
+        Raises StaleEpoch.
+        """
+        event = effect.events[0]
+        begun = await self._parking.begin_retry(self._grant, event.position)
+        if begun is None:
+            self._tell(inputs.Withdrawn(effect.delivery_id))
+            return None
+        if begun.edited is None:
+            return effect
+        # As an operator has corrected it, as JSON, for this delivery only.
+        return replace(effect, events=[event._replace(raw_data=begun.edited)])
+
+    async def write(self, effect: effects.Retry) -> None:
+        """Write down how the retry of an event went."""
         try:
             await self._parking.retried(self._grant, effect.position, effect.key, effect.error)
         except StaleEpoch as error:
             self._tell(inputs.LeaseLost(str(error)))
         except Exception as error:  # noqa: BLE001  # the event stays parked, and comes again
             self._observer.trouble(self._grant.key, "settle a parked event", error)
-        finally:
-            self._unwritten -= 1
-            self._asked.set()
+        self._tell(inputs.RetryWritten(effect.position))
+        self._asked.set()
 
     async def _pause(self) -> None:
         known = self._machine.blocked_keys or self._machine.parked
@@ -91,12 +105,16 @@ class ParkedRetries:
         except TimeoutError:
             return
 
-    async def _look(self) -> None:
-        if self._machine.retrying or self._unwritten:
+    async def look(self) -> None:
+        """Look once: tell the machine what to handle again, or else which keys are free.
+
+        Raises StaleEpoch, and whatever the store raises; looking again is safe.
+        """
+        if self._machine.retrying:
             return
         retries = [
-            ParkedRetry(_corrected(found, each.edited), each.key, each.attempts)
-            for each in await self._parking.to_retry(self._grant)
+            ParkedRetry(found, each.key, each.attempts, each.number)
+            for each in await self._to_retry()
             if (found := await self._event(each.position, each.key)) is not None
         ]
         if retries:
@@ -108,6 +126,13 @@ class ParkedRetries:
             if freed:
                 self._tell(inputs.KeysFreed(frozenset(freed), parked))
 
+    async def _to_retry(self) -> list[ToRetry]:
+        found = await self._parking.to_retry(self._grant)
+        died = [each for each in found if each.begun >= self._attempts]
+        for each in died:
+            await self._parking.retried(self._grant, each.position, each.key, DIED)
+        return await self._parking.to_retry(self._grant) if died else found
+
     async def _event(self, position: int, key: str | None) -> RecordedEvent | None:
         page = await self._reader.read_page(ALL, position - 1, 1)
         if page.events and page.events[0].position == position:
@@ -115,8 +140,3 @@ class ParkedRetries:
         # Deleted for good since: there is nothing left to handle.
         await self._parking.retried(self._grant, position, key)
         return None
-
-
-def _corrected(event: RecordedEvent, edited: bytes | None) -> RecordedEvent:
-    """Return the event with the payload that an operator gave it, as JSON, for this delivery only."""
-    return event if edited is None else event._replace(raw_data=edited)

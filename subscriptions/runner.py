@@ -26,7 +26,7 @@ from headwater.subscriptions.core.sieve import Sieve
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.keys import sieve_of
 from headwater.subscriptions.observer import Observer, Status
-from headwater.subscriptions.options import SubscriptionOptions
+from headwater.subscriptions.options import Delivery, SubscriptionOptions
 from headwater.subscriptions.ports import (
     Boundaries,
     Checkpoints,
@@ -172,6 +172,7 @@ class SubscriptionRunner:
             reader=self._reader,
             observer=self._observer,
             interval=self._options.poll_interval.total_seconds(),
+            attempts=1 if self._options.delivery is Delivery.AT_MOST_ONCE else self._options.retry.attempts,
         )
 
     # What operators ask for; all of it may be asked before ``run``, and again.
@@ -358,6 +359,11 @@ class SubscriptionRunner:
         if not await self._lease_holds():
             self._tell(inputs.LeaseLost("the lease may have passed on"))
             return
+        if effect.parked:
+            found = await self._begin_retry(effect)
+            if found is None:
+                return
+            effect = found
         key, observer, begun = self._grant.key, self._observer, self._clock.monotonic()
         replaying, side_effects = False, True
         if self._bounded is not None and not effect.parked:
@@ -399,6 +405,20 @@ class SubscriptionRunner:
                     raise
                 self._observer.trouble(self._grant.key, "commit what was handled", error)
             await self._rest_in_outage()
+
+    async def _begin_retry(self, effect: effects.Deliver) -> effects.Deliver | None:
+        """Count the attempt at a parked event durably, however long that takes; None when it is not to be made."""
+        assert self._retries is not None
+        try:
+            while True:
+                try:
+                    return await self._retries.begin(effect)
+                except StoreUnavailable as error:
+                    self._observer.trouble(self._grant.key, "begin a retry", error)
+                await self._rest_in_outage()
+        except StaleEpoch as error:
+            self._tell(inputs.LeaseLost(str(error)))
+            return None
 
     async def _rest_in_outage(self) -> None:
         """Wait before the database is asked again. Raises StaleEpoch when the lease is lost meanwhile."""

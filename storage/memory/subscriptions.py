@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
-from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey, Progress, ToRetry
+from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey, Progress, RetryBegun, ToRetry
 
 
 @dataclass(slots=True)
@@ -32,6 +32,8 @@ class _Row:
     """What was set aside and is not settled, by position."""
     retrying: set[int] = field(default_factory=set)
     """Positions of parked events that an operator wants to be handled again."""
+    begun: dict[int, int] = field(default_factory=dict)
+    """How often parked events were handed out without an answer, by position."""
     edited: dict[int, bytes] = field(default_factory=dict)
     """Corrected payloads of parked events, by position."""
 
@@ -186,10 +188,14 @@ class MemoryParking:
     def __init__(self, coordination: MemoryCoordination) -> None:
         self._coordination = coordination
 
-    def retry_parked(self, key: PartitionKey) -> None:
-        """Ask for everything that is parked to be handled again."""
+    def retry_parked(self, key: PartitionKey) -> list[int]:
+        """Ask for everything that is parked to be handled again; returns the positions that are asked for now."""
         row = self._coordination.row(key)
-        row.retrying.update(row.parked)
+        asked = sorted(row.parked.keys() - row.retrying)
+        for position in asked:
+            row.begun.pop(position, None)
+        row.retrying.update(asked)
+        return asked
 
     def edit(self, key: PartitionKey, position: int, payload: bytes) -> None:
         """Let a parked event be handled again with another payload, as JSON."""
@@ -204,17 +210,30 @@ class MemoryParking:
             if waits and each.key is not None:
                 held_up.add(each.key)
             elif not waits:
-                found.append(ToRetry(position, each.key, each.attempts, row.edited.get(position)))
+                begun = row.begun.get(position, 0)
+                found.append(ToRetry(position, each.key, each.attempts + begun, begun, each.event.number))
         return found[:limit]
+
+    async def begin_retry(self, grant: Grant, position: int) -> RetryBegun | None:
+        row = self._coordination.fenced(grant)
+        each = row.parked.get(position)
+        if each is None or (position not in row.retrying and each.reason != "behind"):
+            return None
+        if each.key is not None and any(row.parked[p].key == each.key for p in row.parked if p < position):
+            return None
+        row.retrying.add(position)
+        row.begun[position] = row.begun.get(position, 0) + 1
+        return RetryBegun(row.edited.get(position))
 
     async def retried(self, grant: Grant, position: int, key: str | None, error: str | None = None) -> None:
         row = self._coordination.fenced(grant)
         each = row.parked.pop(position, None)
         row.retrying.discard(position)
+        begun = row.begun.pop(position, 1)
         if error is None:
             row.edited.pop(position, None)
         if error is not None and each is not None:
-            row.parked[position] = replace(each, reason="failed", error=error, attempts=each.attempts + 1)
+            row.parked[position] = replace(each, reason="failed", error=error, attempts=each.attempts + begun)
             row.retrying -= {later for later in row.retrying if later > position and row.parked[later].key == key}
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from headwater.storage.errors import InvalidArgument, SubscriptionNotFound
-from headwater.storage.leases import Grant, ToRetry
+from headwater.storage.leases import Grant, RetryBegun, ToRetry
 from headwater.storage.postgres.checkpoints import partition_and_epoch, stale
 from headwater.storage.postgres.connect import Pool
 from headwater.storage.postgres.failures import translated
@@ -186,6 +186,17 @@ class Commands:
         """Return what the owner should try again, in order."""
         values = partition_and_epoch(grant) | {"limit": limit}
         return [ToRetry(*row) for row in await self._rows(self._sql.parked_to_retry, values)]
+
+    async def begin_retry(self, grant: Grant, position: int) -> RetryBegun | None:
+        """Count an attempt, before it is made; None when it must not be, since an operator has decided otherwise.
+
+        Raises StaleEpoch.
+        """
+        rows = await self._rows(self._sql.begin_retry, partition_and_epoch(grant) | {"position": position})
+        if not rows:
+            raise stale(grant)
+        edited, begun = rows[0]
+        return RetryBegun(edited) if begun else None
 
     async def retried(self, grant: Grant, position: int, key: str | None, error: str | None = None) -> None:
         """Say how a retry went. After an ``error`` later ones of the same key wait again. Raises StaleEpoch."""

@@ -1,6 +1,6 @@
 """What the shell must do, as values.
 
-Holds no behaviour. Read, Deliver, Save, Reload and Park are each answered by exactly one input, however late.
+Holds no behaviour. Read, Deliver, Save, Reload, Park and Retry are each answered by exactly one input, however late.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Hand these events to that consumer; answered by Handled or Failed."""
+    """Hand these events to that consumer; answered by Handled or Failed, or by Withdrawn."""
 
     delivery_id: int
     consumer: int
@@ -62,7 +62,7 @@ class Reload:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Set these events aside; answered by Parked or ParkFailed."""
+    """Set these events aside; answered by Parked or ParkFailed. There is never more than one at a time."""
 
     token: int
     parked: Sequence[ParkedEvent]
@@ -87,7 +87,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Write down how the retry of a parked event went; ``error`` is None when it was handled."""
+    """Write down how the retry of a parked event went, ``error`` None when it was handled; answered by RetryWritten."""
 
     position: int
     key: str | None

@@ -174,10 +174,24 @@ class RetryParked:
 
 
 @dataclass(frozen=True, slots=True)
-class KeysFreed:
-    """Every parked event of these keys was settled when ``as_of`` events had been parked under this grant.
+class RetryWritten:
+    """It was written down how the retry of this event went, or could not be: then it comes again."""
 
-    Their later events need not wait any more, unless others were parked behind them meanwhile.
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A parked event was not handed out again after all, as it must not be any more: an operator has decided so."""
+
+    delivery_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeysFreed:
+    """Every parked event of these keys was settled when ``as_of`` events had been durably parked under this grant.
+
+    Their later events need not wait any more, unless others were parked behind them meanwhile, or are about to be.
     """
 
     keys: frozenset[str]
@@ -206,5 +220,7 @@ Input: TypeAlias = (
     | Drain
     | Rewind
     | RetryParked
+    | RetryWritten
+    | Withdrawn
     | KeysFreed
 )

@@ -71,7 +71,7 @@ class Machine:
         self._waiting: Batch | None = None
         self._unknown: list[tuple[Batch, inputs.Failed]] = []
         self._reloading = False
-        self._park_again: list[tuple[float, int]] = []
+        self._park_not_before = now
         self._drain_by: float | None = None
         self._rewinding = Rewinding()
         self._reading = Reading(now, poll_interval=options.poll_interval.total_seconds())
@@ -128,7 +128,7 @@ class Machine:
 
     @property
     def parked(self) -> int:
-        """How many events were set aside under this grant."""
+        """How many events were durably parked under this grant."""
         return self._parked_before + self._work.parked
 
     @property
@@ -260,15 +260,15 @@ class Machine:
         self.condition.trouble("save", f"saving the checkpoint failed: {fact.error}", now)
 
     def _on_parked(self, fact: inputs.Parked, now: float) -> None:
-        places, _ = self._work.parking.pop(fact.token, ((), ()))
+        places = self._work.end_parking(fact.token)
         if places:
             self._work.window.settle(places)
             self._ledger.settle(len(places), now)
             self.condition.relieve("park", now)
 
     def _on_park_failed(self, fact: inputs.ParkFailed, now: float) -> None:
-        if fact.token in self._work.parking:
-            self._park_again.append((now + PARK_AGAIN, fact.token))
+        if self._work.parking_failed(fact.token):
+            self._park_not_before = now + PARK_AGAIN
             self.condition.trouble("park", f"parking failed: {fact.error}", now)
 
     def _on_lease_lost(self, fact: inputs.LeaseLost, now: float) -> None:
@@ -289,12 +289,20 @@ class Machine:
     def _on_rewind(self, fact: inputs.Rewind, now: float) -> None:  # noqa: ARG002
         self._rewinding.ask(fact.to, side_effects=fact.side_effects, command=fact.command)
 
+    def _on_withdrawn(self, fact: inputs.Withdrawn, now: float) -> None:
+        consumer = self._retrying.withdrawn(fact.delivery_id)
+        if consumer is not None:
+            self._seats.give_back(consumer, now, lost=False)
+
+    def _on_retry_written(self, fact: inputs.RetryWritten, now: float) -> None:  # noqa: ARG002
+        self._retrying.written(fact.position)
+
     def _on_retry_parked(self, fact: inputs.RetryParked, now: float) -> None:  # noqa: ARG002
         self._retrying.add(fact.retries)
 
     def _on_keys_freed(self, fact: inputs.KeysFreed, now: float) -> None:  # noqa: ARG002
         if fact.as_of == self.parked:
-            self._work.blocked -= fact.keys
+            self._work.blocked -= fact.keys - self._work.keys_being_parked()
 
     # Helpers of the facts.
 
@@ -366,7 +374,7 @@ class Machine:
             self.wake_at = at
 
     def _plan_rewind(self) -> None:
-        busy = self._work or self._unknown or self._retrying.in_flight or self._ledger.saving is not None
+        busy = self._work or self._unknown or self._retrying.busy or self._ledger.saving is not None
         if not self._rewinding.wanted or busy:
             return  # while draining it is still made, for the next owner
         number = self._rewinding.begin(self.watermark)
@@ -410,7 +418,7 @@ class Machine:
 
     def _plan_retry(self, now: float) -> None:
         alone = self._work.exclusive and self._work.in_flight
-        retry = self._retrying.next()
+        retry = self._retrying.next(self._ledger.durable.checkpoint)
         if retry is None or not self._seats or alone or not self._may_deliver():
             return
         delivery_id, consumer = next(self._ids), self._seats.take(now)
@@ -427,14 +435,12 @@ class Machine:
         self._out.append(effects.Deliver(delivery_id, consumer, events, batch.attempt, batch.commit))
 
     def _plan_parking(self, now: float) -> None:
-        for again in [each for each in self._park_again if each[0] <= now]:
-            self._park_again.remove(again)
-            self._work.to_park.append(again[1])
-        while self._work.to_park:
-            token = self._work.to_park.popleft()
-            self._out.append(effects.Park(token, self._work.parking[token][1]))
-        for at, _ in self._park_again:
-            self._wake(at)
+        if not self._work.to_park:
+            return
+        if now < self._park_not_before:
+            self._wake(self._park_not_before)
+            return
+        self._out.append(effects.Park(*self._work.begin_parking()))
 
     def _plan_save(self, now: float) -> None:
         ledger = self._ledger
@@ -483,7 +489,7 @@ class Machine:
             self.condition.become(Cause.DRAINED, "what was in flight did not end in time", now)
             return
         self._wake(self._drain_by)
-        if self._work or self._unknown or self._retrying.in_flight or self._ledger.saving is not None:
+        if self._work or self._unknown or self._retrying.busy or self._ledger.saving is not None:
             return
         durable = self._ledger.durable
         last = self._saving.last()
@@ -517,6 +523,8 @@ _METHODS: Final[dict[type[Any], str]] = {
     inputs.Drain: "_on_drain",
     inputs.Rewind: "_on_rewind",
     inputs.RetryParked: "_on_retry_parked",
+    inputs.RetryWritten: "_on_retry_written",
+    inputs.Withdrawn: "_on_withdrawn",
     inputs.KeysFreed: "_on_keys_freed",
 }
 """What takes in which fact; an input that is not listed is a defect of the caller."""

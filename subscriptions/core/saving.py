@@ -41,7 +41,7 @@ class Saving:
         if self._transactional and self.ledger.saving is not None:
             return True
         # What is being parked would stand between the checkpoint and the batch.
-        return bool(self._work.parking) and (self._transactional or batch.counted)
+        return self._work.parking and (self._transactional or batch.counted)
 
     def cleared(self, batch: Batch) -> bool:
         """Whether the durable progress allows this delivery."""

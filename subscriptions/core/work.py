@@ -12,7 +12,7 @@ from itertools import count
 
 from headwater.storage.model import EventPage, RecordedEvent
 from headwater.subscriptions.core.batch import Batch
-from headwater.subscriptions.core.lanes import InOrder, Lanes, Order, Places
+from headwater.subscriptions.core.lanes import InOrder, Lanes, Order
 from headwater.subscriptions.core.sieve import Sieve
 from headwater.subscriptions.core.window import Window
 from headwater.subscriptions.ports import ParkedEvent
@@ -27,6 +27,8 @@ class Work:
     1. Every unsettled place is in exactly one of: the suspects, the order, a batch, the events being parked.
     2. While there are suspects, nothing else is handed out.
     3. A blocked key has nothing in the suspects or the order: its events are parked behind the first one.
+    4. Events are parked in the order in which they were set aside, one group after the other: nothing is durably behind
+       an event that is not durably parked, or it would be handled again before it.
     """
 
     def __init__(self, sieve: Sieve, *, start: int, parallel: bool, batch_size: int) -> None:
@@ -35,12 +37,11 @@ class Work:
         """Batches by delivery id, with the consumer that has each."""
         self.blocked: set[str] = set()
         """The keys with parked events: later ones wait behind them."""
-        self.parking: dict[int, tuple[Places, Sequence[ParkedEvent]]] = {}
-        """Events on their way to the parking place, by token: settled once they are durable there."""
         self.parked = 0
-        """How many events were set aside under this grant."""
-        self.to_park: deque[int] = deque()
-        """Tokens of ``parking`` that nobody was asked to park yet."""
+        """How many events were durably parked under this grant."""
+        self._aside: list[tuple[int, ParkedEvent]] = []
+        self._being_parked: list[tuple[int, ParkedEvent]] = []
+        self._park_token = 0
         self._sieve = sieve
         self._parallel = parallel
         self._batch_size = batch_size
@@ -198,7 +199,7 @@ class Work:
         """Set an event aside, and everything of its key that was read behind it."""
         event = self.window.event(place)
         key = self._sieve.safe_key_of(event)
-        self._park([place], [ParkedEvent(event, key, "failed", error, attempts)])
+        self._aside.append((place, ParkedEvent(event, key, "failed", error, attempts)))
         if key is None or key in self.blocked:
             return
         self.blocked.add(key)
@@ -213,15 +214,44 @@ class Work:
         return self._sieve.safe_key_of(self.window.event(place))
 
     def _park_behind(self, behind: Sequence[tuple[int, str]]) -> None:
-        if behind:
-            parked = [ParkedEvent(self.window.event(place), key, "behind", None, 0) for place, key in behind]
-            self._park([place for place, _ in behind], parked)
+        self._aside += [(place, ParkedEvent(self.window.event(place), key, "behind", None, 0)) for place, key in behind]
 
-    def _park(self, places: Places, parked: Sequence[ParkedEvent]) -> None:
-        self.parked += len(parked)
-        token = next(self._numbers)
-        self.parking[token] = (places, parked)
-        self.to_park.append(token)
+    @property
+    def to_park(self) -> bool:
+        """Whether there are events that nobody was asked to park yet, and may be now."""
+        return bool(self._aside) and not self._being_parked
+
+    def begin_parking(self) -> tuple[int, list[ParkedEvent]]:
+        """Take everything that was set aside, with the token under which it is to be parked."""
+        self._being_parked, self._aside = self._aside, []
+        self._park_token = next(self._numbers)
+        return self._park_token, [parked for _, parked in self._being_parked]
+
+    def end_parking(self, token: int) -> list[int]:
+        """Return the places that are durably parked now; none when the token is not the one under way."""
+        if token != self._park_token:
+            return []
+        places = [place for place, _ in self._being_parked]
+        self._being_parked = []
+        self.parked += len(places)
+        return places
+
+    def parking_failed(self, token: int) -> bool:
+        """Keep what was being parked for another time; False when the token is not the one under way."""
+        if token != self._park_token or not self._being_parked:
+            return False
+        self._aside = self._being_parked + self._aside
+        self._being_parked = []
+        return True
+
+    @property
+    def parking(self) -> bool:
+        """Whether events are set aside and not durably parked."""
+        return bool(self._aside or self._being_parked)
+
+    def keys_being_parked(self) -> set[str]:
+        """Return the keys of these events."""
+        return {parked.key for _, parked in self._being_parked + self._aside if parked.key is not None}
 
     def __bool__(self) -> bool:
         """Whether anything is on its way: in flight or being parked."""

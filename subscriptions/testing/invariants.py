@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from headwater.storage.leases import Progress
@@ -43,6 +43,8 @@ class Witness:
     4. At most one owner: a write is accepted only under the latest epoch.
     5. Exactly-once effects are there once; at-most-once handlers are called once.
     6. No event reaches the handler before the durable progress says that it may.
+    7. No event reaches the handler while an earlier one of its key is durably parked. A parked event that is handled
+       again comes after everything of its key before it, and to an at-most-once handler when an operator asks for it.
     """
 
     def __init__(self, delivery: Delivery, key_of: Callable[[RecordedEvent], str | None]) -> None:
@@ -54,6 +56,7 @@ class Witness:
         self._key_of = key_of
         self._sequences: dict[str, list[int]] = defaultdict(list)
         self._aside: set[int] = set()
+        self._asked: dict[int, int] = defaultdict(int)
         self._committed: set[int] = set()
         self._expected: list[int] = []
         self._checked = 0
@@ -73,9 +76,18 @@ class Witness:
         return RunWitness(epoch, progress.checkpoint)
 
     def started(
-        self, run: RunWitness, delivery_id: int, events: Sequence[RecordedEvent], progress: Progress | None
+        self,
+        run: RunWitness,
+        delivery_id: int,
+        events: Sequence[RecordedEvent],
+        progress: Progress | None,
+        parked: Collection[int],
     ) -> None:
-        """The handler was called; ``progress`` is what was durable then, or None when the lease was lost meanwhile."""
+        """The handler was called.
+
+        ``progress`` is what was durable then, or None when the lease was lost meanwhile; ``parked`` are the positions
+        of the events that were durably parked.
+        """
         batch: set[int] = set()
         for event in events:
             self.calls[event.position] += 1
@@ -87,7 +99,38 @@ class Witness:
             key = self._key_of(event)
             if key is not None:
                 self._check_order(run, delivery_id, event, key, batch)
+                if progress is not None:
+                    self._check_parked(event, key, parked)
             batch.add(event.position)
+
+    def asked(self, positions: Iterable[int]) -> None:
+        """An operator wants these parked events to be handled again."""
+        for position in positions:
+            self._asked[position] += 1
+
+    def retried(
+        self, run: RunWitness, delivery_id: int, event: RecordedEvent, parked: Collection[int], *, owner: bool
+    ) -> None:
+        """The handler was called with a parked event again, by the present ``owner`` or by one that lost the lease."""
+        self.calls[event.position] += 1
+        key = self._key_of(event)
+        if key is not None:
+            other = run.busy.setdefault(key, delivery_id)
+            _require(other == delivery_id, f"{event} was handed out while delivery {other} had the same key")
+        if self._delivery is Delivery.AT_MOST_ONCE:
+            most = 1 + self._asked[event.position]
+            _require(self.calls[event.position] <= most, f"{event} was handed out more than {most} times")
+        if not owner or key is None:
+            return
+        self._check_parked(event, key, parked)
+        if self._delivery is not Delivery.AT_MOST_ONCE:
+            sequence = self._sequences[key]
+            early = [p for p in sequence if p < event.position and p not in self.settled]
+            _require(not early, f"parked {event} was handed out before {early} of the same key")
+
+    def _check_parked(self, event: RecordedEvent, key: str, parked: Collection[int]) -> None:
+        early = [p for p in self._sequences[key] if p < event.position and p in parked]
+        _require(not early, f"{event} was handed out while {early} of the same key were parked")
 
     def _check_order(self, run: RunWitness, delivery_id: int, event: RecordedEvent, key: str, batch: set[int]) -> None:
         other = run.busy.setdefault(key, delivery_id)

@@ -5,18 +5,24 @@ Holds no decisions of its own, but those of the weather.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Final, Protocol
 
-from headwater.storage.errors import StaleEpoch, UnexpectedAck
-from headwater.storage.leases import Grant, Progress
+from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
+from headwater.storage.leases import Grant, Progress, Retried
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.machine import Machine
-from headwater.subscriptions.core.phases import Phase
+from headwater.subscriptions.core.phases import Phase, delivers
 from headwater.subscriptions.core.sieve import Sieve
+from headwater.subscriptions.observer import Observer
 from headwater.subscriptions.options import Delivery
+from headwater.subscriptions.retries import ParkedRetries
 from headwater.subscriptions.testing.invariants import BrokenInvariant, RunWitness, Witness
+from headwater.subscriptions.testing.slow_ports import Pause, SlowCheckpoints, SlowParking, SlowReader
 from headwater.subscriptions.testing.world import KEY, World, at_once
+
+LOOK_EVERY: Final = 0.3
+"""At most so many seconds between two looks at what was parked."""
 
 
 class Process(Protocol):
@@ -46,6 +52,7 @@ class SimulatedRun:
         self._owner = owner
         self._seen: RunWitness = witness.granted(grant.epoch, grant.progress)
         self._machine: Machine
+        self._retries: ParkedRetries
         self._wake_at: float | None = None
 
     @property
@@ -68,7 +75,19 @@ class SimulatedRun:
             random=world.random.random,
             now=world.now,
         )
+        self._retries = ParkedRetries(
+            self.grant,
+            self._machine,
+            self.tell,
+            parking=SlowParking(world),
+            checkpoints=SlowCheckpoints(world),
+            reader=SlowReader(world),
+            observer=Observer(),
+            interval=LOOK_EVERY,
+            attempts=1 if options.delivery is Delivery.AT_MOST_ONCE else options.retry.attempts,
+        )
         self.tell(inputs.Tick())
+        self._look()
 
     def lose(self, reason: str) -> None:
         self.tell(inputs.LeaseLost(reason))
@@ -82,7 +101,9 @@ class SimulatedRun:
             world.soon(2.0, self._owner.do(lambda: self.tell(inputs.Resume())))
         elif draw < 0.6:
             self.tell(inputs.Drain())
-        elif draw < 0.8 and world.options.delivery is Delivery.AT_LEAST_ONCE:
+        elif draw < 0.7:
+            self._witness.asked(world.parking.retry_parked(KEY))
+        elif draw < 0.85 and world.options.delivery is Delivery.AT_LEAST_ONCE:
             self.tell(inputs.Rewind(world.random.randrange(self._witness.checkpoint + 1)))
         else:
             self.tell(inputs.Resume())
@@ -116,12 +137,36 @@ class SimulatedRun:
                 self._later(0.02, self._reload)
             case effects.Park():
                 self._later(0.02, lambda: self._park(effect))
+            case effects.Retry():
+                self._drive(self._retries.write(effect))
             case effects.Skipped():
                 self._witness.set_aside([effect.event.position])
             case effects.Report():
                 self._later(0.02, lambda: self._report(effect))
             case effects.Refuse():
                 pass
+
+    def _look(self) -> None:
+        if not self.over:
+            self._drive(self._look_once())
+
+    async def _look_once(self) -> None:
+        try:
+            if delivers(self._machine.condition.phase):
+                await self._retries.look()
+        except StaleEpoch as error:
+            self.tell(inputs.LeaseLost(str(error)))
+        except StoreUnavailable:
+            pass
+        self._world.soon(LOOK_EVERY, self._owner.do(self._look))
+
+    def _drive(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let a coroutine go on to its next pause, and so on."""
+        try:
+            work.send(None)
+        except StopIteration:
+            return
+        self._later(0.02, lambda: self._drive(work))
 
     def _later(self, longest: float, what: Callable[[], None]) -> None:
         def unless_over() -> None:
@@ -149,13 +194,36 @@ class SimulatedRun:
             self._answer(inputs.PageRead(effect.read_id, self._world.read(effect.after, effect.limit)))
 
     def _deliver(self, effect: effects.Deliver) -> None:
-        world = self._world
         if not self._owner.trusts_lease():
             self._later(0.05, lambda: self._deliver(effect))
-            return
+        elif effect.parked:
+            self._drive(self._begin_retry(effect))
+        else:
+            self._start(effect)
+
+    async def _begin_retry(self, effect: effects.Deliver) -> None:
+        while True:
+            try:
+                begun = await self._retries.begin(effect)
+                break
+            except StoreUnavailable:
+                await Pause()
+            except StaleEpoch as error:
+                self.tell(inputs.LeaseLost(str(error)))
+                return
+        if begun is not None:
+            self._start(begun)
+
+    def _start(self, effect: effects.Deliver) -> None:
+        """Call the handler."""
+        world, seen = self._world, self._seen
         row = world.coordination.row(KEY)
-        progress = row.progress if row.epoch == self.grant.epoch else None
-        self._witness.started(self._seen, effect.delivery_id, effect.events, progress)
+        owner = row.epoch == self.grant.epoch
+        if effect.parked:
+            self._witness.retried(seen, effect.delivery_id, effect.events[0], self._parked(), owner=owner)
+        else:
+            progress = row.progress if owner else None
+            self._witness.started(seen, effect.delivery_id, effect.events, progress, self._parked())
         positions = {event.position for event in effect.events}
         if positions & world.deadly and self._kills_owner():
             self._owner.do(self._owner.crash)()
@@ -165,6 +233,9 @@ class SimulatedRun:
         world.agenda.at(
             world.now + 0.02 + world.random.random() * 0.03, self._owner.do(lambda: self._end(effect, positions))
         )
+
+    def _parked(self) -> Collection[int]:
+        return self._world.coordination.row(KEY).parked
 
     def _answer_part(self, effect: effects.Deliver) -> None:
         first = effect.events[0]
@@ -195,9 +266,8 @@ class SimulatedRun:
         self._answer(answer)
 
     def _commit(self, effect: effects.Deliver) -> tuple[bool, inputs.Input]:
-        assert isinstance(effect.commit, Progress)
         try:
-            at_once(self._world.checkpoints.save(self.grant, effect.commit, conn=_Transaction()))
+            self._commit_in_transaction(effect.commit)
         except StaleEpoch as error:
             return False, inputs.LeaseLost(str(error))
         except UnexpectedAck as error:
@@ -205,6 +275,16 @@ class SimulatedRun:
         if self._world.chance(self._world.weather.save_fails):
             return True, inputs.Failed(effect.delivery_id, "the connection broke while committing")
         return True, inputs.Handled(effect.delivery_id)
+
+    def _commit_in_transaction(self, commit: Progress | Retried | None) -> None:
+        world = self._world
+        if isinstance(commit, Progress):
+            at_once(world.checkpoints.save(self.grant, commit, conn=_Transaction()))
+            return
+        assert commit is not None
+        if commit.position not in self._parked():
+            raise UnexpectedAck(KEY.subscription, commit.position)
+        at_once(world.parking.retried(self.grant, commit.position, commit.key))
 
     def _save(self, effect: effects.Save) -> None:
         world = self._world

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from headwater.storage.leases import Grant
 from headwater.storage.memory.subscriptions import MemoryLeases
 from headwater.subscriptions.core import inputs
 from headwater.subscriptions.core.sieve import Sieve
@@ -88,7 +89,10 @@ class _Simulation:
 
     def _at_rest(self) -> bool:
         row = self.world.coordination.row(KEY)
-        return row.progress.checkpoint >= self.world.head and row.progress.in_flight_to <= row.progress.checkpoint
+        if row.progress.checkpoint < self.world.head or row.progress.in_flight_to > row.progress.checkpoint:
+            return False
+        present = Grant(KEY, row.epoch, "", row.holder or 0, row.progress)
+        return not at_once(self.world.parking.to_retry(present))
 
     def _unrest(self) -> str:
         row = self.world.coordination.row(KEY)

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Final, TypeVar
 
 from headwater.storage.leases import PartitionKey
-from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination
+from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryParking
 from headwater.storage.model import EventPage, RecordedEvent
 from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
 from headwater.subscriptions.testing.builders import recorded
@@ -88,6 +88,7 @@ class World:
         self.options = self._choose_options()
         self.coordination = MemoryCoordination()
         self.checkpoints = MemoryCheckpoints(self.coordination)
+        self.parking = MemoryParking(self.coordination)
         self.events: list[RecordedEvent] = []
         self.poison: set[int] = set()
         self.deadly: set[int] = set()

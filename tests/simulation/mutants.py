@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from headwater.storage.leases import Grant, Progress
-from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination
+from headwater.storage.leases import Grant, ParkedEvent, Progress, RetryBegun
+from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryParking
 from headwater.subscriptions.core.batch import Batch
 from headwater.subscriptions.core.lanes import Lanes, Places
 from headwater.subscriptions.core.machine import Machine
 from headwater.subscriptions.core.reading import Reading
 from headwater.subscriptions.core.saving import Saving
+from headwater.subscriptions.core.work import Work
 
 
 def timer_makes_live(patch: pytest.MonkeyPatch) -> None:
@@ -91,15 +92,29 @@ def attempts_are_not_counted_first(patch: pytest.MonkeyPatch) -> None:
 
 def parked_at_once(patch: pytest.MonkeyPatch) -> None:
     """An event counts as settled when it is to be parked, not when it is durably parked."""
-    plan = Machine._plan_parking
+    begin = Work.begin_parking
 
-    def plan_parking(self: Machine, now: float) -> None:
-        for token in list(self._work.to_park):
-            self._work.window.settle(self._work.parking[token][0])
-            self._work.parking[token] = ((), self._work.parking[token][1])
-        plan(self, now)
+    def begin_parking(self: Work) -> tuple[int, list[ParkedEvent]]:
+        token, parked = begin(self)
+        self.window.settle([place for place, _ in self._being_parked])
+        self._being_parked = []
+        return token, parked
 
-    patch.setattr(Machine, "_plan_parking", plan_parking)
+    patch.setattr(Work, "begin_parking", begin_parking)
+
+
+def keys_freed_too_soon(patch: pytest.MonkeyPatch) -> None:
+    """A key is free when nothing of it is parked, though something is about to be."""
+    patch.setattr(Work, "keys_being_parked", lambda self: set())
+
+
+def retries_are_not_counted_first(patch: pytest.MonkeyPatch) -> None:
+    """A parked event that ends its owner's process is handed to the next one, without end."""
+
+    async def begin_retry(self: MemoryParking, grant: Grant, position: int) -> RetryBegun | None:
+        return RetryBegun(None)
+
+    patch.setattr(MemoryParking, "begin_retry", begin_retry)
 
 
 MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
@@ -111,4 +126,6 @@ MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     nobody_is_fenced,
     attempts_are_not_counted_first,
     parked_at_once,
+    keys_freed_too_soon,
+    retries_are_not_counted_first,
 )

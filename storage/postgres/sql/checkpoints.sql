@@ -128,6 +128,7 @@ WITH "mine" AS (
         "reason" = excluded."reason",
         "error" = excluded."error",
         "attempts" = excluded."attempts",
+        "begun" = 0,
         "edited" = NULL,
         "retry_at" = NULL,
         "parked_at" = clock_timestamp(),

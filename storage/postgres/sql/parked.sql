@@ -3,7 +3,7 @@
 -- name: list_parked
 SELECT
     "e"."parked_id", "s"."name", "e"."partition", "e"."position", "e"."number", "e"."partition_key", "e"."status",
-    "e"."reason", "e"."error", "e"."attempts", "e"."parked_at", "e"."updated_at", "ev"."stream", "ev"."type",
+    "e"."reason", "e"."error", "e"."attempts" + "e"."begun", "e"."parked_at", "e"."updated_at", "ev"."stream", "ev"."type",
     "e"."edited" IS NOT NULL, "e"."retry_at"
 FROM "headwater"."parked_events" AS "e"
 JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
@@ -52,6 +52,8 @@ WITH "chosen" AS (
 UPDATE "headwater"."parked_events" AS "e"
 SET
     "status" = %(to)s,
+    "attempts" = CASE WHEN %(to)s = 'retrying' THEN "e"."attempts" + "e"."begun" ELSE "e"."attempts" END,
+    "begun" = CASE WHEN %(to)s = 'retrying' THEN 0 ELSE "e"."begun" END,
     "retry_at" = statement_timestamp() + "with_earlier"."turn" / nullif(%(rate)s::float8, 0) * interval '1 second',
     "updated_at" = clock_timestamp()
 FROM "with_earlier"
@@ -88,7 +90,7 @@ WHERE "name" = %(name)s;
 
 -- name: parked_to_retry
 -- What an operator asked for, and what waits behind nothing any more: all that failed before it in its key is settled.
-SELECT "e"."position", "e"."partition_key", "e"."attempts", "e"."edited"
+SELECT "e"."position", "e"."partition_key", "e"."attempts" + "e"."begun", "e"."begun", "e"."number"
 FROM "headwater"."parked_events" AS "e" JOIN "headwater"."partitions" AS "p" USING ("subscription_id", "partition")
 WHERE "p"."lock_id" = %(lock_id)s
     AND "p"."epoch" = %(epoch)s
@@ -111,6 +113,34 @@ WHERE "p"."lock_id" = %(lock_id)s
 ORDER BY "e"."position"
 LIMIT %(limit)s;
 
+-- name: begin_retry
+-- Under the epoch: count an attempt before it is made, unless it must not be made any more. Since it was found an operator may
+-- have said otherwise, or an earlier event of its key may have failed, or be handled but not settled.
+WITH "mine" AS (
+    SELECT "subscription_id", "partition"
+    FROM "headwater"."partitions"
+    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+    FOR SHARE
+), "begun" AS (
+    UPDATE "headwater"."parked_events" AS "e"
+    SET "status" = 'retrying', "begun" = "e"."begun" + 1, "updated_at" = clock_timestamp()
+    FROM "mine"
+    WHERE "e"."subscription_id" = "mine"."subscription_id"
+        AND "e"."partition" = "mine"."partition"
+        AND "e"."position" = %(position)s
+        AND ("e"."status" = 'retrying' OR ("e"."status" = 'parked' AND "e"."reason" = 'behind'))
+        AND NOT EXISTS (
+            SELECT 1
+            FROM "headwater"."parked_events" AS "f"
+            WHERE "f"."subscription_id" = "e"."subscription_id"
+                AND "f"."partition_key" = "e"."partition_key"
+                AND "f"."status" IN ('parked', 'retrying')
+                AND "f"."position" < "e"."position"
+        )
+    RETURNING "e"."edited", true AS "counted"
+)
+SELECT "begun"."edited", coalesce("begun"."counted", false) FROM "mine" LEFT JOIN "begun" ON true;
+
 -- name: retried_parked
 -- Under the epoch: how one retry went. A failure puts the event back, and the later ones of its key with it.
 WITH "mine" AS (
@@ -125,7 +155,9 @@ WITH "mine" AS (
         "reason" = CASE
             WHEN %(status)s = 'parked' AND "e"."position" = %(position)s THEN 'failed' ELSE "e"."reason"
         END,
-        "attempts" = "e"."attempts" + CASE WHEN "e"."position" = %(position)s THEN 1 ELSE 0 END,
+        "attempts" = "e"."attempts"
+            + CASE WHEN "e"."position" = %(position)s THEN greatest("e"."begun", 1) ELSE 0 END,
+        "begun" = CASE WHEN "e"."position" = %(position)s THEN 0 ELSE "e"."begun" END,
         "error" = CASE WHEN "e"."position" = %(position)s THEN %(error)s ELSE "e"."error" END,
         "updated_at" = clock_timestamp()
     FROM "mine"

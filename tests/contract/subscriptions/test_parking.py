@@ -32,6 +32,13 @@ async def positions(world: World, grant: Grant) -> list[int]:
     return [each.position for each in await world.parking.to_retry(grant)]
 
 
+async def payload(world: World, grant: Grant, position: int) -> object:
+    """Begin a retry; return the corrected payload that comes with it, or None."""
+    begun = await world.parking.begin_retry(grant, position)
+    assert begun is not None
+    return None if begun.edited is None else orjson.loads(begun.edited)
+
+
 async def test_nothing_is_handled_again_unless_somebody_asks(world: World) -> None:
     assert await positions(world, await parked(world)) == []
 
@@ -90,13 +97,48 @@ async def test_a_corrected_payload_comes_with_the_retry_until_the_event_is_settl
     grant = await parked(world)
     await world.edit_parked(grant.key, 1, {"mended": True})
     await world.retry_parked(grant.key)
-    edited = [each.edited for each in await world.parking.to_retry(grant)]
-    assert [payload is not None for payload in edited] == [True, False, False, False, False]
-    assert orjson.loads(edited[0] or b"") == {"mended": True}
+    assert await payload(world, grant, 1) == {"mended": True}
+    assert await payload(world, grant, 3) is None
     await world.parking.retried(grant, 1, "a", "still broken")
     await world.retry_parked(grant.key)
-    assert (await world.parking.to_retry(grant))[0].edited is not None, "the correction stays"
+    assert await payload(world, grant, 1) is not None, "the correction stays"
     await world.parking.retried(grant, 1, "a")
     await world.checkpoints.park(grant, [ParkedEvent(event(1), "a", "failed", "after a rewind", 1)])
     await world.retry_parked(grant.key)
-    assert (await world.parking.to_retry(grant))[0].edited is None, "parked anew it is what is stored"
+    assert await payload(world, grant, 1) is None, "parked anew it is what is stored"
+
+
+async def test_an_attempt_that_is_begun_is_counted_until_somebody_says_how_it_ended(world: World) -> None:
+    grant = await parked(world)
+    await world.retry_parked(grant.key)
+    for begun in (1, 2):
+        assert await world.parking.begin_retry(grant, 1) is not None
+        assert (await world.parking.to_retry(grant))[0] == (1, "a", 5 + begun, begun, 1)
+    await world.parking.retried(grant, 1, "a", "still broken")
+    await world.retry_parked(grant.key)
+    assert (await world.parking.to_retry(grant))[0] == (1, "a", 7, 0, 1)
+
+
+async def test_what_waits_behind_an_event_or_is_parked_no_more_is_not_begun(world: World) -> None:
+    grant = await parked(world)
+    assert await world.parking.begin_retry(grant, 1) is None, "nobody asked for it"
+    assert await world.parking.begin_retry(grant, 2) is None, "it waits behind the first"
+    await world.retry_parked(grant.key)
+    await world.parking.retried(grant, 1, "a", "still broken")
+    assert await world.parking.begin_retry(grant, 2) is None, "it waits again"
+    await world.parking.retried(grant, 1, "a")
+    assert await world.parking.begin_retry(grant, 1) is None, "it is settled"
+    assert await world.parking.begin_retry(grant, 2) is not None
+    assert await world.parking.begin_retry(grant, 99) is None
+
+
+async def test_what_was_begun_by_an_owner_that_died_is_known_to_the_next(world: World) -> None:
+    one, two = await world.owner("one"), await world.owner("two")
+    stale = await parked(world, one)
+    await world.retry_parked(stale.key)
+    await world.parking.begin_retry(stale, 1)
+    await one.release([stale])
+    (current,) = await two.claim([stale.key])
+    with pytest.raises(StaleEpoch):
+        await world.parking.begin_retry(stale, 1)
+    assert (await world.parking.to_retry(current))[0] == (1, "a", 6, 1, 1)

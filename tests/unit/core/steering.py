@@ -20,7 +20,8 @@ E = TypeVar("E", bound=effects.Effect)
 class Steering:
     """A machine, the events that it can read, and what it asked for.
 
-    Reads, saves and parks are answered at once unless ``hold`` names them; deliveries wait for ``handle`` or ``fail``.
+    Reads, saves, parks and retries are answered at once unless ``hold`` names them; deliveries wait for ``handle`` or
+    ``fail``.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class Steering:
                 self.tell(inputs.Saved())
             case effects.Park():
                 self.tell(inputs.Parked(effect.token))
+            case effects.Retry():
+                self.tell(inputs.RetryWritten(effect.position))
 
     def release(self) -> None:
         """Let everything that was held succeed, and hold nothing any more."""

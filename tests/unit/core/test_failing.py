@@ -107,6 +107,27 @@ def test_a_parked_event_is_not_settled_before_it_is_durably_parked() -> None:
     assert it.machine.watermark == 1
 
 
+def test_nothing_is_parked_behind_an_event_before_that_is_durably_parked() -> None:
+    it = Steering(streams("a", "b"), retry=RetryPolicy(attempts=1), hold=(effects.Park,))
+    it.fail()
+    it.handle_all()
+    it.append(recorded(3, "a"), recorded(4, "a"))
+    it.later(1)
+    assert parked(it) == [(1, "failed", "broken", 1)]
+    it.tell(inputs.ParkFailed(it.held[-1].token, "no answer"))  # type: ignore[union-attr]
+    it.later(5)
+    assert [(number, reason) for number, reason, _, _ in parked(it)[1:]] == [
+        (1, "failed"),
+        (3, "behind"),
+        (4, "behind"),
+    ]
+    assert len(it.all(effects.Park)) == 2
+    it.tell(inputs.Parked(it.all(effects.Park)[0].token))
+    assert it.machine.watermark == 0, "an answer that came too late"
+    it.release()
+    assert it.machine.watermark == 4
+
+
 def test_an_event_can_be_skipped_instead() -> None:
     it = Steering(2, retry=RetryPolicy(attempts=1, then=OnFailure.SKIP))
     it.fail(error="no use")

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
-from headwater.storage.memory.subscriptions import MemoryParking
+from headwater.storage.leases import Grant, ParkedEvent
+from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryParking
+from headwater.subscriptions.core.failing import DIED
 from headwater.subscriptions.options import RetryPolicy
 from headwater.subscriptions.ports import Delivered
 from headwater.subscriptions.testing.builders import recorded
 from tests.plugins.waiting import DEADLINE, until
 
 from .outside import KEY, Calling, ListReader, Outside
+
+
+class SlowParks(MemoryCheckpoints):
+    """Keeps whoever parks an event that failed waiting until the test opens the gate."""
+
+    def __init__(self, coordination: MemoryCoordination) -> None:
+        super().__init__(coordination)
+        self.gate = asyncio.Event()
+        self.waiting = False
+
+    async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:
+        if parked[0].reason == "failed":
+            self.waiting = True
+            await self.gate.wait()
+        await super().park(grant, parked)
+
 
 ONCE = RetryPolicy(attempts=1)
 OFTEN = timedelta(milliseconds=10)
@@ -103,5 +122,99 @@ async def test_the_handler_gets_the_corrected_payload_of_a_parked_event_and_only
     await until(lambda: not row.parked)
     assert seen == [(2, {"total": 2}), (1, {"total": 10})]
     assert reader.events[0].data == {"total": "ten"}
+    runner.stop()
+    await running
+
+
+@pytest.mark.parity("L29")
+async def test_an_event_behind_another_is_not_handled_before_that_one_is_durably_parked() -> None:
+    handled: list[int] = []
+
+    async def handle(delivery: Delivered) -> None:
+        (event,) = delivery.events
+        if event.position == 1:
+            raise ValueError("poison")
+        handled.append(event.position)
+
+    reader = ListReader([recorded(1, "a"), recorded(2, "a"), recorded(3, "a")])
+    outside = Outside(reader)
+    outside.checkpoints = slow = SlowParks(outside.coordination)
+    parking = MemoryParking(outside.coordination)
+    runner = await outside.runner(Calling(handle), parking=parking, retry=ONCE, poll_interval=OFTEN)
+    running = asyncio.create_task(runner.run())
+    row = outside.coordination.row(KEY)
+    await until(lambda: slow.waiting)
+    reads = reader.reads
+    await until(lambda: reader.reads > reads + 5)  # it looks as often for parked events
+    assert (handled, row.parked) == ([], {})
+    slow.gate.set()
+    await until(lambda: runner.status.watermark == 3)
+    assert {position: each.reason for position, each in row.parked.items()} == {1: "failed", 2: "behind", 3: "behind"}
+    assert handled == []
+    runner.stop()
+    await running
+
+
+async def test_a_parked_event_that_ends_each_owner_that_handles_it_is_set_aside_again() -> None:
+    deaths = 0
+
+    async def handle(delivery: Delivered) -> None:
+        nonlocal deaths
+        if delivery.attempt > 1:
+            deaths += 1
+            await asyncio.Event().wait()  # and its owner is stopped meanwhile
+        raise ValueError("not yet")
+
+    twice = RetryPolicy(attempts=2)
+    outside = Outside(ListReader(1))
+    parking = MemoryParking(outside.coordination)
+    row = outside.coordination.row(KEY)
+    runner = await outside.runner(Calling(handle), parking=parking, retry=ONCE, poll_interval=OFTEN)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: 1 in row.parked and runner.status.checkpoint == 1)
+    parking.retry_parked(KEY)
+    for death in (1, 2):
+        await until(lambda death=death: deaths == death)  # type: ignore[misc]
+        runner.stop("its process has ended")
+        await running
+        runner = await outside.runner(Calling(handle), parking=parking, retry=twice, poll_interval=OFTEN)
+        running = asyncio.create_task(runner.run())
+    await until(lambda: row.parked[1].attempts == 3)
+    assert row.parked[1].error == DIED
+    assert not row.retrying
+    parking.retry_parked(KEY)
+    await until(lambda: deaths == 3)
+    runner.stop()
+    await running
+
+
+async def test_a_retry_that_is_cancelled_before_its_turn_is_not_made() -> None:
+    free = asyncio.Event()
+    attempts: list[int] = []
+
+    async def handle(delivery: Delivered) -> None:
+        (event,) = delivery.events
+        attempts.append(event.position)
+        if delivery.attempt > 1:
+            await free.wait()
+        else:
+            raise ValueError("not yet")
+
+    outside = Outside(ListReader([recorded(1, "a"), recorded(2, "b")]))
+    parking = MemoryParking(outside.coordination)
+    row = outside.coordination.row(KEY)
+    runner = await outside.runner(Calling(handle), parking=parking, retry=ONCE, poll_interval=OFTEN)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: sorted(row.parked) == [1, 2] and runner.status.checkpoint == 2)
+    parking.retry_parked(KEY)
+    runner.retry_parked()
+    await until(lambda: attempts == [1, 2, 1])
+    row.retrying.discard(2)
+    free.set()
+    await until(lambda: 1 not in row.parked)
+    outside.reader.append(1)
+    await until(lambda: runner.status.watermark == 3)
+    assert attempts == [1, 2, 1, 3]
+    assert sorted(row.parked) == [2, 3]
     runner.stop()
     await running
