@@ -10,7 +10,8 @@ import contextlib
 import functools
 import os
 import sys
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from headwater.cluster import environment, garbage, memory, packing, processes, wiring
 from headwater.cluster.options import ClusterOptions
@@ -18,6 +19,7 @@ from headwater.cluster.supervisor import NodeFacts
 from headwater.storage.errors import ConfigurationError
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.ports import ConsumerLost, Delivered
+from headwater.subscriptions.thread import Worker
 
 # Ray reads its environment as it is imported, so it is the one thing that is imported after something was done.
 environment.prepare(local=False)
@@ -26,6 +28,8 @@ import ray  # noqa: E402
 import ray.exceptions  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
+Answer = TypeVar("Answer")
 
 NAMESPACE: Final = "headwater"
 HOST_LABEL: Final = "headwater-host"
@@ -205,6 +209,15 @@ class RayNodes:
 
 # Consumers
 
+_calls: Final = Worker("headwater-ray")
+
+
+async def _asked(call: Callable[[], Answer]) -> Answer:
+    """Ask Ray for what it may need its head for: without one the call lasts, and the host's loop must go on."""
+    answers: list[Answer] = []
+    await _calls.run(lambda: answers.append(call()))
+    return answers[0]
+
 
 class ActorConsumer:
     """Runs a handler in an actor on the owner's node: one call for each delivery. A dead actor is replaced."""
@@ -239,7 +252,7 @@ class ActorConsumer:
         """
         if self._actor is not None:
             return
-        actor = self._make()
+        actor = await _asked(self._make)
         try:
             pid = await actor.ready.remote()
         except ray.exceptions.RayActorError as error:

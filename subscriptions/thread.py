@@ -21,7 +21,8 @@ class Worker:
     async def run(self, function: Callable[[], None]) -> None:
         """Run it and wait; raises what it raised.
 
-        Cancelled meanwhile, the thread is left behind to end by itself, and the next call gets a new one.
+        Cancelled meanwhile, the thread is left behind to end by itself, and the next call gets a new one; what had to
+        wait for its turn until then is not begun.
         """
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[None] = loop.create_future()
@@ -35,6 +36,8 @@ class Worker:
                 outcome.set_exception(error)
 
         def work() -> None:
+            if outcome.cancelled():
+                return
             error: BaseException | None = None
             try:
                 function()

@@ -1,0 +1,47 @@
+"""A cluster whose head is gone for good: what needs no new process goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from headwater import NewEvent, connect
+from headwater.cluster.local import LocalCluster
+from headwater.cluster.options import ClusterOptions
+from headwater.storage.options import StoreOptions
+from tests.distributed.cluster.headless import app
+from tests.plugins.processes import descendants
+from tests.plugins.waiting import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]
+
+
+def kill_head() -> None:
+    """Kill the head's raylet, and then its control store, which would be started again beside that."""
+    below = descendants(os.getpid())
+    for mark in ("__internal_head__", "/gcs_server "):
+        (process,) = [process for process in below if mark in process.command]
+        os.kill(process.pid, signal.SIGKILL)
+
+
+async def test_a_handler_actor_that_cannot_be_started_keeps_nothing_else_on_its_host_waiting(database_url: str) -> None:
+    options = ClusterOptions.read(StoreOptions(url=database_url), {"HEADWATER_LEASE": "2"})
+    async with connect(database_url) as store, LocalCluster(1) as cluster:
+        client = await cluster.deploy(app, options)
+
+        async def everything_is_handled() -> bool:
+            head = await store.head()
+            return all(partition.checkpoint >= head for partition in await client.partitions())
+
+        await store.append("order-0", [NewEvent("Placed")])
+        await until(everything_is_handled, deadline=60, what="waiting for both to be at work")
+        kill_head()
+        for number in range(20):
+            await store.append(f"order-{number}", [NewEvent("Placed") for _ in range(10)])
+        # Ten seconds of work for the one actor that there is: long before its end the host asks for a second one.
+        # Less than the minute after which Ray gives a node up that has no head.
+        await until(everything_is_handled, deadline=40, what="waiting for all of it to be handled without a head")
+        (apart,) = await client.partitions("apart")
+        assert apart.consumers == 1
