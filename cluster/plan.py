@@ -199,12 +199,16 @@ class _Board:
         )
 
     def _move(self, partition: PartitionFacts, target: str | None) -> None:
-        """Make ``target`` the owner when it is ready (or nobody runs the partition now), else the standby."""
+        """Make ``target`` the owner when it is ready (or nobody runs the partition or is ready to), else the standby.
+
+        What a ready standby is about to take over is given to no other host: that one would have to prepare first.
+        """
         lock_id = partition.lock_id
         if target is None or target == self.owner[lock_id]:
             return
         self.moving.add(lock_id)
-        if partition.standby == target or partition.owner not in self.hosts:
+        followed = partition.standby is not None and self._fit(partition, partition.standby)
+        if partition.standby == target or (partition.owner not in self.hosts and not followed):
             self._own(partition, target)
         else:
             self.standby[lock_id] = target

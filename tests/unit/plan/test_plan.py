@@ -152,6 +152,22 @@ def test_an_owner_that_dies_while_its_standby_is_replaced_is_followed_by_the_one
     assert world.partitions[0].wanted_standby == preparing
 
 
+def test_what_a_ready_standby_is_about_to_take_over_is_not_given_to_another_host_for_balance() -> None:
+    def facts(lock_id: int, owner: str, standby: str) -> PartitionFacts:
+        partition = PartitionFacts(lock_id=lock_id, subscription=f"s-{lock_id}", owner=owner, standby=standby)
+        return replace(partition, wanted_owner=owner, wanted_standby=standby)
+
+    world = World(2, 0)
+    orphans = {n: replace(facts(n, "host-2", "host-0"), owner=None) for n in (0, 1)}
+    others = {n: facts(n, owner, "host-2") for n, owner in ((2, "host-0"), (3, "host-0"), (4, "host-1"))}
+    world.partitions = orphans | others
+    world.plan()
+    assert {world.partitions[n].wanted_owner for n in orphans} == {"host-0"}
+    world.obey()
+    world.settle()
+    world.check()
+
+
 def test_a_standby_that_takes_over_while_it_is_replaced_is_left_where_it_is() -> None:
     world = World(3, 3)
     world.settle()
