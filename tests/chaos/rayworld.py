@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -17,8 +17,18 @@ from tests.plugins.processes import Process, descendants
 HOST: Final = "ray::_HostActor"
 HANDLER: Final = "ray::_HandlerActor"
 RAYLET: Final = "/raylet --raylet_socket_name="
+NAME: Final = "--node-name="
 HEAD: Final = "__internal_head__"
 GCS: Final = "/gcs_server "
+
+
+def raylets_of_nodes(processes: Iterable[Process]) -> dict[int, str]:
+    """Return which of these are raylets of nodes, and the names of the nodes: two clusters may have the same ones."""
+    return {
+        process.pid: process.command.partition(NAME)[2].split()[0]
+        for process in processes
+        if RAYLET in process.command and HEAD not in process.command
+    }
 
 
 class RayWorld(World):
@@ -43,7 +53,9 @@ class RayWorld(World):
         """Start a cluster, let it run the subscriptions; the one before it, if there is one, ends afterwards."""
         old, before = getattr(self, "cluster", None), self._all_raylets()
         self.cluster = await LocalCluster(self._number).__aenter__()
-        self._raylets = dict(zip(self.cluster.nodes, sorted(self._all_raylets() - before), strict=True))
+        # By what they say: process numbers begin anew now and then, and are in no order.
+        self._raylets = {name: pid for pid, name in self._all_raylets().items() if pid not in before}
+        assert set(self._raylets) == set(self.cluster.nodes)
         await self.cluster.deploy(None, self.options())
         if old is not None:
             await old.__aexit__(None, None, None)
@@ -68,7 +80,7 @@ class RayWorld(World):
             del self._raylets[node]
             before = self._all_raylets()
             added = await self.cluster.add_node()
-            (self._raylets[added],) = self._all_raylets() - before
+            (self._raylets[added],) = set(self._all_raylets()) - set(before)
 
     def raylet(self, node: str) -> int:
         """Return the process of a node that is the parent of all its workers."""
@@ -78,12 +90,15 @@ class RayWorld(World):
         """Return the processes of a node's actors of one kind."""
         return [process.pid for process in descendants(self.raylet(node)) if process.command.startswith(title)]
 
-    def _all_raylets(self) -> set[int]:
-        return {p.pid for p in self._processes() if RAYLET in p.command and HEAD not in p.command}
+    def _all_raylets(self) -> dict[int, str]:
+        return raylets_of_nodes(self._processes())
 
     def head_processes(self) -> list[int]:
-        """Return the processes of the head: its GCS and its raylet, the oldest ones first."""
-        return [p.pid for p in self._processes() if GCS in p.command or (RAYLET in p.command and HEAD in p.command)]
+        """Return the processes of the head: its raylet, and then its GCS, which would be started again beside it."""
+        below = self._processes()
+        return [p.pid for p in below if RAYLET in p.command and HEAD in p.command] + [
+            p.pid for p in below if GCS in p.command
+        ]
 
     def _processes(self) -> list[Process]:
         return [p for p in descendants(os.getpid()) if not gone(p.pid)]

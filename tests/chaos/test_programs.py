@@ -21,7 +21,9 @@ from tests.chaos.clocks import Clocks
 from tests.chaos.hosts import CABLE
 from tests.chaos.processes import end, frozen, start_proxy
 from tests.chaos.programs.liar import Liar, frame
+from tests.chaos.rayworld import raylets_of_nodes
 from tests.chaos.world import LIAR
+from tests.plugins.processes import Process
 from tests.plugins.waiting import wait_until
 
 MESSAGE = b">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$2\r\n42\r\n"
@@ -38,6 +40,17 @@ def test_a_seed_decides_which_faults_are_made_and_each_is_made_once_before_any_t
     first, again, other = (list(islice(schedule(ON_HOSTS, seed), 2 * number)) for seed in (7, 7, 8))
     assert first == again != other
     assert set(first[:number]) == set(first[number:]) == set(ON_HOSTS)
+
+
+def test_a_node_is_told_by_the_name_that_its_raylet_has_and_not_by_the_order_of_process_numbers() -> None:
+    raylet = "/ray/raylet --raylet_socket_name=/tmp/socket"
+    processes = [
+        Process(400, 1, f"{raylet} --node-name=node-2 --labels="),
+        Process(32700, 1, f"{raylet} --node-name=node-1 --labels="),
+        Process(32600, 1, f"{raylet} --node-name=head --resources=node:__internal_head__,1"),
+        Process(410, 400, "ray::_HostActor"),
+    ]
+    assert raylets_of_nodes(processes) == {32700: "node-1", 400: "node-2"}
 
 
 def test_every_fault_has_a_name_of_its_own_and_says_what_it_is() -> None:
