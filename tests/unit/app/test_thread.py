@@ -1,0 +1,34 @@
+"""A thread for calls that may hang: what has begun is left behind, and what has not begun is not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from headwater.subscriptions.thread import Worker
+from tests.plugins.waiting import until
+
+NAME = "a thread of this test's own"
+
+
+def threads() -> int:
+    return sum(thread.name == NAME for thread in threading.enumerate())
+
+
+async def test_a_call_that_is_cancelled_before_its_turn_is_never_made() -> None:
+    worker, go_on, made = Worker(NAME), threading.Event(), list[str]()
+    hanging = asyncio.create_task(worker.run(lambda: made.append("first") if go_on.wait() else None))
+    waiting = asyncio.create_task(worker.run(lambda: made.append("second")))
+    await until(lambda: threads() == 1, what="waiting for the first call to begin")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await worker.run(lambda: made.append("third"))
+    assert made == ["third"], "it waits for no call that hangs"
+    go_on.set()
+    await hanging
+    worker.abandon()
+    await until(lambda: threads() == 0, what="waiting for the threads to end")
+    assert made == ["third", "first"]
