@@ -137,6 +137,8 @@ class ParkedRetries:
         page = await self._reader.read_page(ALL, position - 1, 1)
         if page.events and page.events[0].position == position:
             return page.events[0]
-        # Deleted for good since: there is nothing left to handle.
-        await self._parking.retried(self._grant, position, key)
+        # A reader that shares what it has read may not have come there yet: then it is asked again at the next look.
+        if page.read_to >= position:
+            # Deleted for good since: there is nothing left to handle.
+            await self._parking.retried(self._grant, position, key)
         return None

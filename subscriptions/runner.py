@@ -91,6 +91,8 @@ class SubscriptionRunner:
         self._grant = grant
         self._bounded = None if boundaries is None else BoundedReader(reader, boundaries, grant, self._settled)
         self._reader = reader if self._bounded is None else self._bounded
+        # Parked events are found by position, whatever the source counts in, and were passed before: no boundary counts.
+        self._parked_reader = reader
         self._leases = leases
         self._checkpoints = checkpoints
         self._consumers = list(consumers)
@@ -169,7 +171,7 @@ class SubscriptionRunner:
             self._tell,
             parking=parking,
             checkpoints=self._checkpoints,
-            reader=self._reader,
+            reader=self._parked_reader,
             observer=self._observer,
             interval=self._options.poll_interval.total_seconds(),
             attempts=1 if self._options.delivery is Delivery.AT_MOST_ONCE else self._options.retry.attempts,

@@ -10,10 +10,14 @@ import pytest
 
 from headwater.storage.leases import Grant, ParkedEvent
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryParking
+from headwater.storage.model import ALL, EVERYTHING, EventPage, Filter, RecordedEvent
+from headwater.subscriptions.boundaries import Until
 from headwater.subscriptions.core.failing import DIED
+from headwater.subscriptions.fanout import SharedReader
 from headwater.subscriptions.options import RetryPolicy
 from headwater.subscriptions.ports import Delivered
 from headwater.subscriptions.testing.builders import recorded
+from headwater.subscriptions.testing.clock import VirtualClock
 from tests.plugins.waiting import DEADLINE, until
 
 from .outside import KEY, Calling, ListReader, Outside
@@ -216,5 +220,92 @@ async def test_a_retry_that_is_cancelled_before_its_turn_is_not_made() -> None:
     await until(lambda: runner.status.watermark == 3)
     assert attempts == [1, 2, 1, 3]
     assert sorted(row.parked) == [2, 3]
+    runner.stop()
+    await running
+
+
+class CountingReader(SharedReader):
+    """Counts how often it is asked for the store-wide order."""
+
+    asked = 0
+
+    async def read_page(self, source: str, after: int, limit: int, *, where: Filter = EVERYTHING) -> EventPage:
+        page = await super().read_page(source, after, limit, where=where)
+        self.asked += source == ALL
+        return page
+
+
+class Mendable:
+    """Fails at each event until it is mended, and keeps what it handled."""
+
+    def __init__(self) -> None:
+        self.broken = True
+        self.handled: list[int] = []
+
+    async def __call__(self, delivery: Delivered) -> None:
+        if self.broken:
+            raise ValueError("not yet")
+        self.handled += [event.position for event in delivery.events]
+
+
+async def test_a_parked_event_that_the_shared_reader_has_not_come_to_is_not_taken_for_one_that_was_deleted() -> None:
+    reader, clock, handler = ListReader(3), VirtualClock(), Mendable()
+    shared = CountingReader(reader, clock=clock, max_age=1.0)
+    for _ in range(2):  # from now on the newest events are kept, and were looked for just now
+        await shared.read_page(ALL, 3, 1)
+    reader.append(1, "a")  # nobody announces it; who reads the stream itself finds it
+    outside = Outside(reader)
+    outside.reader = shared  # type: ignore[assignment]
+    parking = MemoryParking(outside.coordination)
+    runner = await outside.runner(Calling(handler), source="a", parking=parking, retry=ONCE, poll_interval=OFTEN)
+    running = asyncio.create_task(runner.run())
+    row = outside.coordination.row(KEY)
+    await until(lambda: 4 in row.parked and runner.status.checkpoint == 4)
+    asked, handler.broken = shared.asked, False
+    parking.retry_parked(KEY)
+    await until(lambda: shared.asked > asked)
+    clock.advance(2.0)
+    await until(lambda: not row.parked)
+    assert handler.handled == [4]
+    runner.stop()
+    await running
+    await shared.close()
+
+
+class StreamReader(ListReader):
+    """A stream whose numbers are far below the positions of its events."""
+
+    async def read_page(self, source: str, after: int, limit: int, *, where: Filter = EVERYTHING) -> EventPage:  # noqa: ARG002
+        def place(event: RecordedEvent) -> int:
+            return event.position if source == ALL else event.number
+
+        found = [event for event in self.events if place(event) > after]
+        head = max(place(event) for event in self.events)
+        return EventPage(found[:limit], place(found[limit - 1]) if len(found) > limit else max(after, head), head)
+
+
+@pytest.mark.parametrize("final", [False, True])
+async def test_a_parked_event_is_handled_again_also_where_its_position_is_beyond_the_boundary_of_a_stream(
+    final: bool,
+) -> None:
+    handler = Mendable()
+    outside = Outside(StreamReader([recorded(50 + n, "a", number=n, version=n) for n in (1, 2, 3)]))
+    parking = MemoryParking(outside.coordination)
+    boundaries = outside.checkpoints if final else Until(2)
+    runner = await outside.runner(
+        Calling(handler),
+        source="a",
+        parking=parking,
+        boundaries=boundaries,
+        retry=ONCE,
+        poll_interval=OFTEN,
+    )
+    running = asyncio.create_task(runner.run())
+    row = outside.coordination.row(KEY)
+    await until(lambda: 52 in row.parked and runner.status.checkpoint >= 2)
+    handler.broken = False
+    parking.retry_parked(KEY)
+    await until(lambda: 51 not in row.parked and 52 not in row.parked)
+    assert handler.handled[:2] == [51, 52]
     runner.stop()
     await running
