@@ -175,10 +175,10 @@ class Machine:
         page, window = fact.page, self._work.window
         known = self._ledger.stream_id
         if page.stream_id is not None and page.stream_id != known:
-            self._ledger.stream_id = page.stream_id
             if known is not None:
-                self._rewinding.made_anew()
+                self._rewinding.made_anew(page.stream_id)
                 return
+            self._ledger.stream_id = page.stream_id
         before, moved = window.watermark, page.read_to > window.read_to
         faults = self._work.admit(page)
         self._reading.brought(moved=moved, read_to=page.read_to, head=page.head)
@@ -385,6 +385,8 @@ class Machine:
         self._work.blocked = blocked
         self._reading.restart()
         self._waiting = None
+        if self._rewinding.stream_id is not None:
+            self._ledger.stream_id = self._rewinding.stream_id
         self._out.append(self._rewinding.save(self._ledger.begin(Progress(number, number))))
 
     def _may_deliver(self) -> bool:

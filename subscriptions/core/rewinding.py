@@ -18,6 +18,8 @@ class Rewinding:
     """
 
     def __init__(self) -> None:
+        self.stream_id: int | None = None
+        """The incarnation of a stream that was made anew, as far as one was seen: what counts from the rewind to it on."""
         self._to: int | None = None
         self._settled = 0
         self._side_effects = True
@@ -44,8 +46,12 @@ class Rewinding:
             self._commands = (*self._commands, command)
         self._to, self._side_effects = to, side_effects
 
-    def made_anew(self) -> None:
-        """Begin again with a stream that was deleted for good and created again: its numbers begin anew."""
+    def made_anew(self, stream_id: int) -> None:
+        """Begin again with a stream that was deleted for good and created again: its numbers begin anew.
+
+        Until that begins, what is saved counts in the old one: its numbers would pass events of the new one.
+        """
+        self.stream_id = stream_id
         self._to, self._settled = 0, -1
 
     def begin(self, watermark: int) -> int:

@@ -139,6 +139,26 @@ def test_a_stream_that_was_deleted_for_good_and_created_again_is_read_from_its_b
 
 
 @pytest.mark.parity("T287", "T288")
+def test_what_was_in_flight_of_the_old_stream_is_not_saved_as_progress_in_the_new_one() -> None:
+    it = Steering(
+        [recorded(n, "orders-1", number=n, version=n) for n in (1, 2)],
+        source="orders-1",
+        progress=Progress(0, stream_id=7),
+        sieve=by(lambda event: None),
+        consumers=2,
+        hold=(effects.Read,),
+    )
+    it.tell(inputs.PageRead(it.last(effects.Read).read_id, replace(it.page(0, 10), stream_id=7)))
+    assert it.in_hand == {0: [1], 1: [2]}
+    it.tell(inputs.HeadSeen(3))
+    it.tell(inputs.PageRead(it.last(effects.Read).read_id, replace(it.page(2, 10), stream_id=8)))
+    it.handle()
+    it.later(10)
+    assert (it.saved.checkpoint, it.saved.stream_id) == (1, 7), "the new stream's first event is not settled"
+    it.handle()
+    assert (it.saved.checkpoint, it.saved.stream_id) == (0, 8)
+
+
 def test_a_consumer_that_joins_gets_what_is_waiting_at_once() -> None:
     it = Steering(3, consumers=1, sieve=by(lambda _: None))
     it.tell(inputs.Joined(5))
