@@ -5,13 +5,15 @@ Never retries and never decides: it runs one delivery and says how that went.
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol
 
-from headwater.storage.errors import ConfigurationError
+from headwater.storage.errors import ConfigurationError, UnexpectedAck
 from headwater.storage.leases import Grant, Progress, Retried
 from headwater.subscriptions.handler import Context, Handler
 from headwater.subscriptions.ports import Delivered, Opener
@@ -68,11 +70,21 @@ class LocalConsumer:
                 await self._handler(delivery.events, self._context(delivery, transaction))
         else:
             begin = functools.partial(self._transactions.open_sync, delivery.grant, delivery.commit)
-            await self._handler.in_thread(lambda: self._run_in(begin, delivery))
+            given_up = threading.Event()
+            try:
+                await self._handler.in_thread(lambda: self._run_in(begin, delivery, given_up))
+            except asyncio.CancelledError:
+                given_up.set()
+                raise
 
-    def _run_in(self, begin: Callable[[], AbstractContextManager[Any]], delivery: Delivered) -> None:
+    def _run_in(
+        self, begin: Callable[[], AbstractContextManager[Any]], delivery: Delivered, given_up: threading.Event
+    ) -> None:
         with begin() as transaction:
             self._handler.run(delivery.events, self._context(delivery, transaction))
+            if given_up.is_set():
+                # The thread was left behind, and its events may be parked, or with the handler again: nothing is committed.
+                raise UnexpectedAck(delivery.grant.key.subscription, delivery.delivery_id)
 
     def _context(self, delivery: Delivered, transaction: Any) -> Context:
         grant = delivery.grant

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
+from headwater.storage.errors import StaleEpoch, StoreUnavailable
 from headwater.storage.leases import Grant
 from headwater.subscriptions.boundaries import BoundedReader
 from headwater.subscriptions.core import effects, inputs
@@ -383,7 +383,7 @@ class SubscriptionRunner:
         except Exception as error:  # noqa: BLE001  # a handler may raise anything: the failure policy deals with it
             observer.failed(key, delivery, error, self._clock.monotonic() - begun)
             policy = self._options.retry.of(error)
-            mendable = not isinstance(error, (Unmendable, UnexpectedAck, *policy.never))
+            mendable = not isinstance(error, (Unmendable, *policy.never))
             lost = isinstance(error, ConsumerLost)
             then = error.action if isinstance(error, Nack) else None
             self._conclude(inputs.Failed(effect.delivery_id, _describe(error), mendable, lost, then, policy))

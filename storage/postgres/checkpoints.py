@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 
@@ -17,6 +17,9 @@ from headwater.storage.leases import Boundary, Grant, ParkedEvent, Progress
 from headwater.storage.postgres.connect import Connection, Pool
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.statements import Statements
+
+Found: TypeAlias = tuple[int, int | None]
+"""What a handler's transaction found saved at its beginning: the checkpoint, and the incarnation that it counts in."""
 
 
 class PostgresCheckpoints:
@@ -32,32 +35,57 @@ class PostgresCheckpoints:
         self._idle_ms = round(lease.total_seconds() * 1000)
 
     async def save(
-        self, grant: Grant, progress: Progress, *, conn: Connection | None = None, durable: bool = False
+        self,
+        grant: Grant,
+        progress: Progress,
+        *,
+        conn: Connection | None = None,
+        durable: bool = False,
+        found: Found | None = None,
     ) -> None:
-        """Save how far the partition came; see the port. Totals count again what is saved again."""
+        """Save how far the partition came; see the port. Totals count again what is saved again.
+
+        ``found`` is what a transaction found saved at its beginning: raises UnexpectedAck when it is not that any more.
+        """
         if conn is not None:
-            cursor = await conn.execute(self._sql.save_progress_in_transaction, self._in_transaction(grant, progress))
+            values = self._in_transaction(grant, progress, found)
+            cursor = await conn.execute(self._sql.save_progress_in_transaction, values)
             if await cursor.fetchone() is None:
                 cursor = await conn.execute(self._sql.load_progress, partition_and_epoch(grant))
                 raise _refused(grant, progress, await cursor.fetchone())
             return
         durability = {"synchronous_commit": "on" if durable else "off"}
         if not await self._changes(self._sql.save_progress, grant, asdict(progress) | durability):
-            await self.load(grant)  # raises when the epoch is stale; else the saved checkpoint is higher already
+            await self._load(
+                grant, self._sql.load_progress
+            )  # raises when the epoch is stale; else the saved checkpoint is higher already
 
-    def save_blocking(self, grant: Grant, progress: Progress, conn: psycopg.Connection[Any]) -> None:
+    def save_blocking(
+        self, grant: Grant, progress: Progress, conn: psycopg.Connection[Any], found: Found | None = None
+    ) -> None:
         """Save in the transaction of a synchronous connection: for handlers that run in a thread."""
-        cursor = conn.execute(self._sql.save_progress_in_transaction, self._in_transaction(grant, progress))
+        cursor = conn.execute(self._sql.save_progress_in_transaction, self._in_transaction(grant, progress, found))
         if cursor.fetchone() is None:
             raise _refused(
                 grant, progress, conn.execute(self._sql.load_progress, partition_and_epoch(grant)).fetchone()
             )
 
     async def load(self, grant: Grant) -> Progress:
-        """Return the saved progress. Raises StaleEpoch."""
+        """Return the saved progress; nothing that a handler's transaction does changes it any more. Raises StaleEpoch.
+
+        Whoever asks has given up what its handlers had begun: transactions of theirs that are still open are ended, and
+        one that is just being committed is waited for.
+        """
+        await self._load(grant, self._sql.load_progress)  # who is no owner any more must not end the next one's
         with translated():
             async with self._pool.connection() as conn:
-                row = await (await conn.execute(self._sql.load_progress, partition_and_epoch(grant))).fetchone()
+                await conn.execute(self._sql.end_older_transactions, {"lock_ids": [grant.key.lock_id]})
+        return await self._load(grant, self._sql.load_certain_progress)
+
+    async def _load(self, grant: Grant, statement: bytes) -> Progress:
+        with translated():
+            async with self._pool.connection() as conn:
+                row = await (await conn.execute(statement, partition_and_epoch(grant))).fetchone()
         if row is None:
             raise stale(grant)
         checkpoint, in_flight_to, attempt, stream_id = row
@@ -131,8 +159,10 @@ class PostgresCheckpoints:
                 cursor = await conn.execute(statement, parameters | partition_and_epoch(grant))
                 return await cursor.fetchone() is not None
 
-    def _in_transaction(self, grant: Grant, progress: Progress) -> dict[str, Any]:
-        return asdict(progress) | partition_and_epoch(grant) | {"idle_ms": self._idle_ms}
+    def _in_transaction(self, grant: Grant, progress: Progress, found: Found | None) -> dict[str, Any]:
+        checkpoint, stream_id = (None, None) if found is None else found
+        before = {"found": checkpoint, "found_stream_id": stream_id}
+        return asdict(progress) | partition_and_epoch(grant) | before | {"idle_ms": self._idle_ms}
 
 
 def partition_and_epoch(grant: Grant) -> dict[str, Any]:

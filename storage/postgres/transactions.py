@@ -15,7 +15,7 @@ import psycopg
 from headwater.storage.errors import UnexpectedAck
 from headwater.storage.leases import Grant, Progress, Retried
 from headwater.storage.options import StoreOptions
-from headwater.storage.postgres.checkpoints import PostgresCheckpoints, partition_and_epoch, stale
+from headwater.storage.postgres.checkpoints import Found, PostgresCheckpoints, partition_and_epoch, stale
 from headwater.storage.postgres.connect import Connection, Pool, connection_settings
 from headwater.storage.postgres.failures import outages_translated, translated
 from headwater.storage.postgres.pools import ended
@@ -46,34 +46,31 @@ class PostgresTransactions:
     async def open(self, grant: Grant, progress: Progress | Retried) -> AsyncIterator[Connection]:
         """Enter a transaction on a connection of the pool; leaving it without an error saves and commits."""
         with outages_translated():
-            async with self._begun(grant) as conn:
+            async with self._begun(grant) as (conn, found):
                 yield conn
                 if isinstance(progress, Retried):
                     cursor = await conn.execute(self._sql.retried_parked, _settled(grant, progress))
                     _check(grant, progress, await cursor.fetchone())
                 else:
-                    await self._checkpoints.save(grant, progress, conn=conn)
+                    await self._checkpoints.save(grant, progress, conn=conn, found=found)
 
     @asynccontextmanager
-    async def _begun(self, grant: Grant) -> AsyncIterator[Connection]:
+    async def _begun(self, grant: Grant) -> AsyncIterator[tuple[Connection, Found]]:
         async with self._pool.connection() as conn, conn.transaction():
             cursor = await conn.execute(self._sql.begin_fenced, partition_and_epoch(grant))
-            if await cursor.fetchone() is None:
-                raise stale(grant)
-            yield conn
+            yield conn, _found(grant, await cursor.fetchone())
 
     @contextmanager
     def open_sync(self, grant: Grant, progress: Progress | Retried) -> Iterator[psycopg.Connection[Any]]:
         """Do the same for a handler that runs in a thread, on a synchronous connection."""
         with outages_translated(), self._turns, self._lent() as conn, conn.transaction():
-            if conn.execute(self._sql.begin_fenced, partition_and_epoch(grant)).fetchone() is None:
-                raise stale(grant)
+            found = _found(grant, conn.execute(self._sql.begin_fenced, partition_and_epoch(grant)).fetchone())
             yield conn
             if isinstance(progress, Retried):
                 cursor = conn.execute(self._sql.retried_parked, _settled(grant, progress))
                 _check(grant, progress, cursor.fetchone())
             else:
-                self._checkpoints.save_blocking(grant, progress, conn)
+                self._checkpoints.save_blocking(grant, progress, conn, found)
 
     def close(self) -> None:
         """Close the synchronous connections that are idle; those in use close when they are given back."""
@@ -108,6 +105,12 @@ class PostgresTransactions:
             return
         with self._lock:
             self._idle.append(conn)
+
+
+def _found(grant: Grant, row: Any) -> Found:
+    if row is None:
+        raise stale(grant)
+    return row[0], row[1]
 
 
 def _settled(grant: Grant, retried: Retried) -> dict[str, Any]:

@@ -246,7 +246,14 @@ class Machine:
                 self._ledger.committed(replace(fact.progress, delivered=0, redelivered=0), now)
                 self._settle(batch, now)
             else:
-                self._failing.failure(batch, failure.error, mendable=failure.mendable, now=now, policy=failure.policy)
+                self._failing.failure(
+                    batch,
+                    failure.error,
+                    mendable=failure.mendable,
+                    now=now,
+                    then=failure.then,
+                    policy=failure.policy,
+                )
 
     def _on_saved(self, fact: inputs.Saved, now: float) -> None:  # noqa: ARG002
         self._ledger.saved(now)

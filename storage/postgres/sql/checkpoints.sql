@@ -19,8 +19,9 @@ WHERE "lock_id" = %(lock_id)s
 RETURNING set_config('synchronous_commit', %(synchronous_commit)s, true);
 
 -- name: save_progress_in_transaction
--- Only forward: a handler that was given up and comes back late must not commit its effects a second time. From here on
--- the transaction holds the partition's row, so the server ends it when its client is frozen or cut off.
+-- Only forward, and only from where the transaction found it: a handler that was given up and comes back late must not commit
+-- its effects a second time, also when some of its events were handled alone meanwhile. From here on the transaction holds
+-- the partition's row, so the server ends it when its client is frozen or cut off.
 UPDATE "headwater"."partitions"
 SET
     "checkpoint" = %(checkpoint)s,
@@ -33,13 +34,17 @@ SET
 WHERE "lock_id" = %(lock_id)s
     AND "epoch" = %(epoch)s
     AND ("checkpoint" < %(checkpoint)s OR "stream_id" IS DISTINCT FROM %(stream_id)s::bigint)
+    AND (%(found)s::bigint IS NULL
+        OR ("checkpoint" = %(found)s AND "stream_id" IS NOT DISTINCT FROM %(found_stream_id)s::bigint))
 RETURNING set_config('idle_in_transaction_session_timeout', %(idle_ms)s::text, true);
 
 -- name: begin_fenced
 -- The first statement of a handler's transaction: no row when the epoch is over. The shared lock, which ends with the
 -- transaction, tells the next owner which sessions work under an older epoch: it ends them when it is granted the lease,
 -- so that a frozen owner's half-done transaction blocks nobody's rows.
-SELECT pg_advisory_xact_lock_shared('"headwater"."subscriptions"'::regclass::oid::integer, %(lock_id)s::integer)
+SELECT
+    "checkpoint", "stream_id",
+    pg_advisory_xact_lock_shared('"headwater"."subscriptions"'::regclass::oid::integer, %(lock_id)s::integer)
 FROM "headwater"."partitions"
 WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s;
 
@@ -47,6 +52,13 @@ WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s;
 SELECT "checkpoint", "in_flight_to", "attempt", "stream_id"
 FROM "headwater"."partitions"
 WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s;
+
+-- name: load_certain_progress
+-- When it is unknown whether a handler's transaction was committed: one that is just being committed is waited for.
+SELECT "checkpoint", "in_flight_to", "attempt", "stream_id"
+FROM "headwater"."partitions"
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+FOR SHARE;
 
 -- name: rewind_progress
 -- The one write that may lower a checkpoint. What was settled before is a replay from now on, and is delivered also where an

@@ -105,6 +105,62 @@ async def test_a_delivery_that_comes_back_late_has_no_effect_a_second_time(offic
     assert await effects(office) == [1]
 
 
+@pytest.mark.parametrize("late", ["async", "thread"])
+async def test_a_batch_that_comes_back_late_has_no_effect_once_its_first_event_was_handled_alone(
+    office: Office, work: Work, late: str
+) -> None:
+    (grant,) = await office.granted()
+    with pytest.raises(UnexpectedAck):
+        if late == "async":
+            async with office.transactions.open(grant, Progress(3)) as conn:
+                await conn.execute("INSERT INTO effects VALUES (1), (2), (3)")
+                await work(office, grant, Progress(1), "INSERT INTO effects VALUES (1)")
+        else:
+            with office.transactions.open_sync(grant, Progress(3)) as connection:
+                connection.execute("INSERT INTO effects VALUES (1), (2), (3)")
+                await work(office, grant, Progress(1), "INSERT INTO effects VALUES (1)")
+    assert await effects(office) == [1]
+    assert await office.checkpoints.load(grant) == Progress(1)
+
+
+async def test_whoever_asks_what_was_committed_has_ended_what_could_still_be(office: Office, work: Work) -> None:
+    (grant,) = await office.granted()
+
+    async def left_behind() -> None:
+        async with office.transactions.open(grant, Progress(1)) as conn:
+            await conn.execute("INSERT INTO effects VALUES (1)")
+            assert await office.checkpoints.load(grant) == Progress(0)
+            # Whoever asked parks the event now, or hands it out again.
+
+    with pytest.raises(psycopg.OperationalError):
+        await left_behind()
+    assert await effects(office) == []
+    await work(office, grant, Progress(1), "INSERT INTO effects VALUES (2)")
+    assert await effects(office) == [2]
+
+
+async def test_whoever_asks_what_was_committed_under_an_older_epoch_ends_nothing(office: Office, work: Work) -> None:
+    (stale,) = await office.granted()
+    (grant,) = await office.leases.claim([stale.key])
+    async with office.transactions.open(grant, Progress(1)) as conn:
+        with pytest.raises(StaleEpoch):
+            await office.checkpoints.load(stale)
+        await conn.execute("INSERT INTO effects VALUES (1)")
+    await work(office, grant, Progress(2), "INSERT INTO effects VALUES (2)")
+    assert await effects(office) == [1, 2]
+
+
+async def test_a_delivery_of_a_stream_that_was_made_anew_meanwhile_has_no_effect(office: Office, work: Work) -> None:
+    (grant,) = await office.granted()
+    await work(office, grant, Progress(3, stream_id=7), "INSERT INTO effects VALUES (3)")
+    with pytest.raises(UnexpectedAck):
+        async with office.transactions.open(grant, Progress(4, stream_id=7)) as conn:
+            await conn.execute("INSERT INTO effects VALUES (4)")
+            await office.checkpoints.rewind(grant, Progress(0, stream_id=8))
+    assert await effects(office) == [3]
+    assert await office.checkpoints.load(grant) == Progress(0, stream_id=8)
+
+
 async def test_the_next_owner_ends_a_transaction_that_an_older_one_left_open(office: Office, work: Work) -> None:
     (stale,) = await office.granted()
     granted: list[Grant] = []

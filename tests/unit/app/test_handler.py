@@ -142,6 +142,36 @@ async def test_a_hanging_sync_handler_is_left_behind_when_cancelled() -> None:
     await consumer.close()
 
 
+async def test_what_was_left_behind_in_a_thread_commits_nothing_when_it_ends_late() -> None:
+    class Telling(Ledger):
+        ended = threading.Event()
+
+        @contextlib.contextmanager
+        def open_sync(self, grant: Grant, progress: Progress | Retried) -> Iterator[str]:
+            try:
+                with super().open_sync(grant, progress) as transaction:
+                    yield transaction
+            finally:
+                self.ended.set()
+
+    hang, begun, ledger = threading.Event(), threading.Event(), Telling()
+
+    def handler(_: RecordedEvent) -> None:
+        begun.set()
+        hang.wait()
+
+    consumer = LocalConsumer(Handler(handler, SubscriptionOptions()), ledger)
+    running = asyncio.create_task(consumer.handle(delivery(event(1), commit=Progress(1))))
+    await asyncio.to_thread(begun.wait)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    hang.set()
+    await asyncio.to_thread(ledger.ended.wait)
+    assert ledger.committed == []
+    await consumer.close()
+
+
 async def test_exactly_once_gives_the_kind_of_transaction_that_fits_and_commits_after_the_handler() -> None:
     ledger, seen = Ledger(), []
 

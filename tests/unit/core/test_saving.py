@@ -194,6 +194,15 @@ class TestExactlyOnce:
         it.later(1)
         assert it.delivered[-1] == [3]
 
+    def test_what_a_handler_wants_to_become_of_its_events_is_done_once_it_is_known_that_nothing_was_committed(
+        self,
+    ) -> None:
+        it = Steering(2, delivery=Delivery.EXACTLY_ONCE)
+        it.fail(then=OnFailure.SKIP)
+        it.tell(inputs.Reloaded(Progress(0, 1, 1)))
+        assert [each.event.number for each in it.all(effects.Skipped)] == [1]
+        assert it.delivered == [[1], [2]]
+
 
 class TestAtMostOnce:
     """The checkpoint is durable before the handler runs."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from headwater.storage.errors import StoreUnavailable
+from headwater.storage.errors import StoreUnavailable, UnexpectedAck
 from headwater.storage.leases import Grant
 from headwater.storage.memory.subscriptions import MemoryLeases
 from headwater.subscriptions import runner as runner_module
@@ -189,6 +189,21 @@ async def test_an_outage_inside_an_exactly_once_delivery_uses_up_no_attempt(monk
     await running
     assert [delivery.attempt for delivery in consumer.deliveries] == [1] * (refusals + 1)
     assert not outside.coordination.row(KEY).parked
+
+
+async def test_a_commit_that_was_refused_is_tried_again_unless_the_progress_says_that_it_was_made_before() -> None:
+    async def handle(delivery: Delivered) -> None:
+        if delivery.attempt == 1:
+            raise UnexpectedAck("tested", 1)  # the saved progress has changed since the transaction began
+
+    consumer = Calling(handle)
+    outside = Outside(ListReader(1))
+    runner = await outside.runner(consumer, retry=FAST, delivery=Delivery.EXACTLY_ONCE)
+    running = asyncio.create_task(runner.run())
+    await until(lambda: len(consumer.deliveries) == 2)
+    assert outside.coordination.row(KEY).parked == {}
+    runner.stop()
+    await running
 
 
 async def test_a_handler_may_say_itself_what_becomes_of_its_events() -> None:
