@@ -184,7 +184,7 @@ class Replacements:
             reason = f"replaced by {row.new!r} after {old.checkpoint}"
             await conn.execute(self._sql.close_partition, {"lock_id": old.lock_id, "reason": reason})
         for old, new in versions.pairs:
-            await conn.execute(self._sql.end_following, {"lock_id": new.lock_id, "boundary": old.checkpoint})
+            await conn.execute(self._sql.end_following, {"lock_id": new.lock_id, "followed": old.lock_id})
         await self._become(conn, row, "done")
         boundaries = [old.checkpoint for old, _ in versions.pairs]
         await self._audit(conn, row.new, "take over", {"old": row.old, "after": boundaries}, row.issued_by, "done")

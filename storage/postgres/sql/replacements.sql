@@ -64,10 +64,17 @@ SET
 WHERE "lock_id" = %(lock_id)s;
 
 -- name: end_following
--- The boundary is final now: what the old version has settled is a replay, and the next event is the new one's own.
-UPDATE "headwater"."partitions"
-SET "replay_to" = greatest("replay_to", %(boundary)s), "follows" = NULL
-WHERE "lock_id" = %(lock_id)s;
+-- The boundary is final now: what the old version has settled is a replay, also what it had before it was rewound, and the
+-- next event is the new one's own. What it counted in another incarnation of their stream says nothing about this one.
+UPDATE "headwater"."partitions" AS "p"
+SET
+    "replay_to" = CASE
+        WHEN "p"."stream_id" IS NULL OR "p"."stream_id" IS NOT DISTINCT FROM "old"."stream_id"
+        THEN greatest("p"."replay_to", "old"."checkpoint", "old"."replay_to") ELSE "p"."replay_to"
+    END,
+    "follows" = NULL
+FROM "headwater"."partitions" AS "old"
+WHERE "p"."lock_id" = %(lock_id)s AND "old"."lock_id" = %(followed)s;
 
 -- name: list_replacements
 SELECT

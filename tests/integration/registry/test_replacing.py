@@ -89,6 +89,31 @@ async def test_an_old_version_whose_owner_was_killed_goes_on_first(office: Offic
     assert await replacements.step(await row(replacements), at_once) == "take over"
 
 
+async def test_what_the_old_version_had_handled_before_it_was_rewound_is_a_replay_for_the_new_one(
+    office: Office,
+) -> None:
+    replacements, old = await begun(office)
+    await office.checkpoints.save(old[0], Progress(15, 15))
+    await office.checkpoints.rewind(old[0], Progress(10, 10), settled=15)
+    await replacements.step(await row(replacements), at_once)
+    await office.leases.release(old)
+    assert await replacements.step(await row(replacements), at_once) == "take over"
+    (new,) = await claim(office, "new")
+    assert await office.checkpoints.boundary(new) == Boundary(15, side_effects=False)
+
+
+async def test_what_an_old_version_counted_in_a_stream_that_was_made_anew_is_no_boundary(office: Office) -> None:
+    replacements, old = await begun(office)
+    await office.checkpoints.save(old[0], Progress(12, 12, stream_id=7))
+    (new,) = await claim(office, "new")
+    await office.checkpoints.rewind(new, Progress(0, stream_id=8))
+    assert (await office.checkpoints.boundary(new)).until == 0
+    await replacements.step(await row(replacements), at_once)
+    await office.leases.release(old)
+    assert await replacements.step(await row(replacements), at_once) == "take over"
+    assert await office.checkpoints.boundary(new) == Boundary(0), "nobody has handled anything of this stream"
+
+
 async def test_a_version_that_was_replaced_can_replace_the_other_one_again(office: Office) -> None:
     replacements, old = await begun(office)
     await replacements.step(await row(replacements), at_once)
