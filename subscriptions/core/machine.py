@@ -400,6 +400,11 @@ class Machine:
         held = self._rewinding.wanted or self._rewinding.saving or self._unknown
         return delivers(self.condition.phase) and not held
 
+    def _owes(self) -> bool:
+        """Whether something must still be delivered though nothing more may be begun: the checkpoint has passed it."""
+        rewinds = self._rewinding.wanted or self._rewinding.saving
+        return self.condition.phase in (Phase.PAUSED, Phase.DRAINING) and self._saving.ahead and not rewinds
+
     def _plan_deliveries(self, now: float) -> None:
         self._waiting = None
         work = self._work
@@ -407,7 +412,7 @@ class Machine:
         if rested_at is not None:
             self._wake(rested_at)
         self._plan_retry(now)
-        while self._seats and self._may_deliver():
+        while self._seats and (self._may_deliver() or self._owes()):
             batch = work.next(now)
             if batch is None:
                 break
@@ -419,7 +424,8 @@ class Machine:
                 break
             if not self._saving.cleared(batch):
                 work.put_back(batch)
-                self._waiting = batch
+                if self._may_deliver():
+                    self._waiting = batch
                 break
             self._deliver(batch, now)
         if work.next_attempt_at is not None and self._seats and self._may_deliver() and self._waiting is None:

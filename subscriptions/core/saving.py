@@ -50,6 +50,11 @@ class Saving:
             return self.ledger.durable.checkpoint >= last
         return all(self._covers(promise, batch, last) for promise in self.ledger.possible())
 
+    @property
+    def ahead(self) -> bool:
+        """Whether the saved checkpoint has passed events that are not settled: at-most-once only."""
+        return self._at_most_once and self.ledger.durable.checkpoint > self._work.window.watermark
+
     def _covers(self, promise: Progress, batch: Batch, last: int) -> bool:
         if batch.counted:
             return promise.in_flight_to == last and promise.attempt >= batch.attempt

@@ -215,6 +215,16 @@ class TestAtMostOnce:
         it.release()
         assert it.delivered == [[1, 2]]
 
+    @pytest.mark.parametrize("fact", [inputs.Drain(), inputs.Pause("maintenance")])
+    def test_what_the_checkpoint_has_passed_is_delivered_before_a_drain_or_a_pause(self, fact: inputs.Input) -> None:
+        it = Steering(6, batch_size=2, delivery=Delivery.AT_MOST_ONCE, hold=(effects.Save,))
+        it.tell(fact)
+        it.release()
+        assert it.delivered == [[1, 2]], "nobody else will"
+        it.handle()
+        assert (it.delivered, it.machine.checkpoint) == ([[1, 2]], 2)
+        assert it.phase == ("finished" if isinstance(fact, inputs.Drain) else "paused")
+
     def test_a_failed_delivery_is_not_repeated(self) -> None:
         it = Steering(2, delivery=Delivery.AT_MOST_ONCE, retry=RetryPolicy(attempts=5, then=OnFailure.SKIP))
         it.fail()
