@@ -45,14 +45,18 @@ class SlotReplays:
 
     1. Each command has at most one replay here.
     2. When ``end`` has returned, none of them runs any more.
+    3. One whose outcome is written down is not begun again, whatever an earlier look found open.
     """
 
     def __init__(self) -> None:
         self._running: dict[int, tuple[OneReplay, asyncio.Task[None]]] = {}
         self._cancelled: dict[int, str] = {}
+        self._ended: set[int] = set()
 
     def look(self, command_id: int, found: ReplayRange, grant: Grant, make: MakeReplay, finish: Finish) -> None:
         """Begin a replay, unless it runs; end it when it was cancelled."""
+        if command_id in self._ended:
+            return
         running = self._running.get(command_id)
         if found.cancelled_by is not None:
             self._cancelled[command_id] = f"cancelled by {found.cancelled_by}"
@@ -88,11 +92,13 @@ class SlotReplays:
             outcome = self._cancelled.get(command_id, outcome)
             if outcome is not None:
                 await finish(grant, command_id, outcome)
+                self._ended.add(command_id)
         except (StaleEpoch, StoreUnavailable) as error:
             log.info("replay %d stops here: %s", command_id, error)
         except Exception as error:
             log.exception("replay %d ended by a defect", command_id)
             with contextlib.suppress(StaleEpoch, StoreUnavailable):
                 await finish(grant, command_id, f"ended by a defect: {error}")
+                self._ended.add(command_id)
         finally:
             del self._running[command_id]

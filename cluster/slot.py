@@ -132,12 +132,12 @@ class Slot:
 
     async def run(self, grant: Grant, checkpoints: Checkpoints) -> None:
         """Run under a grant until drained, or until the lease is lost."""
-        while self._crew is None:
+        while self._crew is None and not self.draining:
+            self._changed.clear()  # before it is told: what changes meanwhile counts
             await checkpoints.report(grant, "stuck", self.trouble)
-            self._changed.clear()
             await self._changed.wait()
-            if self.draining:
-                return
+        if self._crew is None or self.draining:
+            return
         self._runner = self._make_runner(self.assigned.options, grant, self._crew.consumers)
         self.replays = SlotReplays()
         self._paused = False
@@ -178,6 +178,11 @@ class Slot:
         crew, self._crew = self._crew, None
         if crew is not None:
             await crew.close()
+
+    @property
+    def paused(self) -> bool:
+        """Whether an operator's last word is that it rests."""
+        return self._paused
 
     @property
     def runner(self) -> SubscriptionRunner | None:
