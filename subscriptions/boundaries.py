@@ -45,6 +45,8 @@ class BoundedReader:
         self._settled = settled
         self._known: Boundary | None = None
         self._crossed = False
+        self._moves = 0
+        """How often the boundary was moved: a look that began before tells nothing."""
 
     @property
     def boundary(self) -> Boundary:
@@ -58,6 +60,7 @@ class BoundedReader:
     def forget(self) -> None:
         """Ask anew where the boundary is: it was moved."""
         self._known, self._crossed = None, False
+        self._moves += 1
 
     async def read_page(self, source: str, after: int, limit: int, *, where: Filter = EVERYTHING) -> EventPage:
         """Read a page of what may be handed out by now; see the event store's method."""
@@ -65,7 +68,10 @@ class BoundedReader:
             return await self._reader.read_page(source, after, limit, where=where)
         known = self._known
         if known is None or (not known.final and after >= known.until):
-            known = self._known = await self._boundaries.boundary(self._grant)
+            moves = self._moves
+            known = await self._boundaries.boundary(self._grant)
+            if moves == self._moves:
+                self._known = known
         if after < known.until:
             return _up_to(known.until, await self._reader.read_page(source, after, limit, where=where))
         if not known.final:

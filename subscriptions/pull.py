@@ -11,6 +11,7 @@ Never runs a handler: the same runner as in push mode has consumers that hand ov
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -280,7 +281,8 @@ class PullSubscription:
             self._runner = None
             for subscriber in self._subscribers.values():
                 subscriber.give_back()
-            await self._leases.release([grant])
+            with contextlib.suppress(StoreUnavailable):  # the session has ended, and the lease with it
+                await self._leases.release([grant])
 
     def _ended(self, owning: asyncio.Task[None]) -> None:
         for subscriber in self._subscribers.values():

@@ -365,6 +365,9 @@ class SubscriptionRunner:
             found = await self._begin_retry(effect)
             if found is None:
                 return
+            if not await self._lease_holds():  # counting it may have taken long
+                self._tell(inputs.LeaseLost("the lease may have passed on"))
+                return
             effect = found
         key, observer, begun = self._grant.key, self._observer, self._clock.monotonic()
         replaying, side_effects = False, True
@@ -429,12 +432,14 @@ class SubscriptionRunner:
             raise StaleEpoch(self._grant.key.subscription, self._grant.key.partition, self._grant.epoch)
 
     async def _handle(self, consumer: Consumer, delivery: Delivered) -> None:
+        if isinstance(consumer, Replaceable):
+            await consumer.ready()
+            if not await self._lease_holds():  # to make an executor ready may have taken long
+                raise StaleEpoch(self._grant.key.subscription, self._grant.key.partition, self._grant.epoch)
         limit = self._options.handler_timeout
         if limit is None:
             await consumer.handle(delivery)
             return
-        if isinstance(consumer, Replaceable):
-            await consumer.ready()
         async with asyncio.timeout(limit.total_seconds()):
             await consumer.handle(delivery)
 

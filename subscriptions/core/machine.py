@@ -366,7 +366,7 @@ class Machine:
     def _plan(self, now: float) -> None:
         self.wake_at = None
         if self.condition.phase is not Phase.FINISHED:
-            self._plan_rewind()
+            self._plan_rewind(now)
             self._plan_deliveries(now)
             self._plan_parking(now)
             self._plan_save(now)
@@ -380,10 +380,13 @@ class Machine:
         if self.wake_at is None or at < self.wake_at:
             self.wake_at = at
 
-    def _plan_rewind(self) -> None:
+    def _plan_rewind(self, now: float) -> None:
         busy = self._work or self._unknown or self._retrying.busy or self._ledger.saving is not None
         if not self._rewinding.wanted or busy:
             return  # while draining it is still made, for the next owner
+        if now < self._ledger.not_before:
+            self._wake(self._ledger.not_before)
+            return
         number = self._rewinding.begin(self.watermark)
         blocked = self._work.blocked
         self._sieve = self._sieve.without_seam()
@@ -504,7 +507,8 @@ class Machine:
             self.condition.become(Cause.DRAINED, "what was in flight did not end in time", now)
             return
         self._wake(self._drain_by)
-        if self._work or self._unknown or self._retrying.busy or self._ledger.saving is not None:
+        busy = self._work or self._unknown or self._retrying.busy or self._ledger.saving is not None
+        if busy or self._rewinding.wanted:
             return
         durable = self._ledger.durable
         last = self._saving.last()

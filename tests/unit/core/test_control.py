@@ -92,10 +92,26 @@ def test_a_rewind_whose_save_fails_is_saved_again_with_its_command_unless_anothe
     it.handle()
     assert rewinds(it) == [(0, (7,))]
     it.tell(inputs.SaveFailed("the database is away"))
+    assert rewinds(it) == [(0, (7,))], "not at once"
+    it.later(1)
     assert rewinds(it) == [(0, (7,)), (0, (7,))]
     it.tell(inputs.Rewind(2, command=8))
     it.tell(inputs.SaveFailed("the database is away"))
+    it.later(1)
     assert rewinds(it)[2:] == [(2, (7, 8))]
+
+
+def test_a_rewind_whose_save_fails_is_still_made_before_the_owner_lets_go() -> None:
+    it = Steering(4, batch_size=2, hold=(effects.Read,))
+    it.hold = (effects.Save,)
+    it.tell(inputs.Rewind(0))
+    it.tell(inputs.Drain("another owner goes on"))
+    it.tell(inputs.SaveFailed("the database is away"))
+    assert it.phase == "draining"
+    it.release()
+    it.later(1)
+    assert rewinds(it) == [(0, ()), (0, ())]
+    assert it.phase == "finished"
 
 
 def test_a_rewind_can_also_skip_forward() -> None:

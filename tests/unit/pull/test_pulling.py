@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from headwater.storage.errors import InvalidArgument, SubscriptionConflict, UnexpectedAck
+from headwater.storage.errors import InvalidArgument, StoreUnavailable, SubscriptionConflict, UnexpectedAck
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
@@ -376,3 +376,26 @@ async def test_a_piece_that_is_not_handled_takes_what_is_left_of_its_batch_along
             await second.ack()
         again = await take(taker)
         assert (numbers(again), again.attempt) == ([3, 4], 2)
+
+
+async def test_a_session_that_ends_while_the_lease_is_given_back_ends_no_subscription(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outside, releases = Pulling(2), []
+    async with outside.subscription() as subscription:
+        subscriber = subscription.subscriber("one")
+        await (await take(subscriber)).ack()
+
+        async def release(grants: object) -> None:
+            releases.append(grants)
+            outside.leases.reconnect()
+            raise StoreUnavailable("the lease session has ended")
+
+        monkeypatch.setattr(outside.leases, "release", release)
+        await subscriber.leave()
+        await until(lambda: releases)
+        again = subscription.subscriber("two")
+        batch = await take(again)
+        assert numbers(batch) == [2]
+        monkeypatch.undo()
+        await batch.ack()

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from headwater.storage.leases import Grant, ParkedEvent
+from headwater.storage.leases import Grant, ParkedEvent, RetryBegun
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryParking
 from headwater.storage.model import ALL, EVERYTHING, EventPage, Filter, RecordedEvent
 from headwater.subscriptions.boundaries import Until
@@ -309,3 +309,27 @@ async def test_a_parked_event_is_handled_again_also_where_its_position_is_beyond
     assert handler.handled[:2] == [51, 52]
     runner.stop()
     await running
+
+
+async def test_a_parked_event_is_not_handed_out_when_the_lease_may_have_passed_on_while_it_was_counted() -> None:
+    class Late(MemoryParking):
+        async def begin_retry(self, grant: Grant, position: int) -> RetryBegun | None:
+            begun = await super().begin_retry(grant, position)
+            outside.leases.valid_until = 99.0
+            counted.set()
+            return begun
+
+    handler, counted = Mendable(), asyncio.Event()
+    outside = Outside(ListReader(1))
+    parking = Late(outside.coordination)
+    clock = VirtualClock(100)
+    runner = await outside.runner(Calling(handler), parking=parking, retry=ONCE, poll_interval=OFTEN, clock=clock)
+    running = asyncio.create_task(runner.run())
+    row = outside.coordination.row(KEY)
+    await until(lambda: 1 in row.parked)
+    handler.broken = False
+    parking.retry_parked(KEY)
+    await counted.wait()
+    outside.leases.end_session()
+    await running
+    assert handler.handled == []

@@ -94,6 +94,29 @@ async def test_a_reader_with_a_boundary_hides_what_lies_behind_it_until_all_befo
     assert await reader.head() == 10
 
 
+async def test_a_look_at_the_boundary_that_began_before_it_was_moved_is_not_believed() -> None:
+    class Slow:
+        until, asked, gate = 0, asyncio.Event(), asyncio.Event()
+
+        async def boundary(self, _: Grant) -> Boundary:
+            found = Boundary(self.until)
+            self.asked.set()
+            await self.gate.wait()
+            return found
+
+    (grant,) = await Outside(ListReader()).leases.claim([KEY])
+    slow = Slow()
+    reader = BoundedReader(ListReader(10), slow, grant, lambda: 0)
+    late = asyncio.create_task(reader.read_page(ALL, 0, 10))
+    await slow.asked.wait()
+    slow.until = 4  # a rewind
+    reader.forget()
+    slow.gate.set()
+    await late
+    page = await reader.read_page(ALL, 0, 10)
+    assert (page.read_to, reader.boundary.until) == (4, 4)
+
+
 @pytest.mark.parametrize("side_effects", [True, False])
 async def test_after_a_rewind_the_handler_knows_exactly_what_it_gets_again(side_effects: bool) -> None:
     outside = Outside(ListReader(10))

@@ -103,6 +103,21 @@ async def test_nothing_is_delivered_while_the_lease_is_not_renewed() -> None:
 
 
 @pytest.mark.parity("L7")
+async def test_nothing_is_delivered_when_the_lease_may_have_passed_on_while_a_consumer_was_replaced() -> None:
+    class Replaced(Calling):
+        async def ready(self) -> None:
+            outside.leases.valid_until = 99.0
+            replaced.set()
+
+    outside, consumer, clock, replaced = Outside(ListReader(1)), Replaced(), VirtualClock(100), asyncio.Event()
+    runner = await outside.runner(consumer, clock=clock, handler_timeout=timedelta(hours=1))
+    running = asyncio.create_task(runner.run())
+    await replaced.wait()
+    outside.leases.end_session()
+    await running
+    assert consumer.deliveries == []
+
+
 async def test_an_outage_of_the_store_is_survived_and_seen() -> None:
     outside, consumer = Outside(ListReader(1)), Calling()
     outside.reader.broken = True
