@@ -86,7 +86,7 @@ class HostDirectory:
                 await self._replay(slot, runner, command.command_id)
                 continue
             if command.verb == "resume" and slot.paused:
-                # Asked for before the pause; else the state that is wanted says so at the next look, and it goes on then.
+                # Asked for before the pause; if after it, the next look at what is wanted lets it go on.
                 outcome: str | None = "goes on with the end of the pause"
             else:
                 outcome = _apply(runner, command)

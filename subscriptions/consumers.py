@@ -83,7 +83,7 @@ class LocalConsumer:
         with begin() as transaction:
             self._handler.run(delivery.events, self._context(delivery, transaction))
             if given_up.is_set():
-                # The thread was left behind, and its events may be parked, or with the handler again: nothing is committed.
+                # The thread was left behind: its events may be parked by now, or with the handler again.
                 raise UnexpectedAck(delivery.grant.key.subscription, delivery.delivery_id)
 
     def _context(self, delivery: Delivered, transaction: Any) -> Context:

@@ -91,7 +91,7 @@ class SubscriptionRunner:
         self._grant = grant
         self._bounded = None if boundaries is None else BoundedReader(reader, boundaries, grant, self._settled)
         self._reader = reader if self._bounded is None else self._bounded
-        # Parked events are found by position, whatever the source counts in, and were passed before: no boundary counts.
+        # Parked events were passed before and are found by position, whatever the source counts in: no boundary counts.
         self._parked_reader = reader
         self._leases = leases
         self._checkpoints = checkpoints

@@ -19,7 +19,7 @@ class Rewinding:
 
     def __init__(self) -> None:
         self.stream_id: int | None = None
-        """The incarnation of a stream that was made anew, as far as one was seen: what counts from the rewind to it on."""
+        """The incarnation of a stream that was made anew, if one was seen: it counts from the rewind to it on."""
         self._to: int | None = None
         self._settled = 0
         self._side_effects = True

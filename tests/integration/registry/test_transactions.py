@@ -110,7 +110,8 @@ async def test_a_batch_that_comes_back_late_has_no_effect_once_its_first_event_w
     office: Office, work: Work, late: str
 ) -> None:
     (grant,) = await office.granted()
-    with pytest.raises(UnexpectedAck):
+
+    async def comes_back_late() -> None:
         if late == "async":
             async with office.transactions.open(grant, Progress(3)) as conn:
                 await conn.execute("INSERT INTO effects VALUES (1), (2), (3)")
@@ -119,6 +120,9 @@ async def test_a_batch_that_comes_back_late_has_no_effect_once_its_first_event_w
             with office.transactions.open_sync(grant, Progress(3)) as connection:
                 connection.execute("INSERT INTO effects VALUES (1), (2), (3)")
                 await work(office, grant, Progress(1), "INSERT INTO effects VALUES (1)")
+
+    with pytest.raises(UnexpectedAck):
+        await comes_back_late()
     assert await effects(office) == [1]
     assert await office.checkpoints.load(grant) == Progress(1)
 
@@ -153,10 +157,14 @@ async def test_whoever_asks_what_was_committed_under_an_older_epoch_ends_nothing
 async def test_a_delivery_of_a_stream_that_was_made_anew_meanwhile_has_no_effect(office: Office, work: Work) -> None:
     (grant,) = await office.granted()
     await work(office, grant, Progress(3, stream_id=7), "INSERT INTO effects VALUES (3)")
-    with pytest.raises(UnexpectedAck):
+
+    async def comes_back_late() -> None:
         async with office.transactions.open(grant, Progress(4, stream_id=7)) as conn:
             await conn.execute("INSERT INTO effects VALUES (4)")
             await office.checkpoints.rewind(grant, Progress(0, stream_id=8))
+
+    with pytest.raises(UnexpectedAck):
+        await comes_back_late()
     assert await effects(office) == [3]
     assert await office.checkpoints.load(grant) == Progress(0, stream_id=8)
 

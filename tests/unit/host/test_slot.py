@@ -126,7 +126,7 @@ class Stopped:
 async def test_a_replay_that_has_ended_is_not_begun_again_by_a_look_that_was_under_way() -> None:
     ended = asyncio.Event()
 
-    async def finish(grant: Grant, command_id: int, outcome: str) -> None:  # noqa: ARG001
+    async def finish(grant: Grant, command_id: int, outcome: str) -> None:
         ended.set()
 
     begun: list[int] = []

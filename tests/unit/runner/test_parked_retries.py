@@ -275,7 +275,7 @@ async def test_a_parked_event_that_the_shared_reader_has_not_come_to_is_not_take
 class StreamReader(ListReader):
     """A stream whose numbers are far below the positions of its events."""
 
-    async def read_page(self, source: str, after: int, limit: int, *, where: Filter = EVERYTHING) -> EventPage:  # noqa: ARG002
+    async def read_page(self, source: str, after: int, limit: int, *, where: Filter = EVERYTHING) -> EventPage:
         def place(event: RecordedEvent) -> int:
             return event.position if source == ALL else event.number
 
