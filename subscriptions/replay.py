@@ -15,7 +15,7 @@ from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoor
 from headwater.subscriptions.boundaries import Until
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.observer import Observer, Status
-from headwater.subscriptions.options import Delivery, OnFailure, SubscriptionOptions
+from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
 from headwater.subscriptions.ports import Checkpoints, Consumer, EventReader, Leases
 from headwater.subscriptions.runner import SubscriptionRunner
 
@@ -47,8 +47,7 @@ class RangeReplay:
             raise InvalidArgument(
                 "delivery", "exactly-once effects are not made twice: rewind the subscription instead"
             )
-        if options.retry.then is OnFailure.PARK:
-            options = replace(options, retry=replace(options.retry, then=OnFailure.SKIP))
+        options = replace(options, retry=_passing_over(options.retry))
         self._until = until
         self._runner = SubscriptionRunner(
             options,
@@ -93,6 +92,15 @@ class RangeReplay:
     def stop(self) -> None:
         """Let ``run`` return at once: what is in flight is delivered again when it is gone on with."""
         self._runner.stop("the replay was ended")
+
+
+def _passing_over(policy: RetryPolicy) -> RetryPolicy:
+    """Return a policy that skips what this one parks, for each class of errors."""
+    return replace(
+        policy,
+        then=OnFailure.SKIP if policy.then is OnFailure.PARK else policy.then,
+        by_error=tuple((kind, _passing_over(each)) for kind, each in policy.by_error),
+    )
 
 
 async def replay(

@@ -83,6 +83,23 @@ async def test_a_failure_in_a_replay_is_passed_over_and_told() -> None:
     assert (status.watermark, skipped) == (3, [2])
 
 
+async def test_a_failure_of_a_class_with_its_own_policy_holds_up_no_key_of_a_replay_either() -> None:
+    class Skips(Observer):
+        def skipped(self, key: PartitionKey, event: RecordedEvent, error: str, attempts: int) -> None:  # noqa: ARG002
+            skipped.append(event.position)
+
+    async def fail(delivery: Delivered) -> None:
+        if delivery.events[0].position == 2:
+            raise ValueError("no")
+
+    skipped: list[int] = []
+    consumer = Calling(fail)
+    policy = RetryPolicy(by_error=((ValueError, RetryPolicy(attempts=1)),))
+    reader = ListReader(4)
+    await replay("again", SubscriptionOptions(retry=policy), [consumer], reader, after=0, until=4, observer=Skips())
+    assert (skipped, consumer.numbers) == ([2], [1, 2, 3, 4])
+
+
 async def test_a_reader_with_a_boundary_hides_what_lies_behind_it_until_all_before_is_settled() -> None:
     (grant,) = await Outside(ListReader()).leases.claim([KEY])
     settled = 0
