@@ -85,7 +85,7 @@ async def test_a_failure_in_a_replay_is_passed_over_and_told() -> None:
 
 async def test_a_failure_of_a_class_with_its_own_policy_holds_up_no_key_of_a_replay_either() -> None:
     class Skips(Observer):
-        def skipped(self, key: PartitionKey, event: RecordedEvent, error: str, attempts: int) -> None:  # noqa: ARG002
+        def skipped(self, key: PartitionKey, event: RecordedEvent, error: str, attempts: int) -> None:
             skipped.append(event.position)
 
     async def fail(delivery: Delivered) -> None:
