@@ -36,6 +36,7 @@ from headwater.storage.postgres.replacing import OPEN, Replacements
 from headwater.storage.postgres.replaying import Replays, ReplayStatus
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.registry import (
+    PULLED,
     CommandRecord,
     ParkedDetails,
     ParkedFilter,
@@ -121,7 +122,7 @@ class Client:
         SubscriptionConflict when the new version has gone further than the old one, reads another source, or is
         partitioned differently.
         """
-        record = await self._record(old)
+        record = _with_handler(await self._record(old))
         check_name("new", new)
         check_flag("side_effects", side_effects)
         if handler is not None:
@@ -237,7 +238,7 @@ class Client:
         """
         await self._check(subscription, partition)
         check_flag("side_effects", side_effects)
-        record = await self._record(subscription)
+        record = _with_handler(await self._record(subscription))
         if decode(record.options).delivery is Delivery.EXACTLY_ONCE:
             raise InvalidArgument(
                 "delivery", "exactly-once effects are not made twice: rewind the subscription instead"
@@ -290,7 +291,7 @@ class Client:
         replay, a rewind or a replacement needs the partitions as they are (``wait_for`` says which), and when the
         change was taken back meanwhile.
         """
-        found = await self._record(subscription)
+        found = _with_handler(await self._record(subscription))
         options = replace(decode(found.options), partitions=to)
         if dry_run:
             if to != found.partitions:
@@ -468,6 +469,12 @@ class Client:
         if not concerned:
             raise SubscriptionNotFound(subscription if partition is None else f"{subscription}/{partition}")
         return concerned
+
+
+def _with_handler(record: SubscriptionRecord) -> SubscriptionRecord:
+    if record.handler == PULLED:
+        raise SubscriptionConflict(record.name, "programs pull it: this is for what a handler consumes")
+    return record
 
 
 def _shown(event: RecordedEvent, part: str = "data") -> Any:

@@ -89,7 +89,7 @@ class HostDirectory:
                 # Asked for before the pause; if after it, the next look at what is wanted lets it go on.
                 outcome: str | None = "goes on with the end of the pause"
             else:
-                outcome = _apply(runner, command)
+                outcome = apply_command(runner, command)
             if outcome is not None:
                 await self._commands.finish(runner.grant, command.command_id, outcome)
 
@@ -101,8 +101,8 @@ class HostDirectory:
             slot.replays.look(command_id, found, runner.grant, make, self._commands.finish)
 
 
-def _apply(runner: SubscriptionRunner, command: CommandRecord) -> str | None:
-    """Tell a command; returns its outcome, None for one whose outcome is written down with its effect."""
+def apply_command(runner: SubscriptionRunner, command: CommandRecord) -> str | None:
+    """Tell an operator's command; returns its outcome, None for one whose outcome is written down with its effect."""
     match command.verb, command.arguments:
         case "rewind", {"to": int(number)} if number >= 0:
             side_effects = command.arguments.get("side_effects") is not False

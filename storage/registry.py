@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from headwater.storage.leases import PartitionKey, Progress
 
@@ -20,13 +20,17 @@ StartPoint: TypeAlias = Literal["origin", "current"] | int | datetime
 ParkedStatus: TypeAlias = Literal["parked", "retrying", "settled", "discarded"]
 
 
+PULLED: Final = ""
+"""In place of the handler of a subscription that programs of the users pull."""
+
+
 @dataclass(frozen=True, slots=True)
 class SubscriptionRecord:
     """A registered subscription."""
 
     name: str
     handler: str
-    """Import path."""
+    """Import path, or PULLED."""
     source: str
     options: Mapping[str, Any]
     partitions: int

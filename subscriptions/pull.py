@@ -25,7 +25,7 @@ from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.observer import Observer, Status
 from headwater.subscriptions.options import Delivery, SubscriptionOptions
-from headwater.subscriptions.ports import Checkpoints, Delivered, EventReader, Leases, Opener
+from headwater.subscriptions.ports import Boundaries, Checkpoints, Delivered, EventReader, Leases, Opener, Parking
 from headwater.subscriptions.pulled import PulledBatch
 from headwater.subscriptions.runner import SubscriptionRunner
 
@@ -128,6 +128,8 @@ class PullSubscription:
         heads: Heads | None = None,
         observer: Observer | None = None,
         opener: Opener | None = None,
+        parking: Parking | None = None,
+        boundaries: Boundaries | None = None,
     ) -> None:
         check_kind("options", options, SubscriptionOptions)
         if options.delivery is Delivery.EXACTLY_ONCE:
@@ -141,6 +143,8 @@ class PullSubscription:
             "checkpoints": checkpoints,
             "heads": heads,
             "observer": observer,
+            "parking": parking,
+            "boundaries": boundaries,
         }
         self._leases = leases
         self._opener = opener

@@ -37,6 +37,10 @@ class PulledBatch:
         """1 at first; more when the same events were handed out before and not acknowledged."""
         self.epoch = delivery.grant.epoch
         """The fencing token: rises with each grant."""
+        self.replaying = delivery.replaying
+        """Whether all of it was settled before, and an operator has rewound the subscription."""
+        self.side_effects = delivery.side_effects
+        """False while it replays and an operator wants no effects outside."""
         self._subscription = subscription
         self._delivery_id = delivery.delivery_id
         self._answer = answer
@@ -123,6 +127,8 @@ class _Piece(PulledBatch):
         self.events = events
         self.attempt = whole.attempt
         self.epoch = whole.epoch
+        self.replaying = whole.replaying
+        self.side_effects = whole.side_effects
         self._whole = whole
         self._subscription = whole._subscription
         self._delivery_id = whole._delivery_id

@@ -6,6 +6,7 @@ The public face. Importing it is light: Ray is loaded only by what runs a cluste
 from headwater.cluster.client import Client
 from headwater.cluster.local import LocalCluster
 from headwater.cluster.options import ClusterOptions
+from headwater.cluster.pulling import pull
 from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import (
     AppendError,
@@ -81,6 +82,8 @@ from headwater.subscriptions.options import (
     SubscriptionOptions,
 )
 from headwater.subscriptions.ports import Unmendable
+from headwater.subscriptions.pull import PullSubscription
+from headwater.subscriptions.pulled import PulledBatch
 
 __all__ = [
     "ALL",
@@ -122,6 +125,8 @@ __all__ = [
     "NewEvent",
     "OnFailure",
     "PoolerRefused",
+    "PullSubscription",
+    "PulledBatch",
     "RangeArchived",
     "RecordedEvent",
     "Registration",
@@ -156,4 +161,5 @@ __all__ = [
     "category_of",
     "connect",
     "new_event_id",
+    "pull",
 ]

@@ -17,7 +17,7 @@ PROGRAMS = {name: (text, prints) for text, name, prints in PROGRAM.findall(API)}
 
 
 def test_there_are_programs() -> None:
-    assert {"typed_events", "old_shapes", "forgetting"} <= PROGRAMS.keys()
+    assert {"typed_events", "old_shapes", "forgetting", "invoices"} <= PROGRAMS.keys()
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -41,7 +41,8 @@ LEFT JOIN LATERAL (
         AND coalesce("c"."partition", "p"."partition") = "p"."partition"
     ORDER BY "c"."command_id" DESC LIMIT 1
 ) AS "move" ON true
-WHERE "s"."wanted" <> 'stopped' AND "s"."repartition_to" IS NULL
+-- Without a handler it is pulled by programs of the users, and nobody's to place.
+WHERE "s"."wanted" <> 'stopped' AND "s"."repartition_to" IS NULL AND "s"."handler" <> ''
 ORDER BY "p"."lock_id";
 
 -- name: placement_moved

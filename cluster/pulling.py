@@ -1,0 +1,165 @@
+"""Pull mode on Postgres: a program of the user's takes events and acknowledges them, wherever it runs.
+
+Needs no Ray and no host: whoever pulls has the lease, and looks itself at what operators ask for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from headwater.cluster.directory import apply_command
+from headwater.cluster.options import ClusterOptions
+from headwater.storage.errors import InvalidArgument, StoreUnavailable, SubscriptionConflict, SubscriptionNotFound
+from headwater.storage.leases import PartitionKey
+from headwater.storage.opening import hints_of
+from headwater.storage.options import StoreOptions
+from headwater.storage.pages import OpeningReader, StoredReader
+from headwater.storage.postgres.checkpoints import PostgresCheckpoints
+from headwater.storage.postgres.commands import Commands
+from headwater.storage.postgres.leases import LeaseSession
+from headwater.storage.postgres.registry import Registry
+from headwater.storage.postgres.store import PostgresEventStore
+from headwater.storage.registry import PULLED
+from headwater.subscriptions.encoding import encode
+from headwater.subscriptions.fanout import SharedReader
+from headwater.subscriptions.heads import Heads
+from headwater.subscriptions.observer import LogObserver
+from headwater.subscriptions.options import Start, SubscriptionOptions
+from headwater.subscriptions.ports import EventReader
+from headwater.subscriptions.pull import PullSubscription
+from headwater.subscriptions.runner import SubscriptionRunner
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def pull(
+    name: str, options: SubscriptionOptions | None = None, *, cluster: ClusterOptions | None = None
+) -> AsyncIterator[PullSubscription]:
+    """Consume a named subscription in this program, for the length of the block::
+
+        async with pull("invoices", SubscriptionOptions(batch_size=100)) as subscription:
+            async for batch in subscription:
+                ...
+                await batch.ack()
+
+    It is registered at the first time, and goes on from its checkpoint each later time. Of several programs with the
+    same name one has the lease, and the others stand by. ``cluster`` says where the store is and how long the lease is;
+    without it the environment does. Operators pause, resume and rewind it, and try its parked events again, as any
+    other.
+
+    Raises SubscriptionConflict when a handler consumes the name, or it reads another source; InvalidArgument for
+    options that pull mode has no use for; ConfigurationError, SchemaMissing, SchemaOutdated, PoolerRefused,
+    StoreUnavailable.
+    """
+    options = SubscriptionOptions() if options is None else options
+    for wrong, argument in ((options.partitions != 1, "partitions"), (options.replaces is not None, "replaces")):
+        if wrong:
+            raise InvalidArgument(argument, "is for subscriptions with a handler: pull mode has one partition")
+    cluster = ClusterOptions.read(StoreOptions.read()) if cluster is None else cluster
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(await PostgresEventStore.open(options=cluster.host_store))
+        registry, commands = Registry(store.pool, store.sql, store), Commands(store.pool, store.sql)
+        key = await _register(registry, name, options)
+        leases = LeaseSession(
+            cluster.store, host=f"{socket.gethostname()}-pull-{secrets.token_hex(3)}", lease=cluster.lease
+        )
+        await leases.open()
+        stack.push_async_callback(leases.close)
+        if (hints := hints_of(cluster.store)) is not None:
+            await stack.enter_async_context(hints)
+        heads = Heads(store, hints, poll_interval=cluster.poll_interval.total_seconds())
+        opener = None if store.payloads.plain else store.payloads
+        shared = SharedReader(store if opener is None else StoredReader(store), heads)
+        if hints is not None:
+            hints.on_begun(lambda session: shared.look_ahead(partial(store.page_behind, session)))
+        stack.push_async_callback(shared.close)
+        reader: EventReader = shared if opener is None else OpeningReader(shared, opener)
+        checkpoints = PostgresCheckpoints(store.pool, store.sql, lease=cluster.lease)
+        subscription = PullSubscription(
+            key,
+            options,
+            reader=reader,
+            leases=leases,
+            checkpoints=checkpoints,
+            heads=heads,
+            observer=LogObserver(),
+            opener=opener,
+            parking=commands,
+            boundaries=checkpoints,
+        )
+        await stack.enter_async_context(subscription)
+        obeying = asyncio.create_task(
+            _Obeying(subscription, registry, commands).run(cluster.assignment_interval.total_seconds())
+        )
+        stack.push_async_callback(_end, obeying)
+        yield subscription
+
+
+async def _register(registry: Registry, name: str, options: SubscriptionOptions) -> PartitionKey:
+    found = await registry.find(name)
+    if found is not None and found.handler != PULLED:
+        raise SubscriptionConflict(name, f"the handler {found.handler!r} consumes it: choose another name")
+    await registry.register(
+        name,
+        PULLED,
+        encode(options),
+        source=options.source,
+        start=options.start.value if isinstance(options.start, Start) else options.start,
+    )
+    [state] = await registry.states(name)
+    return state.key
+
+
+class _Obeying:
+    """Does what operators ask of a pull subscription, while this program has its lease."""
+
+    def __init__(self, subscription: PullSubscription, registry: Registry, commands: Commands) -> None:
+        self._subscription = subscription
+        self._registry = registry
+        self._commands = commands
+        self._told: tuple[SubscriptionRunner, bool] | None = None
+        """Which runner was told last whether to rest."""
+
+    async def run(self, interval: float) -> None:
+        """Look every so often, until cancelled."""
+        while True:
+            if (runner := self._subscription.runner) is not None:
+                try:
+                    await self._look(runner)
+                except (StoreUnavailable, SubscriptionNotFound) as error:
+                    log.info("%s: operators are not heard now: %s", self._subscription.key.subscription, error)
+                except Exception:
+                    log.exception("%s: a command was not obeyed", self._subscription.key.subscription)
+            await asyncio.sleep(interval)
+
+    async def _look(self, runner: SubscriptionRunner) -> None:
+        key = self._subscription.key
+        found = await self._registry.find(key.subscription)
+        rests = found is not None and found.wanted != "running"
+        if self._told != (runner, rests):
+            if rests:
+                runner.pause("paused by an operator")
+            elif self._told is not None and self._told[0] is runner:
+                runner.resume()
+            self._told = runner, rests
+        for command in await self._commands.open([key.lock_id]):
+            if self._subscription.runner is not runner:
+                return
+            if command.verb == "resume" and rests:
+                outcome: str | None = "goes on with the end of the pause"
+            else:
+                outcome = apply_command(runner, command)
+            if outcome is not None:
+                await self._commands.finish(runner.grant, command.command_id, outcome)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,168 @@
+"""A program pulls a named subscription from a real store: from its checkpoint on, alone, and as operators ask."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from headwater import (
+    Delivery,
+    Filter,
+    InvalidArgument,
+    NewEvent,
+    OnFailure,
+    PulledBatch,
+    PullSubscription,
+    RetryPolicy,
+    SubscriptionConflict,
+    SubscriptionOptions,
+    connect,
+    pull,
+)
+from headwater.cluster.client import Client
+from headwater.cluster.options import ClusterOptions
+from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.postgres.registry import Registry
+from headwater.storage.postgres.store import PostgresEventStore
+from tests.plugins.waiting import until
+
+SOON = timedelta(milliseconds=20)
+
+
+class World:
+    """A store with five events of one stream, and whoever looks after it."""
+
+    def __init__(self, cluster: ClusterOptions, store: PostgresEventStore, client: Client) -> None:
+        self.cluster = cluster
+        self.store = store
+        self.client = client
+
+    @asynccontextmanager
+    async def pulling(self, name: str = "invoices", **options: Any) -> AsyncIterator[PullSubscription]:
+        defaults: dict[str, Any] = {"batch_size": 10, "poll_interval": SOON}
+        chosen = SubscriptionOptions(**(defaults | options))
+        async with pull(name, chosen, cluster=self.cluster) as subscription:
+            yield subscription
+
+    async def checkpoint(self, name: str = "invoices") -> int:
+        [found] = await self.client.partitions(name)
+        return found.checkpoint
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    cluster = ClusterOptions(store=StoreOptions(url=database_url), assignment_interval=SOON)
+    async with connect(database_url) as store, await Client.open(cluster) as client:
+        await store.append("order-1", [NewEvent("OrderPaid", {"total": n}) for n in range(1, 6)])
+        yield World(cluster, store, client)
+
+
+def numbers(batch: PulledBatch) -> list[int]:
+    return [event.number for event in batch.events]
+
+
+async def take(batches: AsyncIterator[PulledBatch]) -> PulledBatch:
+    return await anext(batches)
+
+
+async def test_what_was_acknowledged_is_behind_the_checkpoint_and_the_next_program_goes_on(world: World) -> None:
+    async with world.pulling() as subscription:
+        batch = await take(aiter(subscription))
+        assert numbers(batch) == [1, 2, 3, 4, 5]
+        assert (batch.attempt, batch.replaying, batch.side_effects) == (1, False, True)
+        await batch.ack(1, 2)
+    assert await world.checkpoint() == 2
+    async with world.pulling() as subscription:
+        batches = aiter(subscription)
+        batch = await take(batches)
+        assert numbers(batch) == [3, 4, 5]
+        await batch.ack()
+        await world.store.append("order-2", [NewEvent("OrderPaid")])
+        assert numbers(await take(batches)) == [6]
+
+
+async def test_a_second_program_stands_by_and_goes_on_when_the_first_ends(world: World) -> None:
+    async with world.pulling() as second, world.pulling() as first:
+        taker, waiting = first.subscriber("first"), second.subscriber("second")
+        await first.subscribed() if second.runner is None else await second.subscribed()
+        owner, other = (first, second) if first.runner is not None else (second, first)
+        mine, theirs = (taker, waiting) if owner is first else (waiting, taker)
+        batch = await take(aiter(mine))
+        await batch.ack_through(4)
+        assert other.runner is None
+        await mine.leave()
+        assert numbers(await take(aiter(theirs))) == [5]
+        await theirs.leave()
+
+
+async def test_an_operator_pauses_resumes_and_rewinds_it(world: World) -> None:
+    async with world.pulling() as subscription:
+        batches = aiter(subscription)
+        await (await take(batches)).ack()
+        await world.client.command("invoices", "pause")
+        await until(lambda: subscription.status is not None and subscription.status.phase.value == "paused")
+        await world.client.rewind("invoices", 3, side_effects=False)
+        await world.client.command("invoices", "resume")
+        batch = await take(batches)
+        assert (numbers(batch), batch.replaying, batch.side_effects) == ([4, 5], True, False)
+        await batch.ack()
+        await world.client.wait_for("invoices", 5, timeout=30)
+
+
+async def test_parked_events_are_tried_again_and_their_key_goes_on(world: World) -> None:
+    async with world.pulling(retry=RetryPolicy(attempts=1)) as subscription:
+        batches = aiter(subscription)
+        batch = await take(batches)
+        await batch.ack(1)
+        await batch.nack("the printer is out of paper", OnFailure.PARK)
+        await world.client.wait_for("invoices", 5, timeout=30)
+        assert [parked.position for parked in await world.client.parked("invoices")] == [2, 3, 4, 5]
+        await world.client.retry_parked("invoices")
+        for position in (2, 3, 4, 5):
+            batch = await take(batches)
+            assert (numbers(batch), batch.attempt) == ([position], 2)
+            await batch.ack()
+        await world.store.append("order-1", [NewEvent("OrderPaid")])
+        assert numbers(await take(batches)) == [6]
+        assert await world.client.parked("invoices") == []
+
+
+async def test_only_what_the_filter_lets_through_is_pulled(world: World) -> None:
+    await world.store.append("refund-1", [NewEvent("Refunded")])
+    async with world.pulling(where=Filter(categories=("refund",))) as subscription:
+        assert numbers(await take(aiter(subscription))) == [6]
+
+
+async def test_no_host_is_asked_to_run_it(world: World) -> None:
+    placement = PostgresPlacement(world.store.pool, world.store.sql)
+    async with world.pulling():
+        assert await placement.partitions() == []
+
+
+async def test_a_name_that_a_handler_consumes_is_refused_and_so_are_options_of_handlers(world: World) -> None:
+    async with world.pulling("pulled"):
+        pass
+    await Registry(world.store.pool, world.store.sql, world.store).register("handled", "shop:handle", {})
+    with pytest.raises(SubscriptionConflict, match="shop:handle"):
+        async with world.pulling("handled"):
+            pass
+    for options, argument in (
+        ({"partitions": 2}, "partitions"),
+        ({"replaces": "pulled"}, "replaces"),
+        ({"delivery": Delivery.EXACTLY_ONCE}, "delivery"),
+    ):
+        with pytest.raises(InvalidArgument) as refused:
+            async with world.pulling("another", **options):
+                pass
+        assert refused.value.argument == argument
+    with pytest.raises(SubscriptionConflict, match="programs pull it"):
+        await world.client.repartition("pulled", 2)
+    with pytest.raises(SubscriptionConflict, match="programs pull it"):
+        await world.client.replace("pulled", "another", handler="shop:handle")
+    with pytest.raises(SubscriptionConflict, match="programs pull it"):
+        await world.client.replay("pulled")
