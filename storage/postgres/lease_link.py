@@ -111,6 +111,8 @@ class LeaseLink:
             raise PoolerRefused(_POOLER)
         if timeout != lease_ms:
             raise ConfigurationError(f"the server keeps idle_session_timeout at {timeout} ms instead of {lease_ms} ms")
+        # From here on it is certain that one session answers: what is asked many times a second is planned once.
+        self._conn.prepare_threshold = 1
         self._conn.add_notify_handler(lambda notice: self._heard(notice.payload))
         self.ask(self._sql.listen_to_news)
         return backend
