@@ -5,7 +5,7 @@ Holds no adapter: the durable side offers them for Postgres and in memory; one c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,6 +29,7 @@ __all__ = [
     "ParkedEvent",
     "Parking",
     "Replaceable",
+    "TellsLoss",
     "Unmendable",
 ]
 
@@ -75,6 +76,15 @@ class Leases(Protocol):
 
     def lost(self, grant: Grant) -> bool:
         """Whether the session that this grant was made to has ended, or may have."""
+        ...
+
+
+@runtime_checkable
+class TellsLoss(Protocol):
+    """Leases that need not be asked again and again."""
+
+    def on_lost(self, tell: Callable[[int], None]) -> Callable[[], None]:
+        """Call ``tell``, on the event loop, with each session that has ended; returns what ends that."""
         ...
 
 

@@ -13,6 +13,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,6 +40,7 @@ from headwater.subscriptions.ports import (
     Nack,
     Parking,
     Replaceable,
+    TellsLoss,
     Unmendable,
 )
 from headwater.subscriptions.retries import ParkedRetries
@@ -47,8 +49,9 @@ RENEWAL_CHECK = 0.05
 """How often a delivery that waits for the lease to be renewed looks again, in seconds."""
 
 LOSS_CHECK = 0.1
-"""How often an idle partition asks whether its lease is lost, in seconds."""
-
+"""How often an idle partition asks whether its lease is lost, in seconds, where it is not told."""
+TOLD_LOSS_CHECK = 2.0
+"""How often it asks where it is told: a host with many partitions would do little else."""
 
 OUTAGE_PAUSE = 0.25
 """How long until what the database refused is tried again, in seconds."""
@@ -512,8 +515,18 @@ class SubscriptionRunner:
 
     async def _watch_lease(self) -> None:
         """Notice the loss of the lease also while nothing is delivered."""
-        while not self._leases.lost(self._grant):  # noqa: ASYNC110  # the port has a question, not an event
-            await asyncio.sleep(LOSS_CHECK)
+        told, check, unlisten = asyncio.Event(), LOSS_CHECK, None
+        if isinstance(self._leases, TellsLoss):
+            check, unlisten = TOLD_LOSS_CHECK, self._leases.on_lost(lambda _: told.set())
+        try:
+            while not self._leases.lost(self._grant):
+                told.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(check):
+                        await told.wait()
+        finally:
+            if unlisten is not None:
+                unlisten()
         self._tell(inputs.LeaseLost("the session that held the lease has ended"))
 
     def __repr__(self) -> str:

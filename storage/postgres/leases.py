@@ -152,9 +152,13 @@ class LeaseSession:
         """Whether there is a session now."""
         return self._connected
 
-    def on_lost(self, tell: Callable[[int], None]) -> None:
-        """Call ``tell``, on the event loop that opened this, with the number of each session that is lost."""
+    def on_lost(self, tell: Callable[[int], None]) -> Callable[[], None]:
+        """Call ``tell``, on the event loop that opened this, with the number of each session that is lost.
+
+        Returns what ends that.
+        """
         self._when_lost.append(tell)
+        return lambda: self._when_lost.remove(tell)
 
     def on_news(self, tell: Callable[[News], None]) -> None:
         """Call ``tell``, on the event loop that opened this, with what others write, and with each new session.
@@ -291,7 +295,7 @@ class LeaseSession:
                 request.answer.set_exception(StoreUnavailable("the lease session has ended"))
         assert self._loop is not None
         if not self._closing:
-            for tell in self._when_lost:
+            for tell in tuple(self._when_lost):  # the event loop adds and removes
                 self._loop.call_soon_threadsafe(tell, lost)
 
     def _pass_on(self, news: News) -> None:
