@@ -9,7 +9,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts
 from headwater.cluster.repartition import successor
@@ -19,13 +19,14 @@ from headwater.cluster.succession import next_step
 from headwater.storage.errors import HeadwaterError, SubscriptionConflict
 from headwater.storage.leases import Grant, PartitionKey
 from headwater.storage.postgres.commands import Commands
-from headwater.storage.postgres.placement import PostgresPlacement
+from headwater.storage.postgres.placement import AssignedRow, PostgresPlacement
 from headwater.storage.postgres.repartition import Repartition
 from headwater.storage.postgres.replacing import Replacements
 from headwater.storage.postgres.replaying import ReplayRange, Replays
 from headwater.storage.registry import CommandRecord
 from headwater.subscriptions.core.seam import share_of
 from headwater.subscriptions.encoding import decode
+from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.runner import SubscriptionRunner
 
 log = logging.getLogger(__name__)
@@ -47,15 +48,18 @@ class HostDirectory:
         self._commands = commands
         self._replays = replays
         self._make_replay = make_replay
+        self._decoded: dict[PartitionKey, tuple[dict[str, Any], SubscriptionOptions]] = {}
+        """What was stored of the options at the last look, and what it means: it hardly ever changes."""
 
     async def assigned(self, host: str) -> tuple[bool, Sequence[Assigned]]:
         """Return whether the host should drain, and what it should own or stand by for."""
         draining, rows = await self._placement.assigned(host)
+        self._decoded = {row.key: (row.options, self._decode(row)) for row in rows}
         return draining, [
             Assigned(
                 key=row.key,
                 handler=row.handler,
-                options=decode(row.options),
+                options=self._decoded[row.key][1],
                 paused=row.wanted == "paused",
                 wanted_owner=row.wanted_owner,
                 wanted_standby=row.wanted_standby,
@@ -65,6 +69,10 @@ class HostDirectory:
             )
             for row in rows
         ]
+
+    def _decode(self, row: AssignedRow) -> SubscriptionOptions:
+        stored, options = self._decoded.get(row.key, (None, None))
+        return options if options is not None and stored == row.options else decode(row.options)
 
     async def ready(self, host: str, keys: Sequence[PartitionKey]) -> None:
         """Say that the host is ready to take these over."""
