@@ -59,8 +59,9 @@ async def read(
         raise StreamNotFound(stream)
     if state.deleted:
         raise StreamDeleted(stream)
-    if not state.has_links:
+    if not state.has_links and (start < 1 if backward else start > state.version):
         return []
+    # It has links, or was emptied; or it was made, or came back, since the first look, which this one makes good.
     return await _rows(conn, sql.read_linked_backward if backward else sql.read_linked_forward, wanted)
 
 
@@ -146,10 +147,10 @@ async def _stream_page(
     if version <= after:
         return EventPage((), after, after, stream_id)
     wanted = {"stream": stream, "start": after + 1, "limit": limit}
-    if has_links:
+    events = [] if has_links else await _own_rows(conn, sql.read_forward, wanted)
+    if not events:
+        # Also without links then: the fast path gives nothing of a stream that was linked to, or deleted, since.
         events = await _rows(conn, sql.read_linked_forward, wanted)
-    else:
-        events = await _own_rows(conn, sql.read_forward, wanted)
     # The version was read first: what it counts is visible now, so a short page has passed over holes only.
     read_to = events[-1].number if len(events) == limit else max(version, events[-1].number if events else 0)
     if where != EVERYTHING:
