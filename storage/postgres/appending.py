@@ -17,6 +17,7 @@ from headwater.storage.errors import (
     AppendError,
     ConditionFailed,
     DuplicateEvent,
+    HeadwaterError,
     StreamDeleted,
     StreamExists,
     StreamMissing,
@@ -26,15 +27,22 @@ from headwater.storage.model import NO_STREAM, STREAM_EXISTS, AppendResult, Expe
 from headwater.storage.postgres.arrays import UuidArray, uuid_part
 from headwater.storage.postgres.connect import Connection, row_cursor
 from headwater.storage.postgres.encoding import EncodedAppend, Encoder, Unit, condition_parameters
+from headwater.storage.postgres.failures import translate
 from headwater.storage.postgres.lanes import Lane
 from headwater.storage.postgres.statements import Statements
 
-Outcome: TypeAlias = "list[AppendResult] | AppendError | StreamDeleted"
+Outcome: TypeAlias = "list[AppendResult] | HeadwaterError"
 """What one unit came to: its results, or why it was refused."""
 
 _WRITTEN: Final = 0
 _DELETED: Final = 2
 _NEIGHBOUR: Final = 3
+_UNSTORABLE: Final = (
+    psycopg.DataError,
+    psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.StatementTooComplex,
+)
+"""What the server says of a value: it will say so again."""
 
 
 class Place(NamedTuple):
@@ -50,15 +58,23 @@ async def write(
 ) -> list[Outcome]:
     """Append many units in one call, on a connection of the caller's or on a lane; returns each one's own outcome.
 
-    One that is refused does not touch its neighbours. An id that is stored already breaks the call as a whole; then
-    the units it belongs to are told apart and the others are sent again. Within a caller's transaction, which a broken
-    call would end, ``look_first`` tells them apart before.
+    One that is refused does not touch its neighbours. An id that is stored already, and a value that the server cannot
+    store, breaks the call as a whole; then the units that it belongs to are told apart and the others are sent again.
+    Within a caller's transaction, which a broken call would end, ``look_first`` tells the stored ones apart before.
     """
     if not look_first:
         try:
             return await _call(conn, sql, encoder, units)
         except psycopg.errors.UniqueViolation:
             pass
+        except _UNSTORABLE as error:
+            if len(units) == 1:
+                return [translate(error)]
+            half = len(units) // 2
+            return [
+                *await write(conn, sql, encoder, units[:half]),
+                *await write(conn, sql, encoder, units[half:]),
+            ]
     outcomes: dict[int, Outcome] = {}
     waiting = list(enumerate(units))
     while waiting:
@@ -66,9 +82,16 @@ async def write(
             waiting = await _settle_stored(own, sql, waiting, outcomes)
         now, waiting = _without_common_ids(waiting)
         if now:
-            found = await _call(conn, sql, encoder, [unit for _, unit in now])
+            # Others may have stored some of the ids since it was looked for them. Fewer each time, so that this ends.
+            fewer = look_first or len(now) < len(units)
+            send = write if fewer and not _within_transaction(conn) else _call
+            found = await send(conn, sql, encoder, [unit for _, unit in now])
             outcomes.update(zip([number for number, _ in now], found, strict=True))
     return [outcomes[number] for number in range(len(units))]
+
+
+def _within_transaction(conn: Connection | Lane) -> bool:
+    return not isinstance(conn, Lane) and conn.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE
 
 
 _Numbered: TypeAlias = "list[tuple[int, Unit]]"
