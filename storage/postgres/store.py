@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -142,14 +142,14 @@ class PostgresEventStore(StreamCalls):
 
     async def close(self) -> None:
         """Finish the appends under way, then close every connection. Safe to repeat."""
-        if not self._closed:
-            self._closed = True
-            await self._group.close()
-            await self._lanes.close()
-            if self._announcer is not None:
-                await self._announcer.close()
+        self._closed = True
+        async with AsyncExitStack() as closing:  # all of it, also when whoever closes is cancelled while appends end
             if self._own_pool:
-                await self._pool.close()
+                closing.push_async_callback(self._pool.close)
+            if self._announcer is not None:
+                closing.push_async_callback(self._announcer.close)
+            closing.push_async_callback(self._lanes.close)
+            await self._group.close()
 
     async def __aenter__(self) -> Self:
         return self
