@@ -21,7 +21,7 @@ from headwater.storage.model import RecordedEvent
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import reading
 from headwater.storage.postgres.connect import Connection, event_cursor, row_cursor
-from headwater.storage.postgres.partitioning import check_partitioned, patiently, ranges_lock
+from headwater.storage.postgres.partitioning import check_partitioned, ranges_lock, when_free
 from headwater.storage.postgres.ranges import Erasures, EventRange, archived_ranges, list_ranges, read_erasures
 from headwater.storage.postgres.statements import Statements
 
@@ -233,7 +233,25 @@ class Archivist:
                         else:
                             await rows.write_row(_row_of(event, self._sql.payload))
             await self._conn.execute(self._sql.forget_archived, {"positions": erased})
-        await patiently(self._conn, self._sql.restore_range, {"first": each.first_position})
+        await when_free(lambda: self._attach(each))
+
+    async def _attach(self, each: EventRange) -> None:
+        """Take a range back, without what was deleted for good while its rows were copied."""
+        erased = composed.SQL(
+            "DELETE FROM {} AS event USING {} AS erased WHERE event.stream = erased.stream "
+            "AND event.version < erased.before_version AND event.position <= erased.up_to_position "
+            "RETURNING event.position"
+        ).format(
+            composed.Identifier(self._options.schema, each.table_name),
+            composed.Identifier(self._options.schema, "archived_erasures"),
+        )
+        async with self._conn.transaction():
+            await self._conn.execute(self._sql.begin_restore)
+            await self._conn.execute(self._sql.lock_order)
+            positions = [row[0] for row in await (await row_cursor(self._conn).execute(erased)).fetchall()]
+            if positions:
+                await self._conn.execute(self._sql.forget_archived, {"positions": positions})
+            await self._conn.execute(self._sql.restore_range, {"first": each.first_position})
 
     async def _rewrite(self, each: EventRange, erasures: Erasures) -> RangeStatus | None:
         manifest = await asyncio.to_thread(self._manifest, each)

@@ -6,7 +6,7 @@ Never copies an event: what is there becomes the first range as it stands.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -79,10 +79,15 @@ async def check_partitioned(conn: Connection, options: StoreOptions) -> Statemen
 
 
 async def patiently(conn: Connection, statement: bytes, wanted: dict[str, Any] | None = None) -> None:
+    """Execute a statement when the locks that it needs are free."""
+    await when_free(lambda: conn.execute(statement, wanted))
+
+
+async def when_free(work: Callable[[], Awaitable[object]]) -> None:
     """Ask for a lock again and again, a short time each: whoever queues behind it waits no longer than that."""
     for tries_left in reversed(range(_TRIES)):
         try:
-            await conn.execute(statement, wanted)
+            await work()
         except psycopg.errors.LockNotAvailable:
             if not tries_left:
                 raise

@@ -75,6 +75,18 @@ WHERE "range"."archived_at" IS NOT NULL;
 -- name: make_range
 SELECT "headwater"."make_range_v1"(%(first)s, %(last)s);
 
+-- name: begin_restore
+-- For the transaction in which a range comes back: nobody waits for long behind the locks that it asks for, and what was
+-- deleted meanwhile may be removed from the range's table, by its index: nothing is known yet of how many rows it has.
+SELECT
+    set_config('lock_timeout', '500ms', true), set_config('headwater.allow_change', 'on', true),
+    set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+    set_config('enable_mergejoin', 'off', true);
+
+-- name: lock_order
+-- From here on nothing is deleted, and what was is known.
+SELECT FROM "headwater"."head" FOR UPDATE;
+
 -- name: restore_range
 SELECT "headwater"."restore_range_v1"(%(first)s);
 
