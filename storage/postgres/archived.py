@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 from headwater.storage.archive.files import ArchiveFolder
-from headwater.storage.errors import RangeArchived
+from headwater.storage.errors import ArchiveDamaged, RangeArchived
 from headwater.storage.filters import matches
 from headwater.storage.model import ALL, EVERYTHING, MAX_BIGINT, EventPage, Filter, RecordedEvent
 from headwater.storage.postgres.connect import Connection, row_cursor
@@ -43,6 +43,11 @@ class Part:
     low: int
     high: int
     backward: bool = False
+
+    @property
+    def files(self) -> list[str | None]:
+        """The files that hold it."""
+        return [each.file for each in self.ranges]
 
     def events(
         self, folder: ArchiveFolder | None, limit: int, wanted: Wanted, most_blocks: int | None = None
@@ -180,8 +185,26 @@ class ArchivedReads:
             backward,
         )
 
+    async def whole(
+        self, look: Callable[[], Awaitable[tuple[T, Missing]]], add: Callable[[Missing, T], Awaitable[T]]
+    ) -> T:
+        """Return what ``look`` finds in the database, with what is archived, by ``add``. Raises ArchiveError.
+
+        A file may have been written anew, and the old one removed, since it was looked which one it is.
+        """
+        tried: Sequence[str | None] = ()
+        while True:
+            got, missing = await look()
+            try:
+                return await add(missing, got)
+            except ArchiveDamaged:
+                assert missing is not None
+                if missing.files == tried:
+                    raise
+                tried = missing.files
+
     async def complete(
-        self, part: Missing, limit: int, where: Filter, events: list[RecordedEvent]
+        self, limit: int, where: Filter, part: Missing, events: list[RecordedEvent]
     ) -> list[RecordedEvent]:
         """Return the events of a read with those that are archived. Raises ArchiveError."""
         if part is None:
@@ -195,21 +218,21 @@ class ArchivedReads:
             return here + (await self._events(part, limit - len(here), where) if len(here) < limit else [])
         return (await self._events(part, limit, where) + here)[:limit]
 
-    async def complete_page(self, part: Missing, after: int, limit: int, where: Filter, page: EventPage) -> EventPage:
+    async def complete_page(self, after: int, limit: int, where: Filter, part: Missing, page: EventPage) -> EventPage:
         """Return a page with what is archived. Raises ArchiveError."""
         if part is None:
             return page
         if isinstance(part, StreamPart):
             # What comes later than the page has read is for a later page.
             part = replace(part, high=min(part.high, page.read_to))
-            events = await self.complete(part, limit, where, list(page.events))
+            events = await self.complete(limit, where, part, list(page.events))
             return replace(page, events=events, read_to=events[-1].number if len(events) == limit else page.read_to)
         found, read_to = await asyncio.to_thread(
             part.events, self._folder, limit, lambda event: matches(where, event), _PAGE_BLOCKS
         )
         return replace(page, events=found, read_to=max(read_to, after))
 
-    async def first_position(self, part: Missing, when: datetime, position: int) -> int:
+    async def first_position(self, when: datetime, part: Missing, position: int) -> int:
         """Return the position before the first event of a time or later. Raises ArchiveError."""
         if not isinstance(part, Part):
             return position
@@ -243,6 +266,11 @@ class StreamPart:
     links: dict[int, int]
     """Positions by their numbers in the stream."""
     backward: bool
+
+    @property
+    def files(self) -> list[str | None]:
+        """The files that hold it."""
+        return [file for part in (self.own, self.linked) if part is not None for file in part.files]
 
     def events(self, folder: ArchiveFolder | None, limit: int, where: Filter) -> list[RecordedEvent]:
         """Return up to ``limit`` own events, and the linked ones, numbered in the stream. Raises ArchiveError."""

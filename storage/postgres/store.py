@@ -41,7 +41,7 @@ from headwater.storage.options import StoreOptions
 from headwater.storage.payloads import Payloads
 from headwater.storage.postgres import appending, importing, reading, schema, waiting
 from headwater.storage.postgres.announce import Announcer
-from headwater.storage.postgres.archived import ArchivedReads
+from headwater.storage.postgres.archived import ArchivedReads, Missing
 from headwater.storage.postgres.archiving import RangeStatus, open_archive
 from headwater.storage.postgres.calls import StreamCalls
 from headwater.storage.postgres.connect import Connection, Pool, connect, row_cursor
@@ -300,11 +300,15 @@ class PostgresEventStore(StreamCalls):
     ) -> list[RecordedEvent]:
         check_name("stream", stream)
         check_range(start, limit)
-        async with self.connection(conn) as conn:
-            read = partial(reading.read, conn, self.sql, stream, start, limit, backward)
-            events, missing = await self._archived.read(conn, stream, start, limit, backward, EVERYTHING, read)
+
+        async def look() -> tuple[list[RecordedEvent], Missing]:
+            async with self.connection(conn) as lent:
+                read = partial(reading.read, lent, self.sql, stream, start, limit, backward)
+                return await self._archived.read(lent, stream, start, limit, backward, EVERYTHING, read)
+
         # Files are read, and keys are fetched, without holding a connection, and not against its time.
-        return await self._opened(await self._archived.complete(missing, limit, EVERYTHING, events))
+        add = partial(self._archived.complete, limit, EVERYTHING)
+        return await self._opened(await self._archived.whole(look, add))
 
     async def read_all(
         self,
@@ -317,10 +321,14 @@ class PostgresEventStore(StreamCalls):
     ) -> list[RecordedEvent]:
         check_filter(where)
         check_range(start, limit)
-        async with self.connection(conn) as conn:
-            read = partial(reading.read_all, conn, self.sql, start, limit, backward, where)
-            events, missing = await self._archived.read(conn, ALL, start, limit, backward, where, read)
-        return await self._opened(await self._archived.complete(missing, limit, where, events))
+
+        async def look() -> tuple[list[RecordedEvent], Missing]:
+            async with self.connection(conn) as lent:
+                read = partial(reading.read_all, lent, self.sql, start, limit, backward, where)
+                return await self._archived.read(lent, ALL, start, limit, backward, where, read)
+
+        add = partial(self._archived.complete, limit, where)
+        return await self._opened(await self._archived.whole(look, add))
 
     async def stream(
         self, stream: str, *, start: int | None = None, backward: bool = False, page_size: int = 1000
@@ -371,10 +379,13 @@ class PostgresEventStore(StreamCalls):
         check_number("after", after)
         check_number("limit", limit, 1)
         check_filter(where)
-        async with self.connection(conn) as conn:
-            read = partial(reading.read_page, conn, self.sql, source, after, limit, where)
-            page, missing = await self._archived.read_page(conn, source, after, limit, where, read)
-        return await self._archived.complete_page(missing, after, limit, where, page)
+
+        async def look() -> tuple[EventPage, Missing]:
+            async with self.connection(conn) as lent:
+                read = partial(reading.read_page, lent, self.sql, source, after, limit, where)
+                return await self._archived.read_page(lent, source, after, limit, where, read)
+
+        return await self._archived.whole(look, partial(self._archived.complete_page, after, limit, where))
 
     async def page_behind(
         self, session: int, after: int, limit: int, *, wait: float = reading.LONGEST_WAIT
@@ -403,10 +414,13 @@ class PostgresEventStore(StreamCalls):
 
     async def position_at(self, when: datetime) -> int:
         check_time("when", when)
-        async with self.connection() as conn:
-            read = partial(reading.position_at, conn, self.sql, when)
-            position, missing = await self._archived.position_at(conn, when, read)
-        return await self._archived.first_position(missing, when, position)
+
+        async def look() -> tuple[int, Missing]:
+            async with self.connection() as conn:
+                read = partial(reading.position_at, conn, self.sql, when)
+                return await self._archived.position_at(conn, when, read)
+
+        return await self._archived.whole(look, partial(self._archived.first_position, when))
 
     async def wait_for(self, subscription: str, position: int, timeout: float = 10.0) -> None:  # noqa: ASYNC109
         await wait_for(self._standings, self._trouble, subscription, position, timeout)

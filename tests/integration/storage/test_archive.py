@@ -245,6 +245,51 @@ async def test_what_was_deleted_before_it_was_brought_back_stays_deleted(
     assert await value(options, 'SELECT count(*) FROM "headwater"."links" WHERE "position" = 5') == 0
 
 
+async def test_what_is_deleted_while_it_is_brought_back_stays_deleted(
+    store: PostgresEventStore, options: StoreOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive(options)
+    kept = [
+        event.id
+        for event in await store.read(ALL)
+        if event.stream != "s-1" and not (event.stream == "s-2" and event.version < 3)
+    ]
+    fill = Archivist._blocks
+    deletes = iter([store.delete_stream("s-1", hard=True), store.truncate_stream("s-2", 3)])
+
+    async def fill_slowly(archivist: Archivist, manifest: Manifest) -> AsyncIterator[list[RecordedEvent]]:
+        async for block in fill(archivist, manifest):
+            yield block
+        for delete in deletes:
+            await delete
+
+    monkeypatch.setattr(Archivist, "_blocks", fill_slowly)
+    async with open_archive(options) as archivist:
+        await archivist.restore()
+    assert [event.id for event in await store.read(ALL)] == kept
+    assert await value(options, 'SELECT count(*) FROM "headwater"."event_ids"') == len(kept)
+    tags = 'SELECT count(*) FROM "headwater"."event_tags" LEFT JOIN "headwater"."events" AS "e" USING ("position")'
+    assert await value(options, f'{tags} WHERE "e"."position" IS NULL') == 0
+
+
+@pytest.mark.parametrize("source", [ALL, "s-2", "links"])
+async def test_a_read_goes_on_in_the_file_that_was_written_anew(
+    store: PostgresEventStore, options: StoreOptions, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    await archive(options)
+    await store.delete_stream("s-1", hard=True)
+    wanted = [event.id for event in await store.read(source)]
+    complete = store._archived.complete
+
+    async def complete_late(*arguments: Any) -> list[RecordedEvent]:
+        async with open_archive(options) as archivist:
+            await archivist.erase()
+        return await complete(*arguments)
+
+    monkeypatch.setattr(store._archived, "complete", complete_late)
+    assert [event.id for event in await store.read(source)] == wanted
+
+
 async def test_a_range_from_which_something_is_deleted_during_the_export_is_exported_again(
     store: PostgresEventStore, options: StoreOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
