@@ -9,6 +9,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from datetime import datetime
 from types import TracebackType
@@ -40,6 +41,9 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._entering = threading.Lock()
+        """Guards ``_closed``: nothing may come to the loop after it was told to end, because nobody would answer."""
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="headwater-sync", daemon=True)
         self._thread.start()
 
@@ -48,22 +52,30 @@ class LoopThread:
             runner.get_loop().run_forever()
 
     def call(self, work: Coroutine[Any, Any, Value]) -> Value:
-        """Run a coroutine on the loop and wait for it. An interrupt of the waiting thread cancels it."""
-        if not self._thread.is_alive() or self._loop.is_closed():
-            work.close()
-            raise StoreClosed
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Run a coroutine on the loop and wait for it. An interrupt of the waiting thread cancels it.
+
+        Raises StoreClosed when the loop has ended, or ends meanwhile.
+        """
+        with self._entering:
+            if self._closed:
+                work.close()
+                raise StoreClosed
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise StoreClosed from None
         except BaseException:
             future.cancel()
             raise
 
     def close(self) -> None:
         """Stop the loop and wait for the thread. Safe to repeat."""
-        if self._thread.is_alive():
+        with self._entering:
+            closed, self._closed = self._closed, True
+        if not closed:
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
+        self._thread.join()
 
 
 class BlockingEventStore:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
+import psycopg
 import pytest
 
 from headwater import sync
 from headwater.storage.errors import SchemaMissing, StoreClosed, WrongExpectedVersion
 from headwater.storage.model import ALL, Filter, Snapshot, StreamAppend
 from tests.plugins.events import events
+from tests.plugins.waiting import wait_until
 
 
 def test_every_call_does_what_its_asynchronous_twin_does(database_url: str) -> None:
@@ -59,3 +65,43 @@ def test_nothing_is_left_of_a_closed_store(database_url: str, empty_database_url
     with pytest.raises(SchemaMissing):
         sync.connect(empty_database_url)
     assert not [thread for thread in threading.enumerate() if thread.name == "headwater-sync"]
+
+
+def test_a_call_that_is_under_way_when_the_store_is_closed_says_so(database_url: str) -> None:
+    with (
+        sync.connect(database_url) as store,
+        ThreadPoolExecutor(1) as threads,
+        psycopg.connect(database_url, autocommit=True) as watch,
+        psycopg.connect(database_url) as holder,
+    ):
+        store.append("s", events(1))
+        holder.execute('LOCK TABLE "headwater"."events"')
+        reading = threads.submit(store.read, "s")
+        wait_until(lambda: watch.execute(WAITING).fetchone() == (1,))
+        store.close()
+        assert isinstance(reading.exception(), StoreClosed)
+
+
+WAITING = """
+SELECT count(*) FROM pg_locks JOIN pg_database ON "database" = pg_database."oid"
+WHERE "datname" = current_database() AND NOT "granted"
+"""
+
+
+def test_a_call_that_comes_while_the_store_is_being_closed_is_answered(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = sync.connect(database_url)
+    submit = asyncio.run_coroutine_threadsafe
+    closing = threading.Thread(target=store.close)
+
+    def submit_late(work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Future[Any]:
+        if threading.current_thread() is not closing and closing.ident is None:
+            closing.start()
+            wait_until(lambda: not closing.is_alive() or store._thread._entering.locked())
+        return submit(work, loop)
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", submit_late)
+    with suppress(StoreClosed):
+        assert store.head() == 0
+    closing.join()
