@@ -49,6 +49,8 @@ class Truncation:
     """The lowest version that is readable now."""
     keep_from: int
     """The lowest version that stays."""
+    stream_id: int
+    """Which incarnation of the stream that counts in."""
     removed: int | None = None
     """How many events were removed from the database; None: nothing was done yet."""
 
@@ -75,7 +77,11 @@ async def retain(store: PostgresEventStore, retention: Retention, now: datetime 
     done = []
     for each in await plan(store, retention, now):
         try:
-            removed = await store.truncate_stream(each.stream, each.keep_from)
+            async with store.connection() as conn, conn.transaction():
+                await conn.execute(store.sql.lock_order)
+                if (await store.stream_info(each.stream, conn=conn)).stream_id != each.stream_id:
+                    continue  # what is there now was made since, and begins anew
+                removed = await store.truncate_stream(each.stream, each.keep_from, conn=conn)
         except (StreamDeleted, StreamNotFound):
             continue  # somebody was faster, and went further
         done.append(replace(each, removed=removed))

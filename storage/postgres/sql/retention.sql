@@ -4,7 +4,7 @@
 -- For each stream that is named, or is of a category: the lowest version that stays. By count, by age, or the higher of
 -- both. By age: the first event, own or linked, that is young enough; one that may stand in an archived range counts as young
 -- when the range has any that is. A stream that keeps all it has is not listed.
-SELECT "stream"."name", "stream"."version", "stream"."truncated_before", "keep"."from"
+SELECT "stream"."name", "stream"."version", "stream"."truncated_before", "keep"."from", "stream"."stream_id"
 FROM "headwater"."streams" AS "stream"
 CROSS JOIN LATERAL (
     SELECT greatest(

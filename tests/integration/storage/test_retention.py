@@ -11,8 +11,9 @@ import pytest
 from headwater.storage.errors import HardDeletesDisabled, InvalidArgument
 from headwater.storage.model import ImportedEvent, NewEvent
 from headwater.storage.options import StoreOptions
+from headwater.storage.postgres import retention
 from headwater.storage.postgres.archiving import open_archive
-from headwater.storage.postgres.retention import Retention, plan, retain
+from headwater.storage.postgres.retention import Retention, Truncation, plan, retain
 from headwater.storage.postgres.store import PostgresEventStore
 from tests.plugins.events import events
 
@@ -97,3 +98,22 @@ async def test_a_store_that_may_not_delete_for_good_retains_nothing(database_url
         await fill(store)
         with pytest.raises(HardDeletesDisabled):
             await retain(store, Retention(stream="order-1", max_count=1))
+
+
+async def test_a_stream_that_is_made_again_meanwhile_keeps_what_it_has(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await PostgresEventStore.open(url, hard_deletes=True) as store:
+        await fill(store)
+        made = retention.plan
+
+        async def plan_late(*arguments: Any) -> list[Truncation]:
+            planned = await made(*arguments)
+            await store.delete_stream("audit-1", hard=True)
+            await store.append("audit-1", events(5))
+            return planned
+
+        monkeypatch.setattr(retention, "plan", plan_late)
+        done = await retain(store, Retention(category="audit", max_count=10), NOW)
+        assert [(each.stream, each.removed) for each in done] == [("audit-2", 10)]
+        assert await versions(store, "audit-1") == [1, 2, 3, 4, 5]
