@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from functools import partial
 
 import psycopg
 import pytest
@@ -72,3 +74,39 @@ async def test_closing_waits_for_the_appends_under_way(database_url: str) -> Non
         await holder.rollback()
     await closing
     assert (await under_way).first_position == 1
+
+
+async def test_no_connection_is_lost_by_who_is_cancelled_while_another_waits_for_one(database_url: str) -> None:
+    lost = []
+    for turns_before, turns_after in itertools.product(range(5), range(5)):
+        async with await PostgresEventStore.open(database_url, pool_size=1) as store:
+            free = asyncio.Event()
+
+            async def use(store: PostgresEventStore, until_free: asyncio.Event) -> None:
+                async with store.connection():
+                    await until_free.wait()
+
+            user = asyncio.create_task(use(store, free))
+            await until(partial(stands, store, "pool_available", 0))
+            waiting = asyncio.create_task(use(store, free))
+            await until(partial(stands, store, "requests_waiting", 1))
+            waiting.cancel()
+            await turns(turns_before)
+            free.set()
+            await turns(turns_after)
+            user.cancel()
+            await asyncio.wait([user, waiting])
+            await turns(20)
+            if not stands(store, "pool_available", 1):
+                lost.append((turns_before, turns_after))
+    assert not lost
+
+
+def stands(store: PostgresEventStore, statistic: str, number: int) -> bool:
+    return store.pool.get_stats().get(statistic, 0) == number
+
+
+async def turns(number: int) -> None:
+    """Let the others on the loop have so many turns."""
+    for _ in range(number):
+        await asyncio.sleep(0)
