@@ -71,6 +71,11 @@ class EncodedAppend(NamedTuple):
     """id, type, data, metadata, causation id, correlation id, tags, schema version, time."""
 
     @property
+    def payload_bytes(self) -> int:
+        """How long its payloads are together: all else of an event is short."""
+        return len(self.columns[2] or b"") + len(self.columns[3] or b"")
+
+    @property
     def ids(self) -> list[uuid.UUID]:
         """The events' ids, in their order."""
         wire = self.columns[0] or b""
@@ -83,6 +88,11 @@ class Unit(NamedTuple):
     appends: Sequence[EncodedAppend]
     events: int
     condition: AppendCondition | None = None
+
+    @property
+    def payload_bytes(self) -> int:
+        """How long its payloads are together."""
+        return sum([append.payload_bytes for append in self.appends])
 
     @property
     def lone(self) -> bool:

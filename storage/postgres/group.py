@@ -26,6 +26,8 @@ from headwater.storage.postgres.resending import until_known
 LANES: Final = 2
 MAX_UNITS: Final = 64
 MAX_EVENTS: Final = 2_500
+MAX_PAYLOADS: Final = 16 * 1024 * 1024
+"""So many bytes of payloads go together at most: what the server cannot take as one message would fail for all."""
 SECOND_LANE: Final = 32
 """So many events must be queued for a second call to be worth its commit."""
 
@@ -135,17 +137,19 @@ class GroupCommit:
     def _take(self) -> list[tuple[Unit, asyncio.Future[Outcome]]]:
         """Take a share of the queue: all of it, or half when the other lane is about to take as well."""
         batch: list[tuple[Unit, asyncio.Future[Outcome]]] = []
-        events = 0
+        events = payloads = 0
         share = min(MAX_UNITS, -(-len(self._queue) // max(1, self._under_way - self._sending)))
         while self._queue and len(batch) < share:
             unit, future = self._queue[0]
             if future.done():  # its caller was cancelled
                 self._pop()
                 continue
-            if batch and (events + unit.events > MAX_EVENTS or not _go_together(unit, batch[0][0])):
+            events += unit.events
+            payloads += unit.payload_bytes
+            too_much = events > MAX_EVENTS or payloads > MAX_PAYLOADS
+            if batch and (too_much or not _go_together(unit, batch[0][0])):
                 break
             batch.append(self._pop())
-            events += unit.events
         return batch
 
 

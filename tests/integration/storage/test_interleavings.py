@@ -12,8 +12,9 @@ import pytest
 from headwater.storage.errors import InvalidArgument, StoreUnavailable
 from headwater.storage.model import AppendResult, ImportedEvent, NewEvent
 from headwater.storage.options import StoreOptions
-from headwater.storage.postgres import appending, reading, schema
+from headwater.storage.postgres import appending, group, reading, schema
 from headwater.storage.postgres.connect import Connection
+from headwater.storage.postgres.encoding import Unit
 from headwater.storage.postgres.reading import StreamState
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.postgres.store import PostgresEventStore
@@ -151,6 +152,27 @@ async def test_a_value_that_the_server_cannot_store_is_no_neighbours_failure(emp
         with pytest.raises(InvalidArgument):
             await store.append("s", [NewEvent("E", {"value": "\0"})])
         assert [event.position for event in await store.read("$all")] == [1, 2, 3, 4, 5]
+
+
+async def test_large_payloads_go_in_calls_of_their_own(
+    store: PostgresEventStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    send = store._group._send
+
+    async def counted(units: Sequence[Unit]) -> list[appending.Outcome]:
+        calls.append(len(units))
+        return await send(units)
+
+    monkeypatch.setattr(store._group, "_send", counted)
+    monkeypatch.setattr(group, "MAX_PAYLOADS", 5_000)
+    sizes = [2_000, 2_000, 2_000, 9_000, 10, 10]
+    outcomes = await in_one_call(
+        store, database_url, [(f"s-{n}", [NewEvent("E", "x" * size)]) for n, size in enumerate(sizes)]
+    )
+    assert calls == [1, 2, 1, 1, 2]
+    assert all(isinstance(outcome, AppendResult) for outcome in outcomes)
+    assert [event.position for event in await store.read("$all")] == [1, 2, 3, 4, 5, 6, 7]
 
 
 async def test_a_store_whose_closing_was_cancelled_is_closed_all_the_same(database_url: str) -> None:
