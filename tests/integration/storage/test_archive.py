@@ -30,6 +30,7 @@ from headwater.storage.model import (
     EVERYTHING,
     NO_STREAM,
     AppendCondition,
+    EventPage,
     Filter,
     ImportedEvent,
     NewEvent,
@@ -397,6 +398,15 @@ async def test_a_store_that_is_not_partitioned_says_what_to_do(database_url: str
     with pytest.raises(ConfigurationError, match="headwater partition"):
         async with open_archive(StoreOptions(url=database_url)):
             pass
+
+
+async def test_a_read_behind_an_append_passes_over_nothing_that_is_archived(
+    store: PostgresEventStore, options: StoreOptions
+) -> None:
+    await archive(options, 21)
+    nobody = 1
+    assert await store.page_behind(nobody, 10, 5) == EventPage((), 10, 10)
+    assert [event.position for event in (await store.page_behind(nobody, 20, 5)).events] == [21, 22, 23, 24, 25]
 
 
 async def test_readers_never_miss_an_event_while_ranges_go_and_come_back(
