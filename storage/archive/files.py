@@ -147,6 +147,26 @@ class ArchiveFolder:
         for name in (manifest_name(file), file):
             (self.path / name).unlink(missing_ok=True)
 
+    def begin_replacing(self, file: str, new: str) -> None:
+        """Put down on disk that a file has to go when another one has taken its place."""
+        with self._note(new).open("wb") as note:
+            note.write(file.encode())
+            note.flush()
+            os.fsync(note.fileno())
+        _sync(self.path)
+
+    def end_replacing(self, new: str) -> None:
+        """Remove the file whose place another one has taken, unless that was done already."""
+        try:
+            file = self._note(new).read_text()
+        except FileNotFoundError:
+            return
+        self.remove(file)
+        self._note(new).unlink()
+
+    def _note(self, new: str) -> Path:
+        return self.path / f".{new}.replaces"
+
     def _bytes(self, name: str) -> bytes:
         try:
             return (self.path / name).read_bytes()
@@ -228,12 +248,16 @@ class RangeWriter:
             file.flush()
             os.fsync(file.fileno())
         self._temporary.rename(self._folder / manifest_name(name))
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(self._folder)
         return manifest, hashlib.sha256(raw).hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def manifest_name(file: str) -> str:

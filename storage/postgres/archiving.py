@@ -130,7 +130,11 @@ class Archivist:
         """Write those files anew of which events were deleted for good since; returns their ranges.
 
         Afterwards nothing of those events is left, in the old files' folder neither. Backups of it are not known here.
+        May be repeated after it was interrupted.
         """
+        if self._archive is not None:
+            for each in await archived_ranges(self._conn, self._sql):
+                await asyncio.to_thread(self._archive.end_replacing, each.file or "")
         last = (await self._row(self._sql.last_erasure))[0]
         erasures = await read_erasures(self._conn, self._sql)
         if not erasures:
@@ -272,10 +276,12 @@ class Archivist:
             "first_time": written.first_time,
             "last_time": written.last_time,
         }
+        # Who is killed in between has still to remove the old file, of which the database knows nothing any more.
+        await asyncio.to_thread(self._folder.begin_replacing, manifest.file, written.file)
         async with self._conn.transaction():
             await self._conn.execute(self._sql.replace_archive_file, about)
             await self._conn.execute(self._sql.forget_archived, {"positions": erased})
-        await asyncio.to_thread(self._folder.remove, manifest.file)
+        await asyncio.to_thread(self._folder.end_replacing, written.file)
         return RangeStatus(each.first_position, each.last_position, "archived", written.events, written.file)
 
     async def _blocks(self, manifest: Manifest) -> AsyncIterator[list[RecordedEvent]]:

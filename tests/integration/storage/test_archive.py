@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from headwater.storage.archive.files import Manifest, RangeWriter
+from headwater.storage.archive.files import ArchiveFolder, Manifest, RangeWriter
 from headwater.storage.errors import (
     ArchiveDamaged,
     ConditionFailed,
@@ -230,6 +230,28 @@ async def test_what_is_deleted_for_good_is_gone_from_the_archive_too(
     async with open_archive(options) as archivist:
         await archivist.restore()
     assert [e.id for e in await store.read(ALL)][: len(kept)] == [e.id for e in kept]
+
+
+async def test_an_erasure_that_was_interrupted_leaves_no_old_file(
+    store: PostgresEventStore, options: StoreOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def killed(_folder: ArchiveFolder, _file: str) -> None:
+        raise ConnectionError
+
+    await archive(options)
+    kept = [event.id for event in await store.read(ALL) if event.stream != "s-1"]
+    await store.delete_stream("s-1", hard=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(ArchiveFolder, "remove", killed)
+        async with open_archive(options) as archivist:
+            with pytest.raises(ConnectionError):
+                await archivist.erase()
+    assert b'"s-1"' in unpacked(tmp_path)
+    async with open_archive(options) as archivist:
+        await archivist.erase()
+    assert b'"s-1"' not in unpacked(tmp_path)
+    assert len(list((tmp_path / "archive").iterdir())) == 2 * 3
+    assert [event.id for event in await store.read(ALL)] == kept
 
 
 async def test_what_was_deleted_before_it_was_brought_back_stays_deleted(
