@@ -387,3 +387,34 @@ async def test_what_is_no_role_and_no_login_is_refused(database_url: str) -> Non
         await roles.change_member(options, "owner", "postgres")
     with pytest.raises(ConfigurationError, match="does not exist"):
         await roles.change_member(options, "run", 'no"body; DROP ROLE x')
+
+
+@pytest.mark.parametrize(
+    ("counts", "units", "append_of"),
+    [
+        ([-2, 1], [1, 1], [1, 2]),
+        ([1, 1], [1], [1, 2]),
+        ([1, 1], [2, 0], [1, 2]),
+        ([1, 1], [1, 1], [2, 1]),
+        ([1, 1], [1, 1], [1, 3]),
+        ([2, 1], [1, 1], [1, 2]),
+        ([1, 1], [1, 1], [1]),
+    ],
+    ids=["below zero", "appends of no unit", "an empty unit", "out of order", "no such append", "too many", "too few"],
+)
+async def test_who_may_append_cannot_set_the_order_back_by_arrays_that_contradict_one_another(
+    url: str, login: Login, counts: list[int], units: list[int], append_of: list[int]
+) -> None:
+    call = """
+        SELECT * FROM "headwater"."append_v1"(
+            ARRAY['s', 'other'], ARRAY[1, 2], ARRAY[7, -1]::bigint[], %s::integer[], %s::integer[], %s::integer[],
+            %s::uuid[], ARRAY['A', 'B'], ARRAY['1', '2']::json[], NULL, NULL, NULL, NULL, NULL, NULL)
+    """
+    ids = [uuid.uuid4(), uuid.uuid4()]
+    async with opened(login(url, "append")) as store, store.pool.connection() as conn:
+        with pytest.raises(psycopg.errors.InvalidParameterValue):
+            await conn.execute(call, [counts, units, append_of, ids])
+        [outcome] = await (await conn.execute(call, [[1, 1], [1, 1], [1, 2], ids])).fetchall()
+        assert outcome[2] == [1, 0], "the first expects another version, the second is written"
+    async with opened(url) as store:
+        assert [event.version for event in await store.read("other")] == [1, 2]
