@@ -156,7 +156,7 @@ class Client:
             subscriptions=len({p.subscription for p in partitions}),
             partitions=len(partitions),
             unowned=sum(p.phase == "unowned" for p in partitions),
-            without_standby=sum(p.standby is None and p.phase not in ENDED for p in partitions),
+            without_standby=sum(p.standby is None and not p.pulled and p.phase not in ENDED for p in partitions),
             lag=max((p.lag for p in partitions), default=0),
             lag_seconds=max((p.lag_seconds for p in partitions), default=0.0),
             parked=sum(p.parked for p in partitions),

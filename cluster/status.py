@@ -29,7 +29,7 @@ class PartitionStatus:
     reason: str | None
     since: datetime
     node: str | None
-    """The node that owns it; None when nobody does."""
+    """The node that owns it, or the program that pulls it; None when nobody does."""
     standby: str | None
     """The node that is ready to take over."""
     lag: int
@@ -43,11 +43,13 @@ class PartitionStatus:
     epoch: int
     consumers: int | None
     """How many handler actors work for it; None when the handler runs in the owner's process."""
+    pulled: bool
+    """Whether programs of the users pull it: nobody places it, and no node stands by."""
 
     @classmethod
     def of(cls, state: PartitionState, nodes: Mapping[str, str]) -> PartitionStatus:
         """Tell it from what is stored and from the nodes of the hosts that are alive: only these count."""
-        node = nodes.get(state.owner or "")
+        node = state.owner if state.pulled else nodes.get(state.owner or "")
         phase, reason = _unowned(state) if node is None else (state.phase, state.reason)
         if state.repartition_to is not None:
             becomes = f"becomes one of {state.repartition_to} partitions"
@@ -68,6 +70,7 @@ class PartitionStatus:
             parked=state.parked,
             epoch=state.epoch,
             consumers=state.consumers if node else None,
+            pulled=state.pulled,
         )
 
 
@@ -140,4 +143,4 @@ def _unowned(state: PartitionState) -> tuple[str, str | None]:
         return "repartitioning", None
     if state.wanted == "stopped":
         return "stopped", "stopped by an operator"
-    return "unowned", "no host holds its lease"
+    return "unowned", "no program pulls it" if state.pulled else "no host holds its lease"

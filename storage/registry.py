@@ -77,6 +77,8 @@ class PartitionState:
     """How many partitions the subscription will have, while that is being changed."""
     consumers: int | None = None
     """How many handler actors work for it; None when the handler runs in the owner's process."""
+    pulled: bool = False
+    """Whether programs of the users pull it: then the owner is one of them, and no host."""
 
 
 @dataclass(frozen=True, slots=True)

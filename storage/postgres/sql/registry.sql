@@ -106,7 +106,8 @@ SELECT
         THEN extract(epoch FROM clock_timestamp() - coalesce("next"."created_at", clock_timestamp()))::float8 ELSE 0
     END,
     "p"."phase", "p"."reason", "p"."since", "p"."granted_at", "p"."checkpointed_at",
-    "p"."delivered", "p"."redelivered", "p"."parked", "p"."closed", "s"."repartition_to", "p"."consumers"
+    "p"."delivered", "p"."redelivered", "p"."parked", "p"."closed", "s"."repartition_to", "p"."consumers",
+    "s"."handler" = ''
 FROM "headwater"."partitions" AS "p"
 JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
 CROSS JOIN "headwater"."head" AS "h"

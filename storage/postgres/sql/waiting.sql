@@ -31,6 +31,7 @@ SELECT
     CASE
         WHEN "lock"."objid" IS NOT NULL OR "p"."closed" THEN "p"."reason"
         WHEN "s"."wanted" = 'stopped' THEN 'stopped by an operator'
+        WHEN "s"."handler" = '' THEN 'no program pulls it'
         ELSE 'no host holds its lease'
     END,
     greatest(

@@ -72,7 +72,8 @@ async def take(batches: AsyncIterator[PulledBatch]) -> PulledBatch:
 
 async def test_what_was_acknowledged_is_behind_the_checkpoint_and_the_next_program_goes_on(world: World) -> None:
     async with world.pulling() as subscription:
-        batch = await take(aiter(subscription))
+        batches = aiter(subscription)
+        batch = await take(batches)
         assert numbers(batch) == [1, 2, 3, 4, 5]
         assert (batch.attempt, batch.replaying, batch.side_effects) == (1, False, True)
         await batch.ack(1, 2)
@@ -140,8 +141,17 @@ async def test_only_what_the_filter_lets_through_is_pulled(world: World) -> None
 
 async def test_no_host_is_asked_to_run_it(world: World) -> None:
     placement = PostgresPlacement(world.store.pool, world.store.sql)
-    async with world.pulling():
+    async with world.pulling() as subscription:
+        batches = aiter(subscription)  # as long as it is there, somebody takes
+        batch = await take(batches)
+        [found] = await world.client.partitions("invoices")
+        assert (found.phase, found.pulled) == ("running", True)
+        assert "-pull-" in (found.node or "")
         assert await placement.partitions() == []
+        await batch.ack()
+    [found] = await world.client.partitions("invoices")
+    assert (found.phase, found.reason, found.node) == ("unowned", "no program pulls it", None)
+    assert (await world.client.status()).without_standby == 0
 
 
 async def test_a_name_that_a_handler_consumes_is_refused_and_so_are_options_of_handlers(world: World) -> None:
