@@ -213,7 +213,9 @@ class Client:
         """Begin again after a number of the subscription's source, or at a time; also to skip forward.
 
         What was settled before is a replay, which handlers see; ``side_effects`` tells them whether they may have
-        effects outside meanwhile. Returns the number. Raises SubscriptionNotFound, InvalidArgument.
+        effects outside meanwhile. Returns the number. Raises SubscriptionNotFound, InvalidArgument; and
+        SubscriptionConflict (``wait_for`` is ``repartition``) while the partitions are about to change, and below what
+        earlier ones had settled until the present ones have passed that.
         """
         number = await self._number_at("to", subscription, to)
         asked: dict[str, Any] = {"to": number} if side_effects else {"to": number, "side_effects": False}
@@ -445,7 +447,7 @@ class Client:
     ) -> int:
         """Ask for one of VERBS; returns how many partitions it is for.
 
-        ``dry_run`` checks and asks for nothing. Raises SubscriptionNotFound, InvalidArgument.
+        ``dry_run`` checks and asks for nothing. Raises SubscriptionNotFound, InvalidArgument, SubscriptionConflict.
         """
         if not isinstance(verb, str) or verb not in VERBS:
             raise InvalidArgument("verb", f"{verb!r} is none of {', '.join(VERBS)}")
@@ -453,12 +455,21 @@ class Client:
         check_complete(verb, given)
         concerned = await self._check(subscription, partition)
         if dry_run:
+            if verb not in WANTED:
+                await self._issue(subscription, verb, given, partition, dry_run=True)
             return concerned
         if verb in WANTED:
             await self._registry.set_wanted(subscription, WANTED[verb], issued_by=self._operator)  # type: ignore[arg-type]
         if verb not in ("pause", "stop"):
-            await self._commands.issue(subscription, verb, given, issued_by=self._operator, partition=partition)
+            await self._issue(subscription, verb, given, partition)
         return concerned
+
+    async def _issue(
+        self, subscription: str, verb: str, given: Mapping[str, Any], partition: int | None, *, dry_run: bool = False
+    ) -> None:
+        await self._commands.issue(
+            subscription, verb, given, issued_by=self._operator, partition=partition, dry_run=dry_run
+        )
 
     async def _check(self, subscription: str, partition: int | None) -> int:
         check_name("subscription", subscription)

@@ -114,7 +114,10 @@ def apply_command(runner: SubscriptionRunner, command: CommandRecord) -> str | N
     match command.verb, command.arguments:
         case "rewind", {"to": int(number)} if number >= 0:
             side_effects = command.arguments.get("side_effects") is not False
-            runner.rewind(number, side_effects=side_effects, command=command.command_id)
+            try:
+                runner.rewind(number, side_effects=side_effects, command=command.command_id)
+            except SubscriptionConflict as conflict:
+                return f"refused: {conflict}"
             return None
         case "resume", _:
             runner.resume()

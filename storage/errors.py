@@ -304,6 +304,12 @@ class SubscriptionConflict(SubscriptionError):
         return f"subscription {self.subscription!r}: {self.problem}"
 
 
+def unpassed(subscription: str, end: int) -> SubscriptionConflict:
+    """Return the error for what needs one number below which all is settled, while marks up to ``end`` count, too."""
+    problem = f"wait until it has passed {end}: up to there its earlier partitions had settled some of the events"
+    return SubscriptionConflict(subscription, problem, "repartition")
+
+
 class StaleEpoch(SubscriptionError):
     """Another owner has been granted the lease since; nothing was written."""
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from headwater.storage.errors import StaleEpoch, StoreUnavailable
+from headwater.storage.errors import StaleEpoch, StoreUnavailable, unpassed
 from headwater.storage.leases import Grant
 from headwater.subscriptions.boundaries import BoundedReader
 from headwater.subscriptions.core import effects, inputs
@@ -202,8 +202,14 @@ class SubscriptionRunner:
         """Begin again after number ``to``, also to skip forward, as soon as nothing is in flight.
 
         What was settled before is handed out as a replay, during which ``side_effects`` may be off. The ``command``
-        that asked for it counts as obeyed when the rewind is durable; telling it again changes nothing.
+        that asked for it counts as obeyed when the rewind is durable; telling it again changes nothing. Raises
+        SubscriptionConflict below what earlier sets of partitions had settled, until the checkpoint has passed that:
+        no one number tells replays from new events there.
         """
+        machine = self._machine
+        end = self._sieve.unpassed(self._grant.progress.checkpoint) if machine is None else machine.unpassed
+        if to < end:
+            raise unpassed(self._grant.key.subscription, end)
         self._tell(inputs.Rewind(to, side_effects, command))
 
     def join(self, index: int, consumer: Consumer) -> None:

@@ -17,7 +17,7 @@ from headwater.storage.leases import Grant, RetryBegun, ToRetry
 from headwater.storage.postgres.checkpoints import partition_and_epoch, stale
 from headwater.storage.postgres.connect import Pool
 from headwater.storage.postgres.failures import translated
-from headwater.storage.postgres.obstacles import keep_partitions
+from headwater.storage.postgres.obstacles import check_passed, keep_partitions
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.registry import CommandRecord, ParkedEdit, ParkedFilter, ParkedRecord, ParkedStatus
 
@@ -52,22 +52,29 @@ class Commands:
         *,
         issued_by: str,
         partition: int | None = None,
+        dry_run: bool = False,
     ) -> list[int]:
         """Ask for something of one partition, or of all; returns the commands' ids, one for each partition.
 
-        Raises SubscriptionNotFound, also when it has no such partition; SubscriptionConflict while its partitions are
-        about to change, for all but "resume".
+        ``dry_run`` checks the same, and asks for nothing. Raises SubscriptionNotFound, also when it has no such
+        partition; SubscriptionConflict while its partitions are about to change, for all but "resume", and for a rewind
+        below what its earlier ones had settled, until that is passed.
         """
+        given = dict(arguments or {})
         asked = {
             "name": subscription,
             "partition": partition,
             "verb": verb,
-            "arguments": orjson.dumps(dict(arguments or {})).decode(),
+            "arguments": orjson.dumps(given).decode(),
             "issued_by": issued_by,
         }
         with translated():
-            async with self._pool.connection() as conn, conn.transaction():
+            async with self._pool.connection() as conn, conn.transaction(force_rollback=dry_run):
                 await keep_partitions(conn, self._sql, [subscription], refuse=verb != "resume")
+                if verb == "rewind":
+                    # One number could not say any more which of the events between the marks are replays.
+                    to = given.get("to")
+                    await check_passed(conn, self._sql, [subscription], below=to if isinstance(to, int) else 0)
                 rows = await (await conn.execute(self._sql.issue_command, asked)).fetchall()
         if not rows:
             raise SubscriptionNotFound(subscription)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headwater.storage.errors import SubscriptionConflict
+from headwater.storage.errors import SubscriptionConflict, unpassed
 from headwater.storage.postgres.connect import Connection
 from headwater.storage.postgres.statements import Statements
 
@@ -51,9 +51,12 @@ async def keep_partitions(conn: Connection, sql: Statements, names: Sequence[str
             raise SubscriptionConflict(name, f"wait until it has its {to} partitions", "repartition")
 
 
-async def check_passed(conn: Connection, sql: Statements, names: Sequence[str]) -> None:
-    """Raise SubscriptionConflict for one whose checkpoints do not tell all yet that earlier partitions had settled."""
+async def check_passed(conn: Connection, sql: Statements, names: Sequence[str], *, below: int | None = None) -> None:
+    """Raise SubscriptionConflict for one whose checkpoints do not tell all yet that earlier partitions had settled.
+
+    With ``below`` only if some of that lies above this number.
+    """
     rows = await (await conn.execute(sql.unpassed_seams, {"names": list(names)})).fetchall()
     for name, end in rows:
-        problem = f"wait until it has passed {end}: up to there its earlier partitions had settled some of the events"
-        raise SubscriptionConflict(name, problem, "repartition")
+        if below is None or below < end:
+            raise unpassed(name, end)

@@ -107,6 +107,11 @@ class Machine:
         return self._work.window.watermark
 
     @property
+    def unpassed(self) -> int:
+        """Up to where the checkpoint does not tell all that earlier partitions had settled; 0 when it does."""
+        return self._sieve.unpassed(self.checkpoint)
+
+    @property
     def head(self) -> int:
         """The source's head, as the last read said."""
         return self._reading.head

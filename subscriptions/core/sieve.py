@@ -45,6 +45,10 @@ class Sieve:
         self._seam = seam
         self._open = selector is None and partitions == 1
 
+    def unpassed(self, checkpoint: int) -> int:
+        """Return up to where a checkpoint does not tell all that earlier sets had settled; 0 when it does."""
+        return self._seam.end if self._seam is not None and checkpoint < self._seam.end else 0
+
     def without_seam(self) -> Sieve:
         """Return one that delivers, too, what earlier sets of partitions had settled: after a rewind."""
         if self._seam is None:

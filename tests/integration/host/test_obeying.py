@@ -28,6 +28,7 @@ from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.replaying import ReplayCheckpoints, ReplayRange, Replays
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.registry import CommandRecord
+from headwater.subscriptions.core.seam import share_of
 from headwater.subscriptions.ports import Consumer, Delivered
 from headwater.subscriptions.runner import SubscriptionRunner
 from tests.plugins.waiting import until
@@ -207,6 +208,27 @@ async def test_a_command_that_is_told_again_while_it_waits_is_obeyed_once(world:
         await world.directory.obey([slot])
         await until(lambda: world.handling.seen[-1][0] == 6, what="waiting for all of them")
     assert [position for position, _ in world.handling.seen] == [1, 3, 4, 5, 6]
+
+
+async def test_an_owner_refuses_to_rewind_while_marks_of_earlier_partitions_still_count(world: World) -> None:
+    await world.client.rewind("orders", 2)
+    # As if a program had asked that does not look for marks: of two earlier partitions the other had settled up to 6.
+    marks = [6, 6]
+    marks[share_of("order-1", 0, 2)] = 4
+    async with world.store.connection() as conn:
+        await conn.execute('UPDATE "headwater"."subscriptions" SET "seam" = %s', [f"[[null, {marks}, [0, 0]]]"])
+        await conn.execute('UPDATE "headwater"."partitions" SET "checkpoint" = 4, "seamed" = true')
+    async with world.owner() as slot:
+        await world.handling.entered.wait()
+        await world.directory.obey([slot])
+        assert ((await world.command()).outcome or "").startswith("refused: subscription 'orders': wait until")
+        world.handling.gate.set()
+        await world.client.wait_for("orders")
+        await world.client.rewind("orders", 2)
+        await world.directory.obey([slot])
+        await world.outcome("rewound to 2")
+        await until(lambda: world.replayed == [3, 4, 5, 6], what="waiting for the replay")
+    assert world.handling.seen == [(5, False), (6, False), (3, True), (4, True), (5, True), (6, True)]
 
 
 async def test_an_owner_that_was_replaced_neither_rewinds_nor_obeys(world: World) -> None:

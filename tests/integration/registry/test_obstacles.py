@@ -203,6 +203,29 @@ async def test_a_replacement_waits_until_what_earlier_partitions_had_settled_is_
     await replacements(office).begin("orders", "next", issued_by="ada")
 
 
+async def test_a_rewind_waits_until_what_earlier_partitions_had_settled_is_passed(office: Office) -> None:
+    await stop(office, await office.granted(partitions=2), 10, 30)
+    await want(office, 1)
+    assert await switch(office)
+
+    async def ask(to: int, *, dry_run: bool = False) -> None:
+        await office.commands.issue("orders", "rewind", {"to": to}, issued_by="ada", dry_run=dry_run)
+
+    for to in (0, 10, 29):
+        for dry_run in (True, False):
+            with pytest.raises(SubscriptionConflict, match="until it has passed 30") as refused:
+                await ask(to, dry_run=dry_run)
+            assert refused.value.wait_for == "repartition"
+    assert "rewind" not in [each.verb for each in await office.commands.audit("orders")]
+    await ask(30)  # skips all that the marks tell of
+    (grant,) = await office.leases.claim([state.key for state in await office.registry.states("orders")])
+    await office.checkpoints.save(grant, Progress(30, 30))
+    await ask(0, dry_run=True)
+    assert [each.arguments for each in await office.commands.open([grant.key.lock_id])] == [{"to": 30}]
+    await ask(0)
+    assert [each.arguments for each in await office.commands.open([grant.key.lock_id])] == [{"to": 30}, {"to": 0}]
+
+
 async def test_one_change_that_is_taken_back_holds_up_no_other(office: Office) -> None:
     pool, sql = office.store.pool, office.store.sql
     directory = SupervisorDirectory(
