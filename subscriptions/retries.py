@@ -112,13 +112,14 @@ class ParkedRetries:
         """
         if self._machine.retrying:
             return
+        rewinds = self._machine.rewinds
         retries = [
             ParkedRetry(found, each.key, each.attempts, each.number)
             for each in await self._to_retry()
             if (found := await self._event(each.position, each.key)) is not None
         ]
         if retries:
-            self._tell(inputs.RetryParked(tuple(retries)))
+            self._tell(inputs.RetryParked(tuple(retries), rewinds))
             return
         blocked, parked = self._machine.blocked_keys, self._machine.parked
         if blocked:

@@ -37,6 +37,13 @@ class _Row:
     edited: dict[int, bytes] = field(default_factory=dict)
     """Corrected payloads of parked events, by position."""
 
+    def close(self, position: int) -> None:
+        """Forget a parked event: it is settled, or comes again by itself."""
+        del self.parked[position]
+        self.retrying.discard(position)
+        self.begun.pop(position, None)
+        self.edited.pop(position, None)
+
 
 class MemoryCoordination:
     """The rows that every owner of a test shares: make one, and a ``MemoryLeases`` for each owner.
@@ -160,6 +167,14 @@ class MemoryCheckpoints:
         reborn = progress.stream_id != row.progress.stream_id
         until = 0 if reborn else max(row.boundary.until, settled)
         row.boundary = Boundary(until, side_effects=side_effects)
+        if reborn and row.progress.stream_id is not None:
+            # Its numbers are not those of the events that are parked: these wait for no checkpoint any more.
+            row.parked = {position: _standing_at(0, each) for position, each in row.parked.items()}
+        else:
+            # They come again by themselves, and nothing waits behind them.
+            for each in [each for each in row.parked.values() if each.key is None]:
+                if each.event.number > progress.checkpoint:
+                    row.close(each.event.position)
         row.progress = replace(progress, delivered=0, redelivered=0)
 
     async def boundary(self, grant: Grant) -> Boundary:
@@ -175,7 +190,8 @@ class MemoryCheckpoints:
     async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:
         row = self._coordination.fenced(grant)
         for each in parked:
-            row.parked.setdefault(each.event.position, each)
+            here = row.parked.get(each.event.position)
+            row.parked[each.event.position] = each if here is None else _standing_at(each.event.number, here)
 
     async def parked_keys(self, grant: Grant) -> set[str]:
         row = self._coordination.fenced(grant)
@@ -235,6 +251,10 @@ class MemoryParking:
         if error is not None and each is not None:
             row.parked[position] = replace(each, reason="failed", error=error, attempts=each.attempts + begun)
             row.retrying -= {later for later in row.retrying if later > position and row.parked[later].key == key}
+
+
+def _standing_at(number: int, parked: ParkedEvent) -> ParkedEvent:
+    return replace(parked, event=parked.event._replace(number=number))
 
 
 def _restore(row: _Row, progress: Progress, delivered: int, redelivered: int) -> None:

@@ -171,6 +171,8 @@ class RetryParked:
     """These parked events are to be handled again, in this order."""
 
     retries: tuple[ParkedRetry, ...]
+    as_of: int = 0
+    """How many rewinds were made when it was looked: a later one may have changed their numbers, or closed them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,8 @@ class Machine:
         self.condition = Condition()
         self.wake_at: float | None = None
         """When to give a Tick, if nothing else happens before."""
+        self.rewinds = 0
+        """How many rewinds are durable under this grant."""
         self._options = options
         self._sieve = sieve
         self._random = random
@@ -262,7 +264,10 @@ class Machine:
 
     def _on_saved(self, fact: inputs.Saved, now: float) -> None:  # noqa: ARG002
         self._ledger.saved(now)
-        self._rewinding.saved()
+        if self._rewinding.saving:
+            self._rewinding.saved()
+            self._retrying.clear()
+            self.rewinds += 1
         self.condition.relieve("save", now)
 
     def _on_save_failed(self, fact: inputs.SaveFailed, now: float) -> None:
@@ -310,7 +315,8 @@ class Machine:
         self._retrying.written(fact.position)
 
     def _on_retry_parked(self, fact: inputs.RetryParked, now: float) -> None:  # noqa: ARG002
-        self._retrying.add(fact.retries)
+        if fact.as_of == self.rewinds:
+            self._retrying.add(fact.retries)
 
     def _on_keys_freed(self, fact: inputs.KeysFreed, now: float) -> None:  # noqa: ARG002
         if fact.as_of == self.parked:

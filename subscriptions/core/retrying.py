@@ -47,6 +47,10 @@ class Retrying:
             here.add(self._writing)
         self._waiting.extend(each for each in retries if each.event.position not in here)
 
+    def clear(self) -> None:
+        """Forget what waits: it is looked for anew."""
+        self._waiting.clear()
+
     def next(self, checkpoint: int) -> ParkedRetry | None:
         """Return the event to hand out now that this checkpoint is durable, if there is one."""
         if self.busy or not self._waiting or self._waiting[0].number > checkpoint:

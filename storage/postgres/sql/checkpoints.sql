@@ -63,9 +63,36 @@ FOR SHARE;
 -- name: rewind_progress
 -- The one write that may lower a checkpoint. What was settled before is a replay from now on, and is delivered also where an
 -- earlier set of partitions had settled it. The commands that asked for it are obeyed with it: an owner that dies before has
--- left them to the next one, and one that dies afterwards has not.
-WITH "rewound" AS (
-    UPDATE "headwater"."partitions"
+-- left them to the next one, and one that dies afterwards has not. What is parked without a key and comes again is closed:
+-- tried again as well, it would be handled twice. What has a key stays, as later events wait behind it. The numbers of a
+-- stream that was made anew are not those under which anything is parked: that waits for no checkpoint any more.
+WITH "mine" AS (
+    SELECT
+        "subscription_id", "partition",
+        "stream_id" IS NOT NULL AND "stream_id" IS DISTINCT FROM %(stream_id)s::bigint AS "anew"
+    FROM "headwater"."partitions"
+    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+    FOR NO KEY UPDATE
+), "closed" AS (
+    UPDATE "headwater"."parked_events" AS "e"
+    SET "status" = 'settled', "updated_at" = clock_timestamp()
+    FROM "mine"
+    WHERE NOT "mine"."anew"
+        AND "e"."subscription_id" = "mine"."subscription_id"
+        AND "e"."partition" = "mine"."partition"
+        AND "e"."status" IN ('parked', 'retrying')
+        AND "e"."partition_key" IS NULL
+        AND "e"."number" > %(checkpoint)s
+), "uncounted" AS (
+    UPDATE "headwater"."parked_events" AS "e"
+    SET "number" = 0
+    FROM "mine"
+    WHERE "mine"."anew"
+        AND "e"."subscription_id" = "mine"."subscription_id"
+        AND "e"."partition" = "mine"."partition"
+        AND "e"."status" IN ('parked', 'retrying')
+), "rewound" AS (
+    UPDATE "headwater"."partitions" AS "p"
     SET
         "checkpoint" = %(checkpoint)s,
         "in_flight_to" = %(in_flight_to)s,
@@ -77,8 +104,9 @@ WITH "rewound" AS (
         "replay_side_effects" = %(side_effects)s,
         "seamed" = false,
         "checkpointed_at" = clock_timestamp()
-    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
-    RETURNING "subscription_id", "partition"
+    FROM "mine"
+    WHERE "p"."lock_id" = %(lock_id)s
+    RETURNING "p"."subscription_id", "p"."partition"
 ), "obeyed" AS (
     UPDATE "headwater"."commands" AS "c"
     SET "applied_at" = clock_timestamp(), "outcome" = %(outcome)s
@@ -118,8 +146,15 @@ WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
 RETURNING set_config('synchronous_commit', 'off', true);
 
 -- name: park_events
--- Parked again while it is parked: no change. Parked again after it was settled or discarded (a rewind): parked anew.
-WITH "mine" AS (
+-- Parked again while it is parked: no change, but it stands where its source has it now. Parked again after it was settled
+-- or discarded (a rewind): parked anew.
+WITH "new" AS (
+    SELECT *
+    FROM unnest(
+        %(positions)s::bigint[], %(numbers)s::bigint[], %(keys)s::text[], %(reasons)s::text[], %(errors)s::text[],
+        %(attempts)s::integer[]
+    ) AS "given" ("position", "number", "partition_key", "reason", "error", "attempts")
+), "mine" AS (
     SELECT "subscription_id", "partition"
     FROM "headwater"."partitions"
     WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
@@ -129,12 +164,10 @@ WITH "mine" AS (
         "subscription_id", "partition", "position", "number", "partition_key", "reason", "error", "attempts"
     )
     SELECT "mine"."subscription_id", "mine"."partition", "new".*
-    FROM "mine", unnest(
-        %(positions)s::bigint[], %(numbers)s::bigint[], %(keys)s::text[], %(reasons)s::text[], %(errors)s::text[],
-        %(attempts)s::integer[]
-    ) AS "new"
+    FROM "mine", "new"
     ON CONFLICT ("subscription_id", "position") DO UPDATE SET
         "partition" = excluded."partition",
+        "number" = excluded."number",
         "partition_key" = excluded."partition_key",
         "status" = 'parked',
         "reason" = excluded."reason",
@@ -147,6 +180,14 @@ WITH "mine" AS (
         "updated_at" = clock_timestamp()
     WHERE "old"."status" IN ('settled', 'discarded')
     RETURNING "position"
+), "counted" AS (
+    UPDATE "headwater"."parked_events" AS "e"
+    SET "number" = "new"."number"
+    FROM "mine", "new"
+    WHERE "e"."subscription_id" = "mine"."subscription_id"
+        AND "e"."position" = "new"."position"
+        AND "e"."status" IN ('parked', 'retrying')
+        AND "e"."number" <> "new"."number"
 )
 UPDATE "headwater"."partitions" AS "p"
 SET "parked" = "p"."parked" + (SELECT count(*) FROM "parked")

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from headwater.storage.errors import StaleEpoch
-from headwater.storage.leases import Grant, ParkedEvent
+from headwater.storage.leases import Grant, ParkedEvent, Progress
 from headwater.subscriptions.ports import Leases
 from tests.contract.subscriptions.worlds import World, event
 
@@ -130,6 +130,68 @@ async def test_what_waits_behind_an_event_or_is_parked_no_more_is_not_begun(worl
     assert await world.parking.begin_retry(grant, 1) is None, "it is settled"
     assert await world.parking.begin_retry(grant, 2) is not None
     assert await world.parking.begin_retry(grant, 99) is None
+
+
+async def asked_for(world: World, grant: Grant) -> list[tuple[int, int]]:
+    """Ask for everything that is parked; return position and number of what is to be handled again."""
+    await world.retry_parked(grant.key)
+    return [(each.position, each.number) for each in await world.parking.to_retry(grant)]
+
+
+async def test_a_rewind_closes_what_has_no_key_and_is_handed_out_again(world: World) -> None:
+    grant = await parked(world)
+    await world.checkpoints.park(grant, [ParkedEvent(event(each), None, "failed", "it broke", 5) for each in (6, 7)])
+    await world.edit_parked(grant.key, 7, {"mended": True})
+    await world.retry_parked(grant.key)
+    await world.parking.begin_retry(grant, 7)
+    await world.checkpoints.rewind(grant, Progress(4, 4), settled=9)
+    assert await positions(world, grant) == [1, 2, 3, 4, 5], "4 is not handed out again; 5 has a key"
+    assert await world.parking.begin_retry(grant, 6) is None
+    assert await world.checkpoints.parked_keys(grant) == {"a", "b"}
+    await world.checkpoints.park(grant, [ParkedEvent(event(7), None, "failed", "again", 1)])
+    assert await positions(world, grant) == [1, 2, 3, 4, 5], "parked anew, and nobody has asked for it"
+    await world.retry_parked(grant.key)
+    assert (await world.parking.to_retry(grant))[-1] == (7, None, 1, 0, 7)
+    assert await payload(world, grant, 7) is None, "parked anew it is what is stored"
+
+
+async def test_a_rewind_under_a_stale_epoch_closes_nothing(world: World) -> None:
+    one, two = await world.owner("one"), await world.owner("two")
+    stale = await parked(world, one)
+    await world.retry_parked(stale.key)
+    await one.release([stale])
+    (current,) = await two.claim([stale.key])
+    for progress in (Progress(0), Progress(0, stream_id=8)):
+        with pytest.raises(StaleEpoch):
+            await world.checkpoints.rewind(stale, progress)
+    assert (await world.parking.to_retry(current))[3] == (4, None, 5, 0, 4)
+
+
+async def test_what_was_parked_of_a_stream_that_was_made_anew_waits_for_no_checkpoint(world: World) -> None:
+    grant = await parked(world)
+    await world.checkpoints.save(grant, Progress(5, 5, stream_id=7))
+    await world.checkpoints.rewind(grant, Progress(0, stream_id=8))
+    assert await asked_for(world, grant) == [(each, 0) for each in (1, 2, 3, 4, 5)]
+    await world.checkpoints.save(grant, Progress(5, 5, stream_id=8))
+    await world.checkpoints.rewind(grant, Progress(0, stream_id=8))
+    assert await asked_for(world, grant) == [(each, 0) for each in (1, 2, 3, 4, 5)], "none of them counts in it"
+
+
+async def test_a_rewind_before_the_first_save_makes_no_stream_anew(world: World) -> None:
+    grant = await parked(world)
+    await world.checkpoints.rewind(grant, Progress(0, stream_id=7))
+    assert await asked_for(world, grant) == [(1, 1), (2, 2), (3, 3), (5, 5)]
+
+
+async def test_what_is_parked_again_stands_where_its_source_has_it_now(world: World) -> None:
+    grant = await parked(world)
+    await world.retry_parked(grant.key)
+    await world.parking.retried(grant, 3, "b")
+    again = [ParkedEvent(event(each)._replace(number=each + 10), None, "failed", "again", 1) for each in (1, 3)]
+    await world.checkpoints.park(grant, again)
+    await world.retry_parked(grant.key)
+    found = await world.parking.to_retry(grant)
+    assert [each for each in found if each.number > 10] == [(1, "a", 5, 0, 11), (3, None, 1, 0, 13)]
 
 
 async def test_what_was_begun_by_an_owner_that_died_is_known_to_the_next(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headwater.storage.leases import Progress, Retried
-from headwater.storage.model import RecordedEvent
+from headwater.storage.model import EventPage, RecordedEvent
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.retrying import ParkedRetry
 from headwater.subscriptions.options import Delivery
@@ -134,3 +134,21 @@ def test_what_is_withdrawn_gives_its_consumer_back_and_takes_the_later_ones_of_i
     assert it.in_hand == {0: [3]}
     it.handle()
     assert outcomes(it) == [(3, None)]
+
+
+def test_what_was_found_before_a_stream_was_made_anew_is_looked_for_anew() -> None:
+    held = (effects.Read, effects.Save)
+    it = Steering(0, source="a", progress=Progress(2, 2, stream_id=7), parked_keys=["a"], hold=held)
+    old = retry(recorded(9, "a"))
+    it.tell(old)
+    assert it.delivered == [], "the checkpoint has not passed it"
+    it.tell(inputs.PageRead(it.last(effects.Read).read_id, EventPage([], 2, 2, stream_id=8)))
+    assert it.last(effects.Save).rewind
+    it.tell(old)
+    assert it.machine.retrying, "the rewind is not durable yet"
+    it.tell(inputs.Saved())
+    assert not it.machine.retrying, "its number is one of the old incarnation: it would wait for ever"
+    it.tell(old)
+    assert not it.machine.retrying, "found before the rewind, told after it"
+    it.tell(inputs.RetryParked((ParkedRetry(recorded(9, "a"), "a", 5, 0),), it.machine.rewinds))
+    assert it.delivered == [[9]]
