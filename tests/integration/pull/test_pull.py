@@ -90,11 +90,11 @@ async def test_what_was_acknowledged_is_behind_the_checkpoint_and_the_next_progr
 async def test_a_second_program_stands_by_and_goes_on_when_the_first_ends(world: World) -> None:
     async with world.pulling() as second, world.pulling() as first:
         taker, waiting = first.subscriber("first"), second.subscriber("second")
-        await first.subscribed() if second.runner is None else await second.subscribed()
+        await until(lambda: first.runner is not None or second.runner is not None)
         owner, other = (first, second) if first.runner is not None else (second, first)
         mine, theirs = (taker, waiting) if owner is first else (waiting, taker)
-        batch = await take(aiter(mine))
-        await batch.ack_through(4)
+        batches = aiter(mine)
+        await (await take(batches)).ack_through(4)
         assert other.runner is None
         await mine.leave()
         assert numbers(await take(aiter(theirs))) == [5]
