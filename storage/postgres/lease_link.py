@@ -5,6 +5,7 @@ Never reconnects by itself: when anything is wrong it is closed, and everything 
 
 from __future__ import annotations
 
+import random
 import selectors
 import time
 from collections.abc import Callable
@@ -29,8 +30,10 @@ _POOLER: Final = (
 )
 
 
-LOOKING: Final = 8
-"""So many sessions look at the others with each heartbeat; where there are more, each looks less often."""
+LOOKS: Final = 16
+"""So often in the length of a lease sessions look at one another, all together: the more there are, the less each."""
+MOST_LOOKS: Final = 4
+"""So often one session looks in that time at most."""
 
 
 class _BoundedConnection(psycopg.Connection[Any]):
@@ -75,7 +78,8 @@ class LeaseLink:
         self._patience = settings.lease
         self.asked_at = float("-inf")
         """When the last statement that was answered had been sent, by the monotonic clock."""
-        self._look_at = time.monotonic()
+        self.look_at = time.monotonic()
+        """When a heartbeat is due that also looks at the other sessions, whatever else was asked meanwhile."""
         self._suspects: set[int] = set()
         seconds = max(1, int(settings.lease // 3))
         with translated():
@@ -150,7 +154,7 @@ class LeaseLink:
 
     def heartbeat(self) -> None:
         """Show the server that we are here. Raises StoreUnavailable when another session answers, or none."""
-        looks = time.monotonic() >= self._look_at
+        looks = time.monotonic() >= self.look_at
         backend, *seen = self.ask(self._sql.lease_heartbeat_and_look if looks else self._sql.lease_heartbeat)[0]
         if backend != self.backend:
             self.close()
@@ -166,8 +170,9 @@ class LeaseLink:
         if outlasting := self._suspects.intersection(suspects):
             self.ask(self._sql.end_outlasting_sessions, {"backends": list(outlasting)})
         self._suspects = set(suspects)
-        pause = self._patience if suspects else self._patience / LOOKING * (sessions // LOOKING)
-        self._look_at = time.monotonic() + pause
+        # At no fixed pace: sessions that began together must not look together.
+        pace = self._patience * max(1 / MOST_LOOKS, sessions / LOOKS) * random.uniform(0.5, 1.5)
+        self.look_at = time.monotonic() + (self._patience if suspects else pace)
 
     def _heard(self, word: str) -> None:
         with suppress(ValueError):  # a newer program may have news that mean nothing here

@@ -246,7 +246,8 @@ class LeaseSession:
 
     def _serve(self, link: LeaseLink) -> None:
         while not self._closing:
-            rest = link.asked_at + self._beat - time.monotonic()
+            # A look is due by itself: requests that keep the session alive would put it off for ever.
+            rest = min(link.asked_at + self._beat, link.look_at) - time.monotonic()
             if rest <= 0:
                 # Before any request: one that needs no statement must not put the heartbeat off.
                 link.heartbeat()

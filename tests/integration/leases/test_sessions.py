@@ -22,7 +22,7 @@ from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.schema import migrate
 from headwater.storage.postgres.store import PostgresEventStore
 from tests.plugins.proxies import transaction_pooler, wire
-from tests.plugins.waiting import until
+from tests.plugins.waiting import DEADLINE, until
 
 OpenSession = Callable[..., Any]
 
@@ -315,3 +315,22 @@ async def test_requests_that_need_no_statement_do_not_put_the_heartbeat_off(
     await until(heard_again)
     assert (await last_heard())[0] == before[0], "the server ended the session"
     assert session.connected
+
+
+async def test_requests_that_keep_a_session_alive_do_not_put_its_looks_at_the_others_off(
+    store: PostgresEventStore, open_session: OpenSession, keys: list[PartitionKey]
+) -> None:
+    session = await open_session("one", lease=timedelta(seconds=1))
+    looks: set[object] = set()
+
+    async with asyncio.timeout(DEADLINE):
+        while len(looks) < 2:
+            await session.claim(keys)
+            for _ in range(10):  # what comes between two claims is seen, and no heartbeat is due before the next one
+                async with store.connection() as conn:
+                    cursor = await conn.execute(
+                        "SELECT state_change FROM pg_stat_activity WHERE application_name LIKE '%leases of one'"
+                        " AND query LIKE '%pg_stat_get_activity%'"
+                    )
+                    looks.update(await cursor.fetchall())
+    assert session.session == 1
