@@ -10,8 +10,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from headwater.cluster import environment, garbage, memory, packing, processes, wiring
 from headwater.cluster.options import ClusterOptions
@@ -28,8 +27,6 @@ import ray  # noqa: E402
 import ray.exceptions  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
-
-Answer = TypeVar("Answer")
 
 NAMESPACE: Final = "headwater"
 HOST_LABEL: Final = "headwater-host"
@@ -105,7 +102,7 @@ class _HandlerActor:
 class _SupervisorActor:
     """The supervisor of this Ray cluster; Ray starts it again wherever there is room."""
 
-    async def __init__(self, options: ClusterOptions) -> None:  # type: ignore[misc]
+    async def __init__(self, options: ClusterOptions) -> None:  # type: ignore[misc]  # Ray awaits it
         self._running = asyncio.create_task(self._run(options), name="headwater-supervisor")
 
     async def _run(self, options: ClusterOptions) -> None:
@@ -209,14 +206,8 @@ class RayNodes:
 
 # Consumers
 
-_calls: Final = Worker("headwater-ray")
-
-
-async def _asked(call: Callable[[], Answer]) -> Answer:
-    """Ask Ray for what it may need its head for: without one the call lasts, and the host's loop must go on."""
-    answers: list[Answer] = []
-    await _calls.run(lambda: answers.append(call()))
-    return answers[0]
+_asking: Final = Worker("headwater-ray")
+"""Asks Ray for what it may need its head for: without one such a call lasts, and the host's loop must go on."""
 
 
 class ActorConsumer:
@@ -252,7 +243,7 @@ class ActorConsumer:
         """
         if self._actor is not None:
             return
-        actor = await _asked(self._make)
+        actor = await _asking.run(self._make)
         try:
             pid = await actor.ready.remote()
         except ray.exceptions.RayActorError as error:

@@ -42,13 +42,14 @@ from headwater.storage.registry import (
     ParkedFilter,
     ParkedRecord,
     SubscriptionRecord,
+    Wanted,
 )
 from headwater.subscriptions.app import App
 from headwater.subscriptions.checks import check_kind, check_path, check_share
 from headwater.subscriptions.encoding import decode, encode
-from headwater.subscriptions.options import Delivery, Start
+from headwater.subscriptions.options import Delivery
 
-WANTED: Final[Mapping[str, str]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
+WANTED: Final[Mapping[str, Wanted]] = {"pause": "paused", "resume": "running", "stop": "stopped"}
 DRAIN_CHECK: Final = 0.1
 """How often it is looked whether drained hosts have ended, in seconds."""
 VERBS: Final = (*WANTED, "rewind", "move")
@@ -104,7 +105,7 @@ class Client:
                 encode(options),
                 source=options.source,
                 partitions=options.partitions,
-                start=options.start.value if isinstance(options.start, Start) else options.start,
+                start=options.start_point,
                 wanted="running" if old is None else "stopped",
             )
             if old is not None and not await self._replaces(old, each.name):
@@ -459,7 +460,7 @@ class Client:
                 await self._issue(subscription, verb, given, partition, dry_run=True)
             return concerned
         if verb in WANTED:
-            await self._registry.set_wanted(subscription, WANTED[verb], issued_by=self._operator)  # type: ignore[arg-type]
+            await self._registry.set_wanted(subscription, WANTED[verb], issued_by=self._operator)
         if verb not in ("pause", "stop"):
             await self._issue(subscription, verb, given, partition)
         return concerned

@@ -93,11 +93,7 @@ class HostDirectory:
             if command.verb == "replay":
                 await self._replay(slot, runner, command.command_id)
                 continue
-            if command.verb == "resume" and slot.paused:
-                # Asked for before the pause; if after it, the next look at what is wanted lets it go on.
-                outcome: str | None = "goes on with the end of the pause"
-            else:
-                outcome = apply_command(runner, command)
+            outcome = apply_command(runner, command, paused=slot.paused)
             if outcome is not None:
                 await self._commands.finish(runner.grant, command.command_id, outcome)
 
@@ -109,7 +105,7 @@ class HostDirectory:
             slot.replays.look(command_id, found, runner.grant, make, self._commands.finish)
 
 
-def apply_command(runner: SubscriptionRunner, command: CommandRecord) -> str | None:
+def apply_command(runner: SubscriptionRunner, command: CommandRecord, *, paused: bool) -> str | None:
     """Tell an operator's command; returns its outcome, None for one whose outcome is written down with its effect."""
     match command.verb, command.arguments:
         case "rewind", {"to": int(number)} if number >= 0:
@@ -119,6 +115,9 @@ def apply_command(runner: SubscriptionRunner, command: CommandRecord) -> str | N
             except SubscriptionConflict as conflict:
                 return f"refused: {conflict}"
             return None
+        case "resume", _ if paused:
+            # Asked for before the pause; if after it, the next look at what is wanted lets it go on.
+            return "goes on with the end of the pause"
         case "resume", _:
             runner.resume()
             return "resumed"

@@ -11,15 +11,13 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 from headwater.cluster.directory import apply_command
 from headwater.cluster.options import ClusterOptions
+from headwater.cluster.wiring import open_reading
 from headwater.storage.errors import InvalidArgument, StoreUnavailable, SubscriptionConflict, SubscriptionNotFound
 from headwater.storage.leases import PartitionKey
-from headwater.storage.opening import hints_of
 from headwater.storage.options import StoreOptions
-from headwater.storage.pages import OpeningReader, StoredReader
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.leases import LeaseSession
@@ -27,11 +25,8 @@ from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.registry import PULLED
 from headwater.subscriptions.encoding import encode
-from headwater.subscriptions.fanout import SharedReader
-from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.observer import LogObserver
-from headwater.subscriptions.options import Start, SubscriptionOptions
-from headwater.subscriptions.ports import EventReader
+from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.pull import PullSubscription
 from headwater.subscriptions.runner import SubscriptionRunner
 
@@ -72,25 +67,17 @@ async def pull(
         )
         await leases.open()
         stack.push_async_callback(leases.close)
-        if (hints := hints_of(cluster.store)) is not None:
-            await stack.enter_async_context(hints)
-        heads = Heads(store, hints, poll_interval=cluster.poll_interval.total_seconds())
-        opener = None if store.payloads.plain else store.payloads
-        shared = SharedReader(store if opener is None else StoredReader(store), heads)
-        if hints is not None:
-            hints.on_begun(lambda session: shared.look_ahead(partial(store.page_behind, session)))
-        stack.push_async_callback(shared.close)
-        reader: EventReader = shared if opener is None else OpeningReader(shared, opener)
+        reading = await stack.enter_async_context(open_reading(store, cluster))
         checkpoints = PostgresCheckpoints(store.pool, store.sql, lease=cluster.lease)
         subscription = PullSubscription(
             key,
             options,
-            reader=reader,
+            reader=reading.reader,
             leases=leases,
             checkpoints=checkpoints,
-            heads=heads,
+            heads=reading.heads,
             observer=LogObserver(),
-            opener=opener,
+            opener=reading.opener,
             parking=commands,
             boundaries=checkpoints,
         )
@@ -106,13 +93,7 @@ async def _register(registry: Registry, name: str, options: SubscriptionOptions)
     found = await registry.find(name)
     if found is not None and found.handler != PULLED:
         raise SubscriptionConflict(name, f"the handler {found.handler!r} consumes it: choose another name")
-    await registry.register(
-        name,
-        PULLED,
-        encode(options),
-        source=options.source,
-        start=options.start.value if isinstance(options.start, Start) else options.start,
-    )
+    await registry.register(name, PULLED, encode(options), source=options.source, start=options.start_point)
     [state] = await registry.states(name)
     return state.key
 
@@ -152,10 +133,7 @@ class _Obeying:
         for command in await self._commands.open([key.lock_id]):
             if self._subscription.runner is not runner:
                 return
-            if command.verb == "resume" and rests:
-                outcome: str | None = "goes on with the end of the pause"
-            else:
-                outcome = apply_command(runner, command)
+            outcome = apply_command(runner, command, paused=rests)
             if outcome is not None:
                 await self._commands.finish(runner.grant, command.command_id, outcome)
 

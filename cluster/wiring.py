@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -65,6 +65,33 @@ def _unless_plain(payloads: Payloads) -> Payloads | None:
     return None if payloads.plain else payloads
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How one process reads for all of its subscriptions."""
+
+    heads: Heads
+    reader: EventReader
+    opener: Opener | None
+    """What opens events for the user's code; None where they are as they are stored."""
+
+
+@asynccontextmanager
+async def open_reading(store: PostgresEventStore, options: ClusterOptions) -> AsyncIterator[Reading]:
+    """Listen for hints, and share each read of new events, for the length of the block."""
+    async with AsyncExitStack() as stack:
+        hints = hints_of(options.store)
+        if hints is not None:
+            await stack.enter_async_context(hints)
+        heads = Heads(store, hints, poll_interval=options.poll_interval.total_seconds())
+        opener = _unless_plain(store.payloads)
+        # What is kept for all is kept as it is stored, and opened for each.
+        shared = SharedReader(store if opener is None else StoredReader(store), heads)
+        if hints is not None:
+            hints.on_begun(lambda session: shared.look_ahead(partial(store.page_behind, session)))
+        stack.push_async_callback(shared.close)
+        yield Reading(heads, shared if opener is None else OpeningReader(shared, opener), opener)
+
+
 @asynccontextmanager
 async def open_host(
     options: ClusterOptions,
@@ -90,23 +117,13 @@ async def open_host(
         )
         await leases.open()
         stack.push_async_callback(leases.close)
-        hints = hints_of(options.store)
-        if hints is not None:
-            await stack.enter_async_context(hints)
+        reading = await stack.enter_async_context(open_reading(store, options))
         checkpoints = PostgresCheckpoints(store.pool, store.sql, lease=options.lease)
         pool = await stack.enter_async_context(handlers_pool(options.handlers_store))
         transactions = stack.enter_context(
             closing(PostgresTransactions(pool, store.sql, checkpoints, options.handlers_store))
         )
-        heads = Heads(store, hints, poll_interval=options.poll_interval.total_seconds())
-        opener = _unless_plain(store.payloads)
-        make_one = make_consumer or partial(remote_consumer, opener=opener)
-        # What is kept for all is kept as it is stored, and opened for each.
-        shared = SharedReader(store if opener is None else StoredReader(store), heads)
-        if hints is not None:
-            hints.on_begun(lambda session: shared.look_ahead(partial(store.page_behind, session)))
-        stack.push_async_callback(shared.close)
-        reader: EventReader = shared if opener is None else OpeningReader(shared, opener)
+        make_one = make_consumer or partial(remote_consumer, opener=reading.opener)
         observer = LogObserver()
         commands = Commands(store.pool, store.sql)
 
@@ -116,7 +133,7 @@ async def open_host(
                 resolve(handler)  # what cannot be imported is known before any process is started for it
                 consumers = [make_one(handler, subscription, index) for index in range(subscription.most_consumers)]
             else:
-                consumers = [LocalConsumer(Handler.load(handler, subscription), transactions, opener=opener)]
+                consumers = [LocalConsumer(Handler.load(handler, subscription), transactions, opener=reading.opener)]
             loaded()
             return consumers
 
@@ -126,12 +143,12 @@ async def open_host(
             return SubscriptionRunner(
                 subscription,
                 grant,
-                reader=reader,
+                reader=reading.reader,
                 leases=leases,
                 checkpoints=checkpoints,
                 consumers=consumers,
                 present=range(max(1, subscription.least_consumers)),
-                heads=heads,
+                heads=reading.heads,
                 observer=observer,
                 parking=commands,
                 boundaries=checkpoints,
@@ -142,7 +159,7 @@ async def open_host(
                 assigned=assigned,
                 grant=replace(grant, progress=found.progress),
                 found=found,
-                reader=reader,
+                reader=reading.reader,
                 leases=leases,
                 checkpoints=ReplayCheckpoints(store.pool, store.sql, command_id),
                 make_consumers=make_consumers,
@@ -156,7 +173,7 @@ async def open_host(
                 PostgresPlacement(store.pool, store.sql), commands, Replays(store.pool, store.sql), make_replay
             ),
             checkpoints=checkpoints,
-            heads=heads,
+            heads=reading.heads,
             make_consumers=make_consumers,
             make_runner=make_runner,
         )

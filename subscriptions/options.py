@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from headwater.storage.checks import check_filter, check_name
 from headwater.storage.errors import InvalidArgument
 from headwater.storage.model import ALL, EVERYTHING, Filter
+from headwater.storage.registry import StartPoint
 from headwater.subscriptions.checks import (
     MOST_PARTITIONS,
     check_consumers,
@@ -191,6 +192,11 @@ class SubscriptionOptions:
                 raise InvalidArgument("consumer_memory", "is of handler actors: the handler needs some, by consumers")
         if self.delivery is not Delivery.AT_LEAST_ONCE and self.consumers:
             raise InvalidArgument("consumers", f"{self.delivery.value} delivery goes to one consumer: use partitions")
+
+    @property
+    def start_point(self) -> StartPoint:
+        """Where to begin, as the durable side names it."""
+        return self.start.value if isinstance(self.start, Start) else self.start
 
     @property
     def least_consumers(self) -> int:

@@ -29,7 +29,6 @@ __all__ = [
     "ParkedEvent",
     "Parking",
     "Replaceable",
-    "TellsLoss",
     "Unmendable",
 ]
 
@@ -77,11 +76,6 @@ class Leases(Protocol):
     def lost(self, grant: Grant) -> bool:
         """Whether the session that this grant was made to has ended, or may have."""
         ...
-
-
-@runtime_checkable
-class TellsLoss(Protocol):
-    """Leases that need not be asked again and again."""
 
     def on_lost(self, tell: Callable[[int], None]) -> Callable[[], None]:
         """Call ``tell``, on the event loop, with each session that has ended; returns what ends that."""

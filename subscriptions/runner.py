@@ -40,7 +40,6 @@ from headwater.subscriptions.ports import (
     Nack,
     Parking,
     Replaceable,
-    TellsLoss,
     Unmendable,
 )
 from headwater.subscriptions.retries import ParkedRetries
@@ -48,10 +47,8 @@ from headwater.subscriptions.retries import ParkedRetries
 RENEWAL_CHECK = 0.05
 """How often a delivery that waits for the lease to be renewed looks again, in seconds."""
 
-LOSS_CHECK = 0.1
-"""How often an idle partition asks whether its lease is lost, in seconds, where it is not told."""
-TOLD_LOSS_CHECK = 2.0
-"""How often it asks where it is told: a host with many partitions would do little else."""
+LOSS_CHECK = 2.0
+"""How often an idle partition asks whether its lease is lost, in seconds, beside being told when the session ends."""
 
 OUTAGE_PAUSE = 0.25
 """How long until what the database refused is tried again, in seconds."""
@@ -521,18 +518,16 @@ class SubscriptionRunner:
 
     async def _watch_lease(self) -> None:
         """Notice the loss of the lease also while nothing is delivered."""
-        told, check, unlisten = asyncio.Event(), LOSS_CHECK, None
-        if isinstance(self._leases, TellsLoss):
-            check, unlisten = TOLD_LOSS_CHECK, self._leases.on_lost(lambda _: told.set())
+        told = asyncio.Event()
+        unlisten = self._leases.on_lost(lambda _: told.set())
         try:
             while not self._leases.lost(self._grant):
                 told.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(check):
+                    async with asyncio.timeout(LOSS_CHECK):
                         await told.wait()
         finally:
-            if unlisten is not None:
-                unlisten()
+            unlisten()
         self._tell(inputs.LeaseLost("the session that held the lease has ended"))
 
     def __repr__(self) -> str:

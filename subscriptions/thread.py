@@ -9,6 +9,10 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+Answer = TypeVar("Answer")
 
 
 class Worker:
@@ -18,36 +22,31 @@ class Worker:
         self._name = name
         self._work: queue.SimpleQueue[Callable[[], None] | None] | None = None
 
-    async def run(self, function: Callable[[], None]) -> None:
-        """Run it and wait; raises what it raised.
+    async def run(self, function: Callable[[], Answer]) -> Answer:
+        """Run it and wait; returns what it returned, and raises what it raised.
 
         Cancelled meanwhile, the thread is left behind to end by itself, and the next call gets a new one; what had to
         wait for its turn until then is not begun.
         """
         loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[None] = loop.create_future()
+        outcome: asyncio.Future[Answer] = loop.create_future()
 
-        def settle(error: BaseException | None) -> None:
-            if outcome.done():
-                return
-            if error is None:
-                outcome.set_result(None)
-            else:
-                outcome.set_exception(error)
+        def unless_given_up(settle: Callable[[], None]) -> None:
+            if not outcome.done():
+                settle()
 
         def work() -> None:
             if outcome.cancelled():
                 return
-            error: BaseException | None = None
             try:
-                function()
-            except BaseException as raised:  # noqa: BLE001  it is raised again where it was asked for
-                error = raised
-            loop.call_soon_threadsafe(settle, error)
+                settle = partial(outcome.set_result, function())
+            except BaseException as raised:  # noqa: BLE001  # it is raised again where it was asked for
+                settle = partial(outcome.set_exception, raised)
+            loop.call_soon_threadsafe(unless_given_up, settle)
 
         self._queue().put(work)
         try:
-            await outcome
+            return await outcome
         except asyncio.CancelledError:
             self.abandon()
             raise

@@ -91,6 +91,7 @@ class MemoryLeases:
         self._session: int | None = coordination.new_session()
         self.valid_until = valid_until
         """The monotonic time up to which grants certainly hold; set it to play a late heartbeat."""
+        self._when_lost: list[Callable[[int], None]] = []
 
     async def claim(self, keys: Sequence[PartitionKey]) -> list[Grant]:
         if self._session is None:
@@ -114,6 +115,10 @@ class MemoryLeases:
         row = self._coordination.row(grant.key)
         return grant.session != self._session or row.holder != self._session or row.epoch != grant.epoch
 
+    def on_lost(self, tell: Callable[[int], None]) -> Callable[[], None]:
+        self._when_lost.append(tell)
+        return lambda: self._when_lost.remove(tell)
+
     @property
     def session_ended(self) -> bool:
         """Whether a new session is needed before anything can be claimed."""
@@ -122,8 +127,10 @@ class MemoryLeases:
     def end_session(self) -> None:
         """Play the end of the connection: everything it held is free for others."""
         if self._session is not None:
-            self._coordination.release_session(self._session)
-            self._session = None
+            ended, self._session = self._session, None
+            self._coordination.release_session(ended)
+            for tell in tuple(self._when_lost):
+                tell(ended)
 
     def reconnect(self) -> None:
         """Open a new session; it holds nothing of the old one."""

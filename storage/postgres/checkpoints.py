@@ -56,9 +56,8 @@ class PostgresCheckpoints:
             return
         durability = {"synchronous_commit": "on" if durable else "off"}
         if not await self._changes(self._sql.save_progress, grant, asdict(progress) | durability):
-            await self._load(
-                grant, self._sql.load_progress
-            )  # raises when the epoch is stale; else the saved checkpoint is higher already
+            # Raises when the epoch is stale; else the saved checkpoint is higher already.
+            await self._load(grant, self._sql.load_progress)
 
     def save_blocking(
         self, grant: Grant, progress: Progress, conn: psycopg.Connection[Any], found: Found | None = None

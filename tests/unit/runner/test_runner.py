@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -79,29 +78,15 @@ async def test_when_the_session_ends_delivery_stops_and_run_returns() -> None:
 
 
 async def test_an_owner_that_is_told_of_the_end_of_its_session_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Telling(MemoryLeases):
-        def on_lost(self, tell: Callable[[int], None]) -> Callable[[], None]:
-            listening.append(tell)
-            return lambda: listening.remove(tell)
-
-    listening: list[Callable[[int], None]] = []
-
-    monkeypatch.setattr("headwater.subscriptions.runner.TOLD_LOSS_CHECK", 3600)
+    monkeypatch.setattr("headwater.subscriptions.runner.LOSS_CHECK", 3600)
     outside, consumer = Outside(ListReader(1)), Calling()
-    leases = outside.leases = Telling(outside.coordination, "owner")
     runner = await outside.runner(consumer)
     running = asyncio.create_task(runner.run())
     await until(lambda: consumer.deliveries)
-    (told,) = listening
-    told(runner.grant.session + 1)  # another one than its own has ended
-    await until(lambda: consumer.numbers == [1])
-    assert not running.done()
-    leases.end_session()
-    told(runner.grant.session)
+    outside.leases.end_session()
     status = await running
     assert status.phase is Phase.FINISHED
     assert "session" in (status.reason or "")
-    assert listening == []
 
 
 async def test_a_stale_epoch_ends_the_run_and_writes_nothing() -> None:
