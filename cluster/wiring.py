@@ -87,7 +87,7 @@ async def open_reading(store: PostgresEventStore, options: ClusterOptions) -> As
         # What is kept for all is kept as it is stored, and opened for each.
         shared = SharedReader(store if opener is None else StoredReader(store), heads)
         if hints is not None:
-            hints.on_begun(lambda session: shared.look_ahead(partial(store.page_behind, session)))
+            hints.on_gate(lambda head, gate: shared.look_ahead(head, gate.session, partial(store.page_behind, gate)))
         stack.push_async_callback(shared.close)
         yield Reading(heads, shared if opener is None else OpeningReader(shared, opener), opener)
 

@@ -27,6 +27,15 @@ MAX_NAME_BYTES: Final = 512
 MAX_BIGINT: Final = 2**63 - 1
 MAX_SESSION: Final = 2**31 - 1
 """The largest number of a session of the server."""
+MAX_GATE: Final = 2**31 - 1
+"""The largest number of a gate."""
+
+
+class Gate(NamedTuple):
+    """Where the next append of a session of the server can be waited for."""
+
+    session: int
+    number: int
 
 
 class ExpectedVersion(enum.Enum):

@@ -37,7 +37,7 @@ async def connect(url: str | None = None, **settings: Any) -> AsyncIterator[Post
     async with AsyncExitStack() as stack:
         if (hints := hints_of(options)) is not None:
             await stack.enter_async_context(hints)
-            opening |= {"announce": hints.publish, "announce_begun": hints.publish_begun}
+            opening["announce"] = hints.publish
         store = await PostgresEventStore.open(options=options, **opening)
         if hints is not None:
             store.wakeups.hints = hints.listen

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from operator import attrgetter
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from headwater.storage.filters import matches
 from headwater.storage.model import ALL, EVERYTHING, EventPage, Filter, RecordedEvent
@@ -19,10 +19,7 @@ from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.ports import Clock, EventReader
 
 ReadBehind: TypeAlias = Callable[[int, int], Awaitable[EventPage]]
-"""Reads the newest events after a position, so many at most, when an append that is under way has been committed."""
-
-QUIET: Final = 0.005
-"""So many seconds after the last look no append is waited for: more are coming, and what they bring must not wait."""
+"""Reads the newest events after a position, so many at most, when an append that is yet to come has been committed."""
 
 _position: Final = attrgetter("position")
 
@@ -31,9 +28,9 @@ class SharedReader:
     """An event reader in front of another one; shared by many subscriptions of the store-wide order.
 
     1. What it keeps is an unbroken run of the order, up to the last read.
-    2. It reads again only after a head, or an append that begins, was announced, or when the last look is older than
-       ``max_age`` seconds.
-    3. Reads of the newest events are made one at a time, however many subscriptions wait for them.
+    2. It reads again only after a head was announced, or when the last look is older than ``max_age`` seconds.
+    3. Reads of the newest events are made one at a time, however many subscriptions wait for them. Beside it, one waits
+       in the server for an append that is yet to come, and holds nobody up.
     4. An announced head is read at once while somebody has all that is kept: whoever asks then finds it, or the read of
        it, under way. Nothing is read ahead for those who do not ask.
     """
@@ -64,6 +61,12 @@ class SharedReader:
         """Whether somebody has got everything that is kept, and waits for more."""
         self._looked_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
+        self._ahead: asyncio.Task[None] | None = None
+        """The look that waits for an append which is yet to come."""
+        self._session = 0
+        """By which session of the server."""
+        self._next: tuple[int, int, ReadBehind] | None = None
+        """The next such look: when everything up to this head is taken, by which session, and how it reads."""
         self._heads = heads
         self._unlisten = heads.listen(self._on_head) if heads is not None else None
 
@@ -83,12 +86,19 @@ class SharedReader:
             return await self._reader.read_page(source, after, limit, where=where)
         page = self._kept(after, limit, where)
         self._awaited = self._awaited or page.read_to >= self._end
+        self._look_ahead()
         return page
 
-    def look_ahead(self, read: ReadBehind) -> None:
-        """Read with an append that is under way, if somebody waits for news and it is quiet; announces what comes."""
-        if self._awaited and self._look is None and self._monotonic() - self._looked_at >= QUIET:
-            self._begin_look(read)
+    def look_ahead(self, head: int, session: int, read: ReadBehind) -> None:
+        """Read with the next append of the session whose last one came to ``head``, as soon as that is here and taken.
+
+        Call it before ``head`` is announced.
+        """
+        if head > self._end and self._look is None and session == self._session:
+            # What the session has appended ends the look that waits for it: nobody need look once more.
+            self._look = self._ahead
+        self._next = (head, session, read)
+        self._look_ahead()
 
     @property
     def kept(self) -> int:
@@ -103,9 +113,11 @@ class SharedReader:
         """Listen to heads no more, and end a read that is under way."""
         if self._unlisten is not None:
             self._unlisten()
-        if self._look is not None:
-            self._look.cancel()
-            await asyncio.wait([self._look])
+        self._next = None
+        for look in (self._look, self._ahead):
+            if look is not None:
+                look.cancel()
+                await asyncio.wait([look])
 
     def _on_head(self, head: int) -> None:
         if head > self._end:
@@ -122,13 +134,17 @@ class SharedReader:
         # Shielded: one waiter that is cancelled must not take the page from the others.
         await asyncio.shield(self._begin_look())
 
-    def _begin_look(self, read: ReadBehind | None = None) -> asyncio.Task[None]:
+    def _begin_look(self) -> asyncio.Task[None]:
         if self._look is None:
             self._awaited = False
-            self._look = asyncio.create_task(self._look_further() if read is None else self._look_behind(read))
-            # Read even when every waiter was cancelled, so that an error is not reported as forgotten.
-            self._look.add_done_callback(lambda look: None if look.cancelled() else look.exception())
+            self._look = _task(self._look_further())
         return self._look
+
+    def _look_ahead(self) -> None:
+        """Begin the look that waits for the next append, if its time has come."""
+        if self._next is not None and self._ahead is None and self._awaited and self._end >= self._next[0]:
+            (_, self._session, read), self._next = self._next, None
+            self._ahead = _task(self._look_behind(read))
 
     async def _look_further(self) -> None:
         announced, self._announced = self._announced, 0
@@ -144,21 +160,23 @@ class SharedReader:
         self._keep_page(page)
 
     async def _look_behind(self, read: ReadBehind) -> None:
-        begun = self._monotonic()
         try:
             page = await read(self._end, self._page_size)
         finally:
-            self._look = None
-            self._awaited = True  # those who wait have been told nothing yet
-        if page.events:
-            self._looked_at = begun
+            if self._look is self._ahead:
+                self._look = None
+            self._ahead = None
+        if page.read_to > self._end:
+            self._looked_at = self._monotonic()
             self._keep_page(page)
             if self._heads is not None:
                 self._heads.announce(self._end)
+        self._look_ahead()
 
     def _keep_page(self, page: EventPage) -> None:
-        self._events.extend(page.events)
-        self._end, self._head = page.read_to, page.head
+        # Two looks may be under way: what one of them has brought is passed over in the other's page.
+        self._events.extend(page.events[bisect_right(page.events, self._end, key=_position) :])
+        self._end, self._head = max(self._end, page.read_to), max(self._head, page.head)
         if self._announced <= self._end:
             self._announced = 0
         if len(self._events) > self._keep:
@@ -180,3 +198,10 @@ class SharedReader:
             if matches(where, event):
                 found.append(event)
         return EventPage(found, max(after, self._end), head)
+
+
+def _task(look: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    task = asyncio.create_task(look)
+    # Read even when every waiter was cancelled, so that an error is not reported as forgotten.
+    task.add_done_callback(lambda look: None if look.cancelled() else look.exception())
+    return task

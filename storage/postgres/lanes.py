@@ -4,15 +4,21 @@ another, called without a cursor.
 Who waits for the server waits for nothing else: to take a connection, a time limit and a cursor for each call took a
 third of what the server needs. Knows how libpq sends statements, and never looks into them.
 
+A lane that appends now and then keeps a *gate* shut between its appends: a lock of its session, of a number that never
+comes again, at which readers wait in the server for the append that opens it.
+
 Invariants:
 1. A lane is free, or in exactly one call, or given back to the pool.
 2. At most as many lanes are kept as there are calls at once; none when others wait for the pool, or it is small.
 3. A connection whose call did not end (cancelled, too late, broken) is closed, and the pool replaces it.
+4. A lane has one gate shut at most, and none when the pool has its connection again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
@@ -20,6 +26,7 @@ from typing import Any, Final, TypeAlias
 import psycopg
 from psycopg import pq
 
+from headwater.storage.model import MAX_GATE
 from headwater.storage.postgres.arrays import numbers_of
 from headwater.storage.postgres.connect import Connection, Pool, StoreConnection
 from headwater.storage.postgres.wire import numbered, wire
@@ -27,6 +34,11 @@ from headwater.storage.postgres.wire import numbered, wire
 KEPT: Final = 0.05
 """How long, in seconds, a lane without a call is kept before the pool has its connection again; also how often it is
 looked whether a call takes too long."""
+KEPT_SHUT: Final = 0.5
+"""The same for a lane whose gate is shut: readers wait there for its next append."""
+QUIET: Final = 0.005
+"""So many seconds after the last call an append passes a gate: what comes thick and fast is not worth to be waited for
+one by one."""
 SMALLEST_POOL: Final = 4
 """Of a smaller pool, no connection is kept."""
 
@@ -39,17 +51,33 @@ Call: TypeAlias = tuple[bytes, Sequence[object]]
 """A statement and its parameters, in the order of its placeholders; see :meth:`Lane.row`."""
 
 
+class Gates:
+    """What the lanes of a store need to shut and open gates."""
+
+    def __init__(self, open_all: bytes) -> None:
+        self.open_all = open_all
+        """The statement that opens whatever gate its session has shut."""
+        self._numbers = itertools.count(random.getrandbits(31))
+
+    def number(self) -> int:
+        """Return the next number. One that another session has, too, does no harm: readers look once more, or later."""
+        return next(self._numbers) & MAX_GATE
+
+
 class Lane:
     """One connection, and the call on it."""
 
-    def __init__(self, conn: StoreConnection, *, timeout: float, prepare: bool) -> None:
+    def __init__(self, conn: StoreConnection, *, timeout: float, prepare: bool, gates: Gates | None = None) -> None:
         self.conn = conn
         self.session: int = conn.info.backend_pid
         """The server's number for the connection."""
-        self.used = True
-        """Whether there was a call since somebody set this to False."""
+        self.gate: int | None = None
+        """The number of the gate that is shut."""
+        self._gates = gates
         self._pgconn = conn.pgconn
         self._loop = asyncio.get_running_loop()
+        self.called_at = self._loop.time()
+        """When the last call ended, by the event loop's clock."""
         self._timeout = timeout
         self._begun = 0.0
         self._prepare = prepare
@@ -87,6 +115,27 @@ class Lane:
             except psycopg.errors.InvalidSqlStatementName:
                 # The driver discards whatever is prepared after some rollbacks and changes of tables.
                 self.conn.prepared.pop(statement, None)
+
+    async def row_past_gate(self, statement: bytes, parameters: Sequence[object]) -> Row:
+        """As :meth:`row`, for an append whose first two parameters are the gate to shut and the one to open.
+
+        Both are null where nobody is told of gates, and where calls follow one another quickly.
+        """
+        if self._gates is None or self._loop.time() - self.called_at < QUIET:
+            return await self.row(statement, [None, None, *parameters])
+        opened, self.gate = self.gate, self._gates.number()
+        shut = self.gate.to_bytes(4)
+        try:
+            return await self.row(statement, [shut, None if opened is None else opened.to_bytes(4), *parameters])
+        except psycopg.Error:
+            await self.open_gate()  # which of the two is shut depends on where it failed
+            raise
+
+    async def open_gate(self) -> None:
+        """Let go who waits at the gate, unless the connection is broken, or none is shut. Raises as :meth:`row`."""
+        if self._gates is not None and self.gate is not None and not self.broken:
+            await self.last_of((self._gates.open_all, ()))
+        self.gate = None
 
     async def last_of(self, *calls: Call) -> pq.abc.PGresult:
         """Execute statements in one round trip and one transaction; returns what the last one gives.
@@ -139,6 +188,11 @@ class Lane:
             self._loop.remove_writer(self._socket)
 
     @property
+    def kept(self) -> float:
+        """For how many seconds after its last call the lane is worth keeping."""
+        return KEPT if self.gate is None else KEPT_SHUT
+
+    @property
     def broken(self) -> bool:
         """Whether the connection can take no further call."""
         return bool(self._pgconn.pipeline_status) or self._pgconn.transaction_status != pq.TransactionStatus.IDLE
@@ -147,13 +201,14 @@ class Lane:
         """Wait for the results of what was sent, all of them or up to the first error, which is raised."""
         answer = self._answer = self._loop.create_future()
         self._results = []
-        self._begun, self.used = self._loop.time(), True
+        self._begun = self._loop.time()
         if self._pgconn.flush():
             self._loop.add_writer(self._socket, self._writable)
         try:
             await answer
         finally:
             self._answer = None
+            self.called_at = self._loop.time()
         if self._pgconn.pipeline_status:
             self._pgconn.exit_pipeline_mode()
         for result in self._results:
@@ -196,11 +251,12 @@ class Lane:
 class Lanes:
     """The lanes of one store."""
 
-    def __init__(self, pool: Pool, *, timeout: float, prepare: bool) -> None:
+    def __init__(self, pool: Pool, *, timeout: float, prepare: bool, gates: Gates | None = None) -> None:
         self._pool = pool
         self._timeout = timeout
         self._prepare = prepare
         self._keep = pool.max_size >= SMALLEST_POOL
+        self._gates = gates if self._keep else None
         self._wanted = False
         self._free: list[Lane] = []
         self._busy: set[Lane] = set()
@@ -210,6 +266,11 @@ class Lanes:
     def __repr__(self) -> str:
         return f"<Lanes {len(self._busy)} with a call, {len(self._free)} free>"
 
+    @property
+    def spare(self) -> bool:
+        """Whether a lane may wait for long: others do not want its connection."""
+        return self._keep and not self._others_wait()
+
     async def take(self) -> Lane:
         """Return a lane for one call; ``leave`` it afterwards, whatever became of the call."""
         while self._free and not self._pool.closed:
@@ -218,7 +279,7 @@ class Lanes:
                 self._busy.add(lane)
                 return lane
             await self._give_back(lane)
-        lane = Lane(await self._pool.getconn(), timeout=self._timeout, prepare=self._prepare)
+        lane = Lane(await self._pool.getconn(), timeout=self._timeout, prepare=self._prepare, gates=self._gates)
         self._busy.add(lane)
         if self._look is None:
             self._look_later()
@@ -242,10 +303,18 @@ class Lanes:
         await asyncio.gather(*self._giving)
 
     async def _give_back(self, lane: Lane) -> None:
-        lane.leave()
-        if lane.broken:
+        try:
+            await lane.open_gate()
+        except (psycopg.Error, TimeoutError):
             await lane.conn.close()
-        await self._pool.putconn(lane.conn)
+        finally:
+            lane.leave()
+            if lane.broken:
+                await lane.conn.close()
+            await self._pool.putconn(lane.conn)
+
+    def _others_wait(self) -> bool:
+        return self._pool.get_stats().get("requests_waiting", 0) > 0
 
     def _look_later(self) -> None:
         loop = asyncio.get_running_loop()
@@ -256,14 +325,12 @@ class Lanes:
         now = loop.time()
         for lane in self._busy:
             lane.expire(now)
-        self._wanted = self._pool.get_stats().get("requests_waiting", 0) > 0
-        for lane in [lane for lane in self._free if self._wanted or not lane.used]:
+        self._wanted = self._others_wait()
+        for lane in [lane for lane in self._free if self._wanted or now - lane.called_at >= lane.kept]:
             self._free.remove(lane)
             task = loop.create_task(self._give_back(lane), name="headwater-lane")
             self._giving.add(task)
             task.add_done_callback(self._giving.discard)
-        for lane in self._free:
-            lane.used = False
         if self._free or self._busy:
             self._look_later()
 

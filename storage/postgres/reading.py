@@ -14,7 +14,7 @@ from psycopg.rows import RowMaker
 
 from headwater.storage.errors import StreamDeleted, StreamNotFound
 from headwater.storage.filters import matches
-from headwater.storage.model import ALL, EVERYTHING, MAX_BIGINT, EventPage, Filter, RecordedEvent
+from headwater.storage.model import ALL, EVERYTHING, MAX_BIGINT, EventPage, Filter, Gate, RecordedEvent
 from headwater.storage.postgres.connect import Connection, event_cursor, events_of, new_event, row_cursor
 from headwater.storage.postgres.fetching import can_fetch, fetch
 from headwater.storage.postgres.lanes import Lane
@@ -25,10 +25,11 @@ _WIDEST_WINDOW: Final = 256_000
 """How many positions one statement looks through at most: a rare match never makes it run for long."""
 
 
-LONGEST_WAIT: Final = 0.03
-"""How long a read waits for an append that is under way, in seconds: others may be committed meanwhile."""
-_LOOKS: Final = 3
-"""How often it is looked for an append of which nothing is seen yet: the hint may be sooner than the server."""
+LONGEST_WAIT: Final = 0.8
+"""How long a read waits for an append to begin, in seconds: somewhat longer than a writer without appends keeps its
+gate shut, so that it mostly ends with that, and less than after which the server looks for deadlocks."""
+LONGEST_APPEND: Final = 0.03
+"""How long it then waits for the end of the append, in seconds: others may be committed meanwhile."""
 
 
 class StreamState(NamedTuple):
@@ -102,22 +103,19 @@ async def read_page(conn: Connection, sql: Statements, source: str, after: int, 
     return EventPage(events, max(last, after), max(last, after))
 
 
-async def page_behind(lane: Lane, sql: Statements, session: int, after: int, limit: int, wait: float) -> EventPage:
-    """Read what follows ``after`` in the store-wide order as soon as the append that a session is making is committed.
+async def page_behind(lane: Lane, sql: Statements, gate: Gate, after: int, limit: int, wait: float) -> EventPage:
+    """Read what follows ``after`` in the store-wide order as soon as the next append of a session is committed.
 
-    One round trip; some more when the server has not begun the append. Nothing when it takes longer than ``wait``
-    seconds; what is there already when there is none.
+    One round trip. Nothing when the append does not begin within ``wait`` seconds, or takes long; what is there already
+    when the gate is not shut.
     """
-    longest = b"%d" % max(1, round(wait * 1000))
-    waiting = sql.wait_for_append, (longest, session.to_bytes(4, signed=True))
-    events: list[RecordedEvent] = []
-    for _ in range(_LOOKS):
-        try:
-            result = await lane.last_of(waiting, (sql.read_all_forward, (min(after + 1, MAX_BIGINT), limit)))
-        except psycopg.errors.LockNotAvailable:
-            break
-        if events := events_of(lane.conn, result):
-            break
+    begin, end = (b"%d" % max(1, round(seconds * 1000)) for seconds in (wait, LONGEST_APPEND))
+    waiting = sql.wait_for_append, (begin, gate.number.to_bytes(4), end, gate.session.to_bytes(4))
+    try:
+        result = await lane.last_of(waiting, (sql.read_all_forward, (min(after + 1, MAX_BIGINT), limit)))
+    except psycopg.errors.LockNotAvailable:
+        return EventPage((), after, after)
+    events = events_of(lane.conn, result)
     read_to = events[-1].position if events else after
     return EventPage(events, read_to, read_to)
 

@@ -6,7 +6,7 @@ Holds the pool and the append queue, checks arguments, and decides nothing else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -27,12 +27,14 @@ from headwater.storage.model import (
     ALL,
     ANY,
     EVERYTHING,
+    MAX_GATE,
     MAX_SESSION,
     AppendCondition,
     AppendResult,
     EventPage,
     Expected,
     Filter,
+    Gate,
     NewEvent,
     RecordedEvent,
     StreamAppend,
@@ -40,7 +42,7 @@ from headwater.storage.model import (
 from headwater.storage.options import StoreOptions
 from headwater.storage.payloads import Payloads
 from headwater.storage.postgres import appending, importing, reading, schema, waiting
-from headwater.storage.postgres.announce import Announcer
+from headwater.storage.postgres.announce import Announce, Announcer
 from headwater.storage.postgres.archived import ArchivedReads, Missing
 from headwater.storage.postgres.archiving import RangeStatus, open_archive
 from headwater.storage.postgres.calls import StreamCalls
@@ -50,7 +52,7 @@ from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.group import GroupCommit
 from headwater.storage.postgres.import_rows import ImportBatch
 from headwater.storage.postgres.keys import PostgresKeyStore
-from headwater.storage.postgres.lanes import Lanes
+from headwater.storage.postgres.lanes import Gates, Lanes
 from headwater.storage.postgres.pools import make_pool
 from headwater.storage.postgres.resending import until_known
 from headwater.storage.postgres.statements import Statements
@@ -80,7 +82,9 @@ class PostgresEventStore(StreamCalls):
         self._encoder = Encoder(sql.payload, self.payloads.writing)
         self._announcer = announcer
         self._archived = ArchivedReads(sql, options.archive)
-        self._lanes = Lanes(pool, timeout=options.timeout, prepare=not options.through_pooler)
+        # Behind a pooler the server's sessions are not ours.
+        gates = Gates(sql.open_gates) if announcer is not None and not options.through_pooler else None
+        self._lanes = Lanes(pool, timeout=options.timeout, prepare=not options.through_pooler, gates=gates)
         self._group = GroupCommit(self._send, lanes=1 if options.pool_size == 1 else 2)
         self._closed = False
 
@@ -96,8 +100,7 @@ class PostgresEventStore(StreamCalls):
         codec: Codec | str | None = None,
         types: EventTypes | str | None = None,
         encryption: Encryption | str | None = None,
-        announce: Callable[[int], Awaitable[None]] | None = None,
-        announce_begun: Callable[[int], Awaitable[None]] | None = None,
+        announce: Announce | None = None,
         migrate: bool = False,
         pool: Pool | None = None,
         **settings: Any,
@@ -105,9 +108,8 @@ class PostgresEventStore(StreamCalls):
         """Connect and check the schema; ``settings`` are the fields of StoreOptions.
 
         ``codec``, ``types`` and ``encryption``, themselves or by their import paths, say how payloads are written and
-        read; without them, the options do. ``announce`` is told the new head after appends, for hints;
-        ``announce_begun`` the server's number of a session that begins an append, so that readers can wait for it
-        there. ``migrate=True`` applies pending migrations first.
+        read; without them, the options do. ``announce`` is told the new head after appends, for hints, and where
+        readers can wait for the next one: a gate or None. ``migrate=True`` applies pending migrations first.
         ``pool`` is another store's (``store.pool``) on the same database: its connections are shared, and stay open
         when this store is closed.
         Raises ConfigurationError, ImportPathError, SchemaMissing, SchemaOutdated, StoreUnavailable.
@@ -132,9 +134,7 @@ class PostgresEventStore(StreamCalls):
             if own_pool:
                 await pool.close()
             raise
-        if options.through_pooler:
-            announce_begun = None  # the server's sessions are not ours
-        announcer = None if announce is None else Announcer(announce, announce_begun)
+        announcer = None if announce is None else Announcer(announce)
         sql = Statements(options.schema, payload, partitioned=partitioned)
         return cls(
             options, pool, sql, partial(making.payloads, binary=payload == "bytea"), announcer, own_pool=own_pool
@@ -239,21 +239,20 @@ class PostgresEventStore(StreamCalls):
 
     async def _send(self, units: Sequence[Unit]) -> list[appending.Outcome]:
         lane = await self._lanes.take()
+        before = lane.gate
         try:
-            if self._announcer is not None and len(units) == 1 and units[0].condition is None:
-                # Sent while the server works. With many units there is news enough.
-                self._announcer.append_begins(lane.session)
             outcomes = await appending.write(lane, self.sql, self._encoder, units)
+            gate = None if lane.gate is None or lane.gate == before else Gate(lane.session, lane.gate)
         finally:
             await self._lanes.leave(lane)
         written = [outcome[-1].last_position for outcome in outcomes if type(outcome) is list]
-        self._head_moved(max(written, default=0))
+        self._head_moved(max(written, default=0), gate)
         return outcomes
 
-    def _head_moved(self, head: int) -> None:
+    def _head_moved(self, head: int, gate: Gate | None = None) -> None:
         self.wakeups.moved()
         if self._announcer is not None:
-            self._announcer.head_moved(head)
+            self._announcer.head_moved(head, gate)
 
     async def import_events(self, events: importing.Events, *, batch_size: int = importing.BATCH) -> int:
         """Append many events to many streams, in the given order and with their own times; returns how many were new.
@@ -387,24 +386,26 @@ class PostgresEventStore(StreamCalls):
 
         return await self._archived.whole(look, partial(self._archived.complete_page, after, limit, where))
 
-    async def page_behind(
-        self, session: int, after: int, limit: int, *, wait: float = reading.LONGEST_WAIT
-    ) -> EventPage:
-        """Read the store-wide order after a position as soon as the append that a session makes now is committed.
+    async def page_behind(self, gate: Gate, after: int, limit: int, *, wait: float = reading.LONGEST_WAIT) -> EventPage:
+        """Read the store-wide order after a position as soon as the next append of the gate's session is committed.
 
-        The events are as they are stored: nobody has opened them. ``session`` is the server's number for it, which
-        came with a hint. Waits at most ``wait`` seconds, and then, or when the hint was wrong, gives an empty page or
-        what is there: looking once more is up to the next hint.
+        The events are as they are stored: nobody has opened them. ``gate`` came with a hint. Waits at most ``wait``
+        seconds for that append to begin, and a moment for its end; then, or when the gate is not shut or no connection
+        is to spare, gives an empty page or what is there: looking once more is up to the next hint.
         """
-        check_number("session", session, 0, MAX_SESSION)
+        check_number("session", gate.session, 0, MAX_SESSION)
+        check_number("gate", gate.number, 0, MAX_GATE)
         check_number("after", after)
         check_number("limit", limit, 1)
         if self._closed:
             raise StoreClosed
+        if not self._lanes.spare:
+            return EventPage((), after, after)
+        wait = min(wait, self.options.timeout / 2)
         with translated():
             lane = await self._lanes.take()
             try:
-                page = await reading.page_behind(lane, self.sql, session, after, limit, wait)
+                page = await reading.page_behind(lane, self.sql, gate, after, limit, wait)
             finally:
                 await self._lanes.leave(lane)
         if self.sql.partitioned and page.events and page.events[0].position != after + 1:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from headwater.storage.model import MAX_BIGINT, MAX_SESSION
+from headwater.storage.model import MAX_BIGINT, MAX_GATE, MAX_SESSION, Gate
 
 PREFIX: Final = "headwater"
-BEGUN: Final = "begun "
+GATE: Final = " gate "
+_LONGEST: Final = len(f"{MAX_BIGINT}{GATE}{MAX_SESSION} {MAX_GATE}")
 
 
 def channel_of(database: str, schema: str) -> str:
@@ -18,29 +19,20 @@ def channel_of(database: str, schema: str) -> str:
     return f"{PREFIX}:{database}:{schema}"
 
 
-def encode(head: int) -> bytes:
-    """Write a head as decimal digits, readable by any client that looks on."""
-    return str(head).encode()
+def encode(head: int, gate: Gate | None = None) -> bytes:
+    """Write a head as decimal digits, readable by any client that looks on, and after it where to wait for the next."""
+    return str(head).encode() if gate is None else f"{head}{GATE}{gate.session} {gate.number}".encode()
 
 
-def decode(message: object) -> int | None:
-    """Read a head; None for anything that is not one."""
-    if not isinstance(message, bytes | str) or len(message) > len(str(MAX_BIGINT)):
-        return None
-    return _number(_text(message), MAX_BIGINT)
-
-
-def encode_begun(session: int) -> bytes:
-    """Write that a session of the database server begins an append."""
-    return f"{BEGUN}{session}".encode()
-
-
-def decode_begun(message: object) -> int | None:
-    """Read the number of a session that begins an append; None for anything else."""
-    if not isinstance(message, bytes | str) or len(message) > len(BEGUN) + len(str(MAX_SESSION)):
-        return None
-    text = _text(message)
-    return _number(text.removeprefix(BEGUN), MAX_SESSION) if text.startswith(BEGUN) else None
+def decode(message: object) -> tuple[int | None, Gate | None]:
+    """Read a head and what comes with it; None for whatever is not one."""
+    if not isinstance(message, bytes | str) or len(message) > _LONGEST:
+        return None, None
+    head, _, place = _text(message).partition(GATE)
+    session, _, number = place.partition(" ")
+    numbers = _number(session, MAX_SESSION), _number(number, MAX_GATE)
+    gate = None if numbers[0] is None or numbers[1] is None else Gate(numbers[0], numbers[1])
+    return _number(head, MAX_BIGINT), gate
 
 
 def _text(message: bytes | str) -> str:

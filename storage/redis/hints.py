@@ -19,8 +19,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from headwater.storage.errors import ConfigurationError
+from headwater.storage.model import Gate
 from headwater.storage.outages import pauses
-from headwater.storage.redis.codec import decode, decode_begun, encode, encode_begun
+from headwater.storage.redis.codec import decode, encode
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class RedisHints:
         self._channel = channel
         self._rest_until = 0.0
         self._rests: Iterator[float] | None = None
-        self._when_begun: list[Callable[[int], None]] = []
+        self._told_of_gates: list[Callable[[int, Gate], None]] = []
         try:
             # One connection for all that is published, and one deadline around it: a pool that tries the connection
             # first, and a deadline for each step of the client, take longer than Redis itself.
@@ -66,24 +67,17 @@ class RedisHints:
             **settings,
         )
 
-    async def publish(self, head: int) -> None:
-        """Announce a head; at most :data:`TIMEOUT` later it is done or given up."""
-        await self._publish(encode(head))
+    def on_gate(self, tell: Callable[[int, Gate], None]) -> None:
+        """Call ``tell`` with each head that comes with a gate, before it is yielded, while somebody listens."""
+        self._told_of_gates.append(tell)
 
-    async def publish_begun(self, session: int) -> None:
-        """Announce that this session of the database server begins an append; otherwise as :meth:`publish`."""
-        await self._publish(encode_begun(session))
-
-    def on_begun(self, tell: Callable[[int], None]) -> None:
-        """Call ``tell`` with each session that begins an append, while somebody listens."""
-        self._when_begun.append(tell)
-
-    async def _publish(self, message: bytes) -> None:
+    async def publish(self, head: int, gate: Gate | None = None) -> None:
+        """Announce a head, and where the next append can be waited for; done or given up after :data:`TIMEOUT`."""
         if time.monotonic() < self._rest_until:
             return
         try:
             async with asyncio.timeout(TIMEOUT):
-                await self._redis.publish(self._channel, message)
+                await self._redis.publish(self._channel, encode(head, gate))
             self._rests = None
         except _OUTAGES as error:
             if self._rests is None:
@@ -105,11 +99,13 @@ class RedisHints:
                             tries, asked = None, False
                             if message["type"] != "message":
                                 continue
-                            if (head := decode(message["data"])) is not None:
-                                yield head
-                            elif (session := decode_begun(message["data"])) is not None:
-                                for tell in self._when_begun:
-                                    tell(session)
+                            head, gate = decode(message["data"])
+                            if head is None:
+                                continue
+                            if gate is not None:
+                                for tell in self._told_of_gates:
+                                    tell(head, gate)
+                            yield head
                         elif asked:
                             raise TimeoutError("the server does not answer")
                         else:

@@ -1,34 +1,51 @@
 -- Appending: the call that writes, and the look-up that tells a repeated append from a duplicate.
 
 -- name: append
--- One round trip, and a transaction of its own on a connection in autocommit. The lock, one for each session, says until
--- its end that the session appends: readers who were told of it wait there. Whether it was obtained does not matter (such a
--- reader may still hold it): an append waits for no reader.
+-- One round trip, and a transaction of its own on a connection in autocommit.
 SELECT "versions_before", "positions_before", "outcomes" FROM "headwater"."append_v1"(
-    CASE WHEN pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
-        THEN %s::text[] END,
-    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: append_event
--- The same for one event at the present time: what a lone writer sends. Null when it was refused.
+-- The same for one event at the present time: what a lone writer sends. Null when it was refused. Before, it says that it
+-- appends, by a lock until its end, shuts the gate at which readers will wait for the session's next append, and opens the
+-- one at which they wait for this. Whether a lock was obtained does not matter: an append waits for no reader.
 SELECT "headwater"."append_event_v1"(
-    CASE WHEN pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
-        THEN %s::text END,
+    CASE WHEN (
+        SELECT "shut" IS NULL OR (
+            pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
+            AND pg_try_advisory_lock('"headwater"."streams"'::regclass::oid::integer, "shut") IS NOT NULL
+            AND ("opened" IS NULL
+                OR pg_advisory_unlock('"headwater"."streams"'::regclass::oid::integer, "opened") IS NOT NULL)
+        )
+        FROM (VALUES (%s::integer, %s::integer)) AS "gates" ("shut", "opened")
+    ) THEN %s::text END,
     %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: append_events
--- The same for many such events, each to a stream of its own.
+-- For many such events, each to a stream of its own.
 SELECT "headwater"."append_events_v1"(
-    CASE WHEN pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
-        THEN %s::text[] END,
-    %s, %s, %s, %s, %s, %s, %s, %s, %s);
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: append_one
--- The same for one append that brings no times.
+-- For one append that brings no times; the gates as above.
 SELECT ARRAY["version_before"], ARRAY["position_before"], ARRAY["outcome"] FROM "headwater"."append_one_v1"(
-    CASE WHEN pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
-        THEN %s::text END,
+    CASE WHEN (
+        SELECT "shut" IS NULL OR (
+            pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
+            AND pg_try_advisory_lock('"headwater"."streams"'::regclass::oid::integer, "shut") IS NOT NULL
+            AND ("opened" IS NULL
+                OR pg_advisory_unlock('"headwater"."streams"'::regclass::oid::integer, "opened") IS NOT NULL)
+        )
+        FROM (VALUES (%s::integer, %s::integer)) AS "gates" ("shut", "opened")
+    ) THEN %s::text END,
     %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: open_gates
+-- Opens whatever gate the session has shut.
+SELECT pg_advisory_unlock('"headwater"."streams"'::regclass::oid::integer, "objid"::bigint::bit(32)::integer)
+FROM pg_locks
+WHERE "locktype" = 'advisory' AND "pid" = pg_backend_pid()
+    AND "classid" = '"headwater"."streams"'::regclass AND "objsubid" = 2;
 
 -- name: stored_places
 -- Where events stand that are stored already. Asked only after an append was refused.

@@ -118,8 +118,10 @@ ORDER BY "position" DESC LIMIT %(limit)s;
 SELECT "headwater"."position_at_v1"(%(when)s);
 
 -- name: wait_for_append
--- Waits until the append that a session is making is committed, if it is making one; sent together with the read that comes
--- after it. Fails with lock_not_available when that takes longer.
+-- Waits until a session opens its gate, which it does when it appends, and then for the end of what it is appending; sent
+-- together with the read that comes after it. Fails with lock_not_available when either takes longer.
 SELECT
-    set_config('lock_timeout', %(wait_ms)s::text, true),
+    set_config('lock_timeout', %(begin_ms)s::text, true),
+    pg_advisory_xact_lock_shared('"headwater"."streams"'::regclass::oid::integer, %(gate)s::integer),
+    set_config('lock_timeout', %(end_ms)s::text, true),
     pg_advisory_xact_lock_shared('"headwater"."head"'::regclass::oid::integer, %(session)s::integer);

@@ -18,7 +18,8 @@ import sys
 CHUNK = 1 << 16
 PR_SET_PDEATHSIG = 1
 AGGREGATES = b"*>~%"
-INVENTED = (b"0", b"1", b"-5", b"999999999999", b"9223372036854775807", b"nonsense", b"")
+HEADS = (b"0", b"1", b"-5", b"999999999999", b"9223372036854775807", b"nonsense", b"")
+INVENTED = (*HEADS, b"1 gate 1 1", b"1 gate 0 2147483647", b"999999999999 gate 1 1", b"1 gate -1 x")
 
 
 def frame(data: bytes, at: int = 0) -> int | None:

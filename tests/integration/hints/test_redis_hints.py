@@ -13,8 +13,9 @@ from redis.asyncio import Redis
 
 from headwater.storage.embedded import EmbeddedRedis
 from headwater.storage.errors import ConfigurationError
+from headwater.storage.model import MAX_GATE, MAX_SESSION, Gate
 from headwater.storage.redis import RedisHints
-from headwater.storage.redis.codec import channel_of, decode, decode_begun, encode, encode_begun
+from headwater.storage.redis.codec import channel_of, decode, encode
 from tests.plugins.waiting import until
 
 CHANNEL = "headwater:test:hints"
@@ -146,43 +147,51 @@ async def test_what_is_not_a_head_is_passed_over(redis_url: str, redis_namespace
         assert heard == [12]
 
 
-async def test_appends_that_begin_are_told_apart_from_heads(redis_url: str, redis_namespace: str) -> None:
-    heads: list[int] = []
-    begun: list[int] = []
+async def test_a_gate_is_told_before_the_head_that_it_came_with(redis_url: str, redis_namespace: str) -> None:
+    told: list[object] = []
 
     async def listen(hints: RedisHints) -> None:
         async for head in hints.listen():
-            heads.append(head)  # noqa: PERF401  # it never ends: each one counts as it comes
+            told.append(head)  # noqa: PERF401  # it never ends: each one counts as it comes
 
     async with RedisHints(redis_url, redis_namespace) as listener, RedisHints(redis_url, redis_namespace) as hints:
-        listener.on_begun(begun.append)
+        listener.on_gate(lambda head, gate: told.append((head, gate)))
         task = asyncio.create_task(listen(listener))
         await subscribed(redis_url, redis_namespace)
-        await hints.publish_begun(1234)
-        await hints.publish(7)
-        await until(lambda: heads == [7])
-        assert begun == [1234]
+        await hints.publish(6)
+        await hints.publish(7, Gate(1234, 99))
+        await until(lambda: len(told) == 3)
+        assert told == [6, (7, (1234, 99)), 7]
         task.cancel()
         await asyncio.wait([task])
 
 
-@pytest.mark.parametrize("session", [1, 2**31 - 1])
-def test_a_session_survives_the_wire_and_is_no_head(session: int) -> None:
-    assert decode_begun(encode_begun(session)) == session
-    assert decode(encode_begun(session)) is None
+@pytest.mark.parametrize("head", [0, 1, 2**63 - 1])
+@pytest.mark.parametrize("gate", [None, Gate(0, 0), Gate(MAX_SESSION, MAX_GATE)])
+def test_a_hint_survives_the_wire(head: int, gate: Gate | None) -> None:
+    assert decode(encode(head, gate)) == (head, gate)
 
 
 @pytest.mark.parametrize(
     "message",
-    [b"", b"7", b"begun", b"begun ", b"begun x", b"begun -1", b"begun 2147483648", b"begun " + b"9" * 99, None],
+    [
+        b"7 gate",
+        b"7 gate ",
+        b"7 gate 1",
+        b"7 gate 1 ",
+        b"7 gate  1",
+        b"7 gate x 1",
+        b"7 gate -1 1",
+        b"7 gate 2147483648 1",
+    ],
 )
-def test_what_is_no_session_is_none(message: object) -> None:
-    assert decode_begun(message) is None
+def test_what_is_no_gate_is_none(message: bytes) -> None:
+    assert decode(message)[1] is None
 
 
-@pytest.mark.parametrize("head", [0, 1, 2**63 - 1])
-def test_a_head_survives_the_wire(head: int) -> None:
-    assert decode(encode(head)) == head
+@pytest.mark.parametrize("message", [None, 7, b"gate 1 1", b" gate 1 1", b"begun 7", b"7 gate 1 1" + b" " * 99])
+def test_what_is_no_head_is_none(message: object) -> None:
+    assert decode(message)[0] is None
 
 
 @pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:port"])

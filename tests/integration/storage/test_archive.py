@@ -32,6 +32,7 @@ from headwater.storage.model import (
     AppendCondition,
     EventPage,
     Filter,
+    Gate,
     ImportedEvent,
     NewEvent,
     RecordedEvent,
@@ -426,7 +427,7 @@ async def test_a_read_behind_an_append_passes_over_nothing_that_is_archived(
     store: PostgresEventStore, options: StoreOptions
 ) -> None:
     await archive(options, 21)
-    nobody = 1
+    nobody = Gate(1, 1)
     assert await store.page_behind(nobody, 10, 5) == EventPage((), 10, 10)
     assert [event.position for event in (await store.page_behind(nobody, 20, 5)).events] == [21, 22, 23, 24, 25]
 

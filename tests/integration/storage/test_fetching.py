@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from headwater.storage.errors import InvalidArgument, StoreUnavailable
-from headwater.storage.postgres import fetching
+from headwater.storage.model import Gate
+from headwater.storage.postgres import fetching, lanes
 from headwater.storage.postgres.connect import StoreConnection
 from headwater.storage.postgres.fetching import PIECE, can_fetch, fetch
 from headwater.storage.postgres.store import PostgresEventStore
@@ -132,12 +133,15 @@ async def somebody_waits(url: str) -> bool:
         return bool(row and row[0])
 
 
-async def test_a_read_leaves_the_next_answers_of_its_connection_whole(database_url: str) -> None:
+async def test_a_read_leaves_the_next_answers_of_its_connection_whole(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "SMALLEST_POOL", 1)
     async with await PostgresEventStore.open(database_url, pool_size=1) as store:
         await store.append("s", events(3))
         for _ in range(3):  # what is not prepared yet takes another way
             assert len(await store.read("s")) == 3
-            assert len((await store.page_behind(1, 0, 10)).events) == 3
+            assert len((await store.page_behind(Gate(1, 1), 0, 10)).events) == 3
             assert len(await store.read("s")) == 3
             async with store.connection() as conn:
                 async with conn.pipeline():

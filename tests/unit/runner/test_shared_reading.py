@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -145,69 +146,156 @@ class Behind:
         self.reader = reader
         self.asked: list[int] = []
         self.committed = asyncio.Event()
+        self.waiting = False
+        self.blind = False
+        """Whether it gives nothing, whatever is there."""
+        self.broken = False
 
     async def __call__(self, after: int, limit: int) -> EventPage:
         self.asked.append(after)
+        self.waiting = True
         await self.committed.wait()
-        events = self.reader.events[after : after + limit]
+        self.waiting = False
+        if self.broken:
+            raise StoreUnavailable("the database is gone")
+        events = [] if self.blind else self.reader.events[after : after + limit]
         return EventPage(events, after + len(events), after + len(events))
 
 
-async def test_an_append_that_has_begun_is_read_with_and_announced_when_it_is_committed() -> None:
-    reader, clock = ListReader(1), VirtualClock()
-    heads = Heads(reader)
-    shared = SharedReader(reader, heads, max_age=3600, clock=clock)
-    behind, told = Behind(reader), list[int]()
-    shared.look_ahead(behind)  # nobody has asked for anything yet
-    await shared.read_page(ALL, 1, 10)
-    await shared.read_page(ALL, 1, 10)
-    clock.advance(1)
-    heads.listen(told.append)
-    shared.look_ahead(behind)
-    await until(lambda: behind.asked == [1])
-    reads = reader.reads
-    asking = asyncio.create_task(shared.read_page(ALL, 1, 10))  # whoever comes meanwhile gets it, too
-    reader.append(2)
-    behind.committed.set()
-    assert [event.number for event in (await asking).events] == [2, 3]
-    assert told == [3]
-    heads.announce(3)
-    assert (await shared.read_page(ALL, 3, 10)).events == []
-    assert reader.reads == reads
-    await shared.close()
+SESSION = 7
 
 
-async def test_an_append_that_came_to_nothing_leaves_everything_as_it_was() -> None:
-    reader, clock = ListReader(1), VirtualClock()
-    heads = Heads(reader)
-    shared = SharedReader(reader, heads, max_age=3600, clock=clock)
-    await shared.read_page(ALL, 1, 10)
-    await shared.read_page(ALL, 1, 10)
-    clock.advance(1)
-    behind = Behind(reader)
-    behind.committed.set()
-    shared.look_ahead(behind)
-    assert (await shared.read_page(ALL, 1, 10)).events == []
-    heads.announce(reader.append(1))
-    assert [event.number for event in (await shared.read_page(ALL, 1, 10)).events] == [2]
-    assert behind.asked == [1]
-    await shared.close()
+class Ahead:
+    """A shared reader all of whose events are taken, beside what waits for the next append."""
+
+    def __init__(self) -> None:
+        self.reader = ListReader(1)
+        self.heads = Heads(self.reader)
+        self.shared = SharedReader(self.reader, self.heads, max_age=3600, clock=VirtualClock())
+        self.behind = Behind(self.reader)
+        self.told: list[int] = []
+
+    async def begin(self) -> None:
+        """Take what is there, and begin to wait."""
+        for _ in range(2):
+            await self.shared.read_page(ALL, 1, 10)
+        self.shared.look_ahead(1, SESSION, self.behind)
+        await until(lambda: self.behind.asked == [1])
+        self.heads.listen(self.told.append)
+
+    async def read(self, after: int) -> list[int]:
+        """Return the numbers of the events after a position."""
+        return [event.number for event in (await self.shared.read_page(ALL, after, 10)).events]
 
 
-async def test_no_append_is_waited_for_while_they_come_thick_and_fast() -> None:
-    reader, clock = ListReader(1), VirtualClock()
-    heads = Heads(reader)
-    shared = SharedReader(reader, heads, max_age=3600, clock=clock)
-    await shared.read_page(ALL, 1, 10)
-    heads.announce(reader.append(1))
-    await shared.read_page(ALL, 1, 10)
-    clock.advance(0.001)
-    behind = Behind(reader)
-    shared.look_ahead(behind)
-    heads.announce(reader.append(1))
-    assert [event.number for event in (await shared.read_page(ALL, 2, 10)).events] == [3]
-    assert behind.asked == []
-    await shared.close()
+@pytest.fixture
+async def ahead() -> AsyncIterator[Ahead]:
+    """What waits for the next append of a session."""
+    ahead = Ahead()
+    await ahead.begin()
+    yield ahead
+    await ahead.shared.close()
+
+
+async def test_what_the_next_append_brings_is_announced_and_is_not_read_once_more(ahead: Ahead) -> None:
+    reads = ahead.reader.reads
+    ahead.reader.append(2)
+    ahead.behind.committed.set()
+    await until(lambda: ahead.told == [3])
+    assert await ahead.read(1) == [2, 3]
+    ahead.heads.announce(3)
+    assert await ahead.read(3) == []
+    assert ahead.reader.reads == reads
+
+
+async def test_whoever_comes_with_the_hint_waits_for_the_look_that_has_it(ahead: Ahead) -> None:
+    reads = ahead.reader.reads
+    head = ahead.reader.append(1)
+    ahead.shared.look_ahead(head, SESSION, Behind(ahead.reader))
+    ahead.heads.announce(head)
+    asking = asyncio.create_task(ahead.read(1))
+    ahead.behind.committed.set()
+    assert await asking == [2]
+    assert ahead.reader.reads == reads
+
+
+async def test_what_others_append_is_not_held_up_by_the_look_that_waits(ahead: Ahead) -> None:
+    ahead.heads.announce(ahead.reader.append(1))
+    assert await ahead.read(1) == [2]
+    head = ahead.reader.append(1)
+    later = Behind(ahead.reader)
+    ahead.shared.look_ahead(head, SESSION + 1, later)
+    ahead.heads.announce(head)
+    assert await ahead.read(2) == [3]
+    assert (await ahead.read(3), later.asked) == ([], [])
+    ahead.reader.append(1)
+    ahead.behind.committed.set()  # it began after the first event, and has them all
+    await until(lambda: later.asked == [4] or ahead.told[-1] == 4)
+    assert await ahead.read(1) == [2, 3, 4]
+    assert await ahead.read(4) == []
+    await until(lambda: later.asked == [4])
+
+
+async def test_a_look_that_ends_after_the_one_that_waited_brings_nothing_twice(ahead: Ahead) -> None:
+    ahead.reader.gate = asyncio.Event()
+    reads = ahead.reader.reads
+    ahead.heads.announce(ahead.reader.append(1))
+    asking = asyncio.create_task(ahead.read(1))
+    await until(lambda: ahead.reader.reads == reads + 1)
+    ahead.behind.committed.set()
+    await until(lambda: 2 in ahead.told[1:])
+    ahead.reader.gate.set()
+    assert await asking == [2]
+    assert (ahead.shared.kept, await ahead.read(1)) == (1, [2])
+
+
+async def test_the_next_append_is_waited_for_once_everything_before_it_is_taken() -> None:
+    ahead = Ahead()
+    ahead.shared.look_ahead(1, SESSION, ahead.behind)  # nobody has asked for anything yet
+    await ahead.read(0)
+    assert ahead.behind.asked == []
+    assert await ahead.read(1) == []
+    await until(lambda: ahead.behind.asked == [1])
+    later = Behind(ahead.reader)
+    ahead.behind.committed.set()  # for nothing
+    ahead.shared.look_ahead(2, SESSION, later)
+    await until(lambda: not ahead.behind.waiting)
+    assert later.asked == []
+    ahead.heads.announce(ahead.reader.append(1))
+    assert await ahead.read(1) == [2]
+    assert await ahead.read(2) == []
+    await until(lambda: later.asked == [2])
+    await ahead.shared.close()
+
+
+async def test_an_append_that_came_to_nothing_leaves_everything_as_it_was(ahead: Ahead) -> None:
+    ahead.behind.committed.set()
+    assert await ahead.read(1) == []
+    ahead.heads.announce(ahead.reader.append(1))
+    assert await ahead.read(1) == [2]
+    assert ahead.behind.asked == [1]
+
+
+async def test_a_hint_whose_look_has_nothing_leads_to_another_look(ahead: Ahead) -> None:
+    ahead.behind.blind = True  # as when it takes too long
+    head = ahead.reader.append(1)
+    ahead.shared.look_ahead(head, SESSION, Behind(ahead.reader))
+    ahead.heads.announce(head)
+    asking = asyncio.create_task(ahead.read(1))
+    ahead.behind.committed.set()
+    assert await asking == [2]
+
+
+async def test_a_look_that_fails_fails_for_those_who_wait_for_it_and_the_next_does_not(ahead: Ahead) -> None:
+    ahead.behind.broken = True
+    head = ahead.reader.append(1)
+    ahead.shared.look_ahead(head, SESSION, Behind(ahead.reader))
+    ahead.heads.announce(head)
+    asking = asyncio.create_task(ahead.read(1))
+    ahead.behind.committed.set()
+    with pytest.raises(StoreUnavailable):
+        await asking
+    assert await ahead.read(1) == [2]
 
 
 async def test_one_waiter_that_is_cancelled_takes_nothing_from_the_others() -> None:
