@@ -10,12 +10,13 @@ Decides nothing. Use it like this::
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 from headwater.storage.errors import StaleEpoch, StoreUnavailable, unpassed
 from headwater.storage.leases import Grant
@@ -438,7 +439,7 @@ class SubscriptionRunner:
             raise StaleEpoch(self._grant.key.subscription, self._grant.key.partition, self._grant.epoch)
 
     async def _handle(self, consumer: Consumer, delivery: Delivered) -> None:
-        if isinstance(consumer, Replaceable):
+        if _is_replaceable(consumer):
             await consumer.ready()
             if not await self._lease_holds():  # to make an executor ready may have taken long
                 raise StaleEpoch(self._grant.key.subscription, self._grant.key.partition, self._grant.epoch)
@@ -533,6 +534,16 @@ class SubscriptionRunner:
     def __repr__(self) -> str:
         key, status = self._grant.key, self.status
         return f"<SubscriptionRunner {key.subscription}/{key.partition} epoch={self._grant.epoch} {status.phase.value}>"
+
+
+def _is_replaceable(consumer: Consumer) -> TypeGuard[Replaceable]:
+    return _fits_replaceable(type(consumer))
+
+
+@functools.cache
+def _fits_replaceable(kind: type[Consumer]) -> bool:
+    # Once for each class: whether it has all that a protocol asks for takes as long to find out as a short handler.
+    return issubclass(kind, Replaceable)
 
 
 def _describe(error: BaseException) -> str:
