@@ -50,6 +50,9 @@ tags, schema version. None for a column of nulls (and for a column of schema ver
 MAX_PAYLOAD_BYTES: Final = 200 * 1024 * 1024
 """What still fits into one protocol message together with its copies; Postgres' own limit is 1 GB."""
 
+MAX_APPEND_BYTES: Final = 900 * 1024 * 1024
+"""So many bytes of payloads go into one append: the server takes no message of 1 GB, nor a parameter."""
+
 _PAYLOAD_ARRAYS: Final[dict[PayloadType, type[BinaryArray]]] = {
     "json": JsonArray,
     "jsonb": JsonbArray,
@@ -131,7 +134,7 @@ class Encoder:
             if len({append.stream for append in encoded}) != len(encoded):
                 raise InvalidArgument("appends", "must name each stream once")
             check_distinct(encoded[-1].stream, [id for append in encoded for id in append.ids])
-        return Unit(encoded, sum([append.size for append in encoded]), condition)
+        return _sendable(Unit(encoded, sum([append.size for append in encoded]), condition))
 
     def unit_of_one(
         self,
@@ -144,7 +147,7 @@ class Encoder:
         """Do the same for an append to one stream."""
         _check_call(created_at, condition)
         encoded = self._append(stream, events, expected, created_at)
-        return Unit((encoded,), encoded.size, condition)
+        return _sendable(Unit((encoded,), encoded.size, condition))
 
     def _append(
         self, stream: str, events: Sequence[NewEvent], expected: Expected, created_at: datetime | None
@@ -302,6 +305,13 @@ def condition_parameters(condition: AppendCondition) -> list[object]:
     where = condition.where
     names = [list(names) or None for names in (where.types, where.tags, where.streams, where.categories)]
     return [condition.after, *names, where.stream_prefix]
+
+
+def _sendable(unit: Unit) -> Unit:
+    if (size := unit.payload_bytes) > MAX_APPEND_BYTES:
+        limit = f"must not hold more than {MAX_APPEND_BYTES} bytes of payloads together"
+        raise InvalidArgument("events", f"{limit}, these hold {size}: append them in several calls")
+    return unit
 
 
 def _check_call(created_at: object, condition: object) -> None:

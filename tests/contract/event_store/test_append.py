@@ -28,6 +28,7 @@ from headwater.storage.model import (
     NewEvent,
     StreamAppend,
 )
+from headwater.storage.postgres import encoding
 from headwater.storage.store import EventStore
 from tests.contract.event_store.conftest import Transaction, undone
 from tests.plugins.events import events
@@ -286,3 +287,17 @@ async def test_a_large_append_is_one_run_of_positions(store: EventStore) -> None
     with pytest.raises(DuplicateEvent):
         await store.append("t", [*events(2500), NewEvent("Again", id=stored[0].id)])
     assert await store.head() == 8001
+
+
+async def test_more_than_the_server_takes_at_once_is_refused_and_nothing_is_lost(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "MAX_APPEND_BYTES", 100)
+    large = [NewEvent("Noted", {"note": "x" * 60}) for _ in range(2)]
+    with pytest.raises(InvalidArgument, match="events: must not hold more than 100 bytes"):
+        await store.append("order-1", large)
+    with pytest.raises(InvalidArgument, match="several calls"):
+        await store.append_to_many([StreamAppend(f"order-{n}", [event], ANY) for n, event in enumerate(large)])
+    for event in large:
+        await store.append("order-1", [event])
+    assert [event.data["note"] for event in await store.read("order-1")] == ["x" * 60] * 2
