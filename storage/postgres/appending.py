@@ -112,12 +112,14 @@ async def _call(conn: Connection | Lane, sql: Statements, encoder: Encoder, unit
         statement, parameters = sql.append, encoder.parameters(units)
     else:
         statement, parameters = sql.append_if, [*condition_parameters(condition), *encoder.parameters([first])]
-    if condition is None and isinstance(conn, Lane):
-        row: Sequence[Any] = await (conn.row_past_gate if lone else conn.row)(statement, parameters)
+    if lone and isinstance(conn, Lane):
+        row: Sequence[Any] = await conn.row_past_gate(statement, sql.append_one_past_gate, parameters)
+    elif condition is None and isinstance(conn, Lane):
+        row = await conn.row(statement, parameters)
     else:
         async with _cursors(conn) as own:
             cursor = row_cursor(own)
-            await cursor.execute(statement, [None, None, *parameters] if lone else parameters, binary=True)
+            await cursor.execute(statement, parameters, binary=True)
             row = await cursor.fetchone() or ()
     versions, positions, codes, *conflict = row
     if condition is not None and conflict[0] is not None:
@@ -146,7 +148,9 @@ async def _write_events(
 ) -> list[Outcome] | None:
     """Append one event to each of some streams; returns None, and has written nothing, when any is refused."""
     if len(appends) == 1:
-        [before] = await lane.row_past_gate(sql.append_event, encoder.event_parameters(appends[0]))
+        [before] = await lane.row_past_gate(
+            sql.append_event, sql.append_event_past_gate, encoder.event_parameters(appends[0])
+        )
         if before is None:
             return None
         version, position = before

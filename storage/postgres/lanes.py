@@ -116,17 +116,17 @@ class Lane:
                 # The driver discards whatever is prepared after some rollbacks and changes of tables.
                 self.conn.prepared.pop(statement, None)
 
-    async def row_past_gate(self, statement: bytes, parameters: Sequence[object]) -> Row:
-        """As :meth:`row`, for an append whose first two parameters are the gate to shut and the one to open.
+    async def row_past_gate(self, statement: bytes, past_gate: bytes, parameters: Sequence[object]) -> Row:
+        """As :meth:`row`, for an append; ``past_gate`` is the same, and first takes the gates to shut and to open.
 
-        Both are null where nobody is told of gates, and where calls follow one another quickly.
+        That is sent where somebody is told of gates, and calls do not follow one another quickly.
         """
         if self._gates is None or self._loop.time() - self.called_at < QUIET:
-            return await self.row(statement, [None, None, *parameters])
+            return await self.row(statement, parameters)
         opened, self.gate = self.gate, self._gates.number()
-        shut = self.gate.to_bytes(4)
+        gates = [self.gate.to_bytes(4), None if opened is None else opened.to_bytes(4)]
         try:
-            return await self.row(statement, [shut, None if opened is None else opened.to_bytes(4), *parameters])
+            return await self.row(past_gate, [*gates, *parameters])
         except psycopg.Error:
             await self.open_gate()  # which of the two is shut depends on where it failed
             raise

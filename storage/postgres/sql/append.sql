@@ -6,19 +6,20 @@ SELECT "versions_before", "positions_before", "outcomes" FROM "headwater"."appen
     %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: append_event
--- The same for one event at the present time: what a lone writer sends. Null when it was refused. Before, it says that it
--- appends, by a lock until its end, shuts the gate at which readers will wait for the session's next append, and opens the
--- one at which they wait for this. Whether a lock was obtained does not matter: an append waits for no reader.
+-- The same for one event at the present time: what a lone writer sends. Null when it was refused.
 SELECT "headwater"."append_event_v1"(
-    CASE WHEN (
-        SELECT "shut" IS NULL OR (
-            pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
-            AND pg_try_advisory_lock('"headwater"."streams"'::regclass::oid::integer, "shut") IS NOT NULL
-            AND ("opened" IS NULL
-                OR pg_advisory_unlock('"headwater"."streams"'::regclass::oid::integer, "opened") IS NOT NULL)
-        )
-        FROM (VALUES (%s::integer, %s::integer)) AS "gates" ("shut", "opened")
-    ) THEN %s::text END,
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: append_event_past_gate
+-- Before, the session says that it appends, by a lock until its end, shuts the gate at which readers will wait for its next
+-- append, and opens the one at which they wait for this. Whether a lock was obtained does not matter: an append waits for
+-- no reader.
+SELECT "headwater"."append_event_v1"(
+    CASE WHEN pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
+        AND pg_try_advisory_lock('"headwater"."streams"'::regclass::oid::integer, %(shut)s::integer) IS NOT NULL
+        AND (%(opened)s::integer IS NULL
+            OR pg_advisory_unlock('"headwater"."streams"'::regclass::oid::integer, %(opened)s::integer) IS NOT NULL)
+        THEN %s::text END,
     %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: append_events
@@ -27,17 +28,17 @@ SELECT "headwater"."append_events_v1"(
     %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: append_one
--- For one append that brings no times; the gates as above.
+-- For one append that brings no times.
 SELECT ARRAY["version_before"], ARRAY["position_before"], ARRAY["outcome"] FROM "headwater"."append_one_v1"(
-    CASE WHEN (
-        SELECT "shut" IS NULL OR (
-            pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
-            AND pg_try_advisory_lock('"headwater"."streams"'::regclass::oid::integer, "shut") IS NOT NULL
-            AND ("opened" IS NULL
-                OR pg_advisory_unlock('"headwater"."streams"'::regclass::oid::integer, "opened") IS NOT NULL)
-        )
-        FROM (VALUES (%s::integer, %s::integer)) AS "gates" ("shut", "opened")
-    ) THEN %s::text END,
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: append_one_past_gate
+SELECT ARRAY["version_before"], ARRAY["position_before"], ARRAY["outcome"] FROM "headwater"."append_one_v1"(
+    CASE WHEN pg_try_advisory_xact_lock('"headwater"."head"'::regclass::oid::integer, pg_backend_pid()) IS NOT NULL
+        AND pg_try_advisory_lock('"headwater"."streams"'::regclass::oid::integer, %(shut)s::integer) IS NOT NULL
+        AND (%(opened)s::integer IS NULL
+            OR pg_advisory_unlock('"headwater"."streams"'::regclass::oid::integer, %(opened)s::integer) IS NOT NULL)
+        THEN %s::text END,
     %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: open_gates
