@@ -36,7 +36,7 @@ KEPT: Final = 0.05
 looked whether a call takes too long."""
 KEPT_SHUT: Final = 0.5
 """The same for a lane whose gate is shut: readers wait there for its next append."""
-QUIET: Final = 0.005
+QUIET: Final = 0.002
 """So many seconds after the last call an append passes a gate: what comes thick and fast is not worth to be waited for
 one by one."""
 SMALLEST_POOL: Final = 4

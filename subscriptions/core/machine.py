@@ -75,6 +75,7 @@ class Machine:
         self._reloading = False
         self._park_not_before = now
         self._drain_by: float | None = None
+        self._settled_at = float("-inf")
         self._rewinding = Rewinding()
         self._reading = Reading(now, poll_interval=options.poll_interval.total_seconds())
         progress = grant.progress
@@ -370,6 +371,7 @@ class Machine:
     def _settle(self, batch: Batch, now: float) -> None:
         self._work.window.settle(batch.places)
         self._ledger.settle(len(batch.places), now)
+        self._settled_at = now
         self._work.leave(batch)
 
     # The plan: what follows from everything that is known now.
@@ -485,7 +487,7 @@ class Machine:
         due = ledger.not_before if self._waiting is not None else self._saving.due_at()
         if due is None:
             return
-        if now < due:
+        if now < due and not (now == self._settled_at and self._saving.soon(now)):
             self._wake(due)
             return
         wanted = self._saving.before(self._waiting) if self._waiting is not None else self._saving.now_and_then(now)

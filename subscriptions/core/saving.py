@@ -18,6 +18,10 @@ QUIET: Final = 1.0
 """After so many seconds without a delivery, the durable progress says that nothing is in flight."""
 
 
+SLACK: Final = 0.1
+"""By so much of the checkpoint interval a save may be early."""
+
+
 class Saving:
     """The promise that is on disk, next to what is in flight.
 
@@ -34,6 +38,7 @@ class Saving:
         self._transactional = options.delivery is Delivery.EXACTLY_ONCE
         self._reserve = options.max_in_flight
         self._batch_size = options.batch_size
+        self._slack = options.checkpoint_interval.total_seconds() * SLACK
         self._quiet_at = 0.0
 
     def must_wait(self, batch: Batch) -> bool:
@@ -117,12 +122,20 @@ class Saving:
         """Return when the next save is due without anybody waiting for it; None when there is nothing to say."""
         if self._transactional and self._work.in_flight:
             return None
-        durable, work = self.ledger.durable, self._work
-        idle = not work.window.unsettled and work.suspect_to <= work.window.watermark
+        durable, idle = self.ledger.durable, self._idle
         due = self.ledger.due_at(idle=idle)
         if due is None and idle and durable.in_flight_to > durable.checkpoint:
             return max(self._quiet_at, self.ledger.not_before)
         return due
+
+    def soon(self, now: float) -> bool:
+        """Whether what was just settled is better saved at once than a little later, in the way of the next event."""
+        due = self.ledger.due_at(idle=True) if self._idle else None
+        return due is not None and now >= max(due - self._slack, self.ledger.not_before)
+
+    @property
+    def _idle(self) -> bool:
+        return not self._work.window.unsettled and self._work.suspect_to <= self._work.window.watermark
 
     def _last(self, batch: Batch) -> int:
         return self._work.window.event(batch.places[-1]).number

@@ -83,6 +83,33 @@ def test_what_is_settled_last_is_saved_at_once_but_once_in_an_interval() -> None
     assert it.machine.checkpoint == 5
 
 
+def test_a_save_that_is_due_soon_is_made_with_what_was_just_settled_and_not_with_the_next_event() -> None:
+    it = Steering(1, checkpoint_interval=timedelta(seconds=10))
+    it.handle()
+    it.later(8.9)
+    it.append(*Steering(2).events[1:])
+    it.handle()
+    assert it.machine.checkpoint == 1, "there is time"
+    it.later(0.2)
+    it.append(*Steering(3).events[2:])
+    assert it.machine.checkpoint == 1, "an event is on its way"
+    it.handle()
+    assert it.machine.checkpoint == 3
+
+
+def test_a_save_is_not_made_early_while_there_is_more_to_be_done() -> None:
+    it = Steering(1, checkpoint_interval=timedelta(seconds=10))
+    it.handle()
+    it.later(9.5)
+    it.append(*Steering(3).events[1:])
+    it.handle()
+    assert it.machine.checkpoint == 1
+    it.later(0.6)
+    assert it.machine.checkpoint == 1, "what comes in between waits for the interval"
+    it.handle()
+    assert it.machine.checkpoint == 3
+
+
 @pytest.mark.parity("T338", "T339")
 def test_draining_saves_what_is_settled_and_finishes() -> None:
     it = Steering(5, checkpoint_events=100, checkpoint_interval=timedelta(hours=1))
