@@ -117,10 +117,11 @@ class SharedReader:
         if self._unlisten is not None:
             self._unlisten()
         self._next = None
-        for look in (self._look, self._ahead):
-            if look is not None:
-                look.cancel()
-                await asyncio.wait([look])
+        looks = {look for look in (self._look, self._ahead) if look is not None}
+        for look in looks:  # all of them before the first ends: the end of one may be a reason for another
+            look.cancel()
+        if looks:
+            await asyncio.wait(looks)
 
     def _on_head(self, head: int) -> None:
         if head > self._end:
