@@ -178,6 +178,7 @@ class SharedReader:
             self._ahead = None
         if page.read_to > self._end:
             self._looked_at = self._monotonic()
+            self._awaited = False
             self._keep_news(page, tell=True)
         elif self._awaited:
             self._await_more()

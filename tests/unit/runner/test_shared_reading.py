@@ -240,6 +240,19 @@ async def test_whoever_comes_with_the_hint_waits_for_the_look_that_has_it(ahead:
     assert ahead.reader.reads == reads
 
 
+async def test_nothing_more_is_waited_for_until_somebody_has_taken_what_came(ahead: Ahead) -> None:
+    head = ahead.reader.append(1)
+    ahead.behind.committed.set()
+    await until(lambda: ahead.told == [head])
+    later = Behind(ahead.reader)
+    ahead.shared.look_ahead(head, SESSION, later)
+    ahead.heads.announce(head)
+    await ahead.reader.read_page(ALL, 0, 10)  # whatever has begun is under way now
+    assert later.asked == []
+    assert await ahead.read(1) == [2]
+    await until(lambda: later.asked == [2])
+
+
 async def test_what_others_append_is_not_held_up_by_the_look_that_waits(ahead: Ahead) -> None:
     ahead.heads.announce(ahead.reader.append(1))
     assert await ahead.read(1) == [2]
