@@ -20,7 +20,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -288,10 +288,12 @@ class Lanes:
     async def leave(self, lane: Lane) -> None:
         """Take a lane back: to be used again, or not when its call did not end."""
         self._busy.discard(lane)
-        if self._keep and not self._wanted and not lane.broken:
-            self._free.append(lane)
-        else:
+        if not self._keep or lane.broken:
             await self._give_back(lane)
+        elif self._wanted:
+            self._give_back_soon(lane)  # its gate is opened first: whoever made the call need not wait for that
+        else:
+            self._free.append(lane)
 
     async def close(self) -> None:
         """Give every connection back to the pool; those with a call follow when it ends."""
@@ -299,19 +301,26 @@ class Lanes:
         if self._look is not None:
             self._look.cancel()
         while self._free:
-            await self._give_back(self._free.pop())
+            self._give_back_soon(self._free.pop())
         await asyncio.gather(*self._giving)
 
     async def _give_back(self, lane: Lane) -> None:
         try:
-            await lane.open_gate()
-        except (psycopg.Error, TimeoutError):
-            await lane.conn.close()
+            # Nobody else looks whether this call takes too long. What is not opened here opens with the session's end.
+            with suppress(psycopg.Error, TimeoutError):
+                async with asyncio.timeout(self._timeout):
+                    await lane.open_gate()
         finally:
             lane.leave()
-            if lane.broken:
+            if lane.broken or lane.gate is not None:
                 await lane.conn.close()
             await self._pool.putconn(lane.conn)
+
+    def _give_back_soon(self, lane: Lane) -> None:
+        """Give a lane back that nobody waits for."""
+        task = asyncio.get_running_loop().create_task(self._give_back(lane), name="headwater-lane")
+        self._giving.add(task)
+        task.add_done_callback(self._giving.discard)
 
     def _others_wait(self) -> bool:
         return self._pool.get_stats().get("requests_waiting", 0) > 0
@@ -328,9 +337,7 @@ class Lanes:
         self._wanted = self._others_wait()
         for lane in [lane for lane in self._free if self._wanted or now - lane.called_at >= lane.kept]:
             self._free.remove(lane)
-            task = loop.create_task(self._give_back(lane), name="headwater-lane")
-            self._giving.add(task)
-            task.add_done_callback(self._giving.discard)
+            self._give_back_soon(lane)
         if self._free or self._busy:
             self._look_later()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -15,15 +15,18 @@ from headwater.storage.errors import DuplicateEvent, InvalidArgument, StoreClose
 from headwater.storage.model import ALL, ANY, MAX_BIGINT, MAX_GATE, MAX_SESSION, EventPage, Gate, NewEvent
 from headwater.storage.opening import connect, hints_of
 from headwater.storage.postgres import lanes, reading
+from headwater.storage.postgres.lanes import Gates, Lanes
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.subscriptions.fanout import SharedReader
 from headwater.subscriptions.heads import Heads
+from tests.plugins.proxies import wire
 from tests.plugins.waiting import until
 
 LONG = 9.0
 """Longer than a test may take, and less than the test's time limit."""
 NOBODY = Gate(1, 1)
 LOCKED = 'SELECT FROM "headwater"."head" FOR UPDATE'
+ENDLESS = b"SELECT pg_sleep(3600)"
 WAITING = """
 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -194,6 +197,47 @@ async def test_a_closed_store_leaves_no_gate_shut(store: PostgresEventStore, wri
     await until(lambda: _none_shut(store))
 
 
+async def test_a_store_is_closed_in_time_although_the_server_does_not_hear_that_its_gates_open(
+    database_url: str,
+) -> None:
+    with wire(database_url) as cable:
+        writer = Writer()
+        writer.store = await PostgresEventStore.open(cable.url, announce=writer.announce, timeout=1)
+        await writer.append()
+        assert writer.gate
+        cable.cut()
+        async with asyncio.timeout(LONG):
+            await writer.store.close()
+
+
+async def test_no_call_waits_until_its_gate_is_open_again(database_url: str) -> None:
+    async with await PostgresEventStore.open(database_url, pool_size=4) as store, AsyncExitStack() as stack:
+        kept = Lanes(store.pool, timeout=2 * LONG, prepare=True, gates=Gates(ENDLESS))
+        free, lane = await kept.take(), await kept.take()
+        lane.gate = 1
+        await kept.leave(free)
+        for _ in range(3):  # the third is the free lane's, which is given back when it is known that others wait
+            await stack.enter_async_context(store.connection())
+        waits = asyncio.create_task(store.head())
+        await until(lambda: not kept.spare)
+        async with asyncio.timeout(LONG):
+            await kept.leave(lane)
+        await stack.aclose()
+        await waits
+        await _give_up_closing(kept, store)
+
+
+async def test_whoever_gives_up_closing_leaves_no_connection_behind(store: PostgresEventStore) -> None:
+    kept = Lanes(store.pool, timeout=2 * LONG, prepare=True, gates=Gates(ENDLESS))
+    taken = [await kept.take() for _ in range(3)]
+    for lane in taken:
+        lane.gate = 1
+        await kept.leave(lane)
+    await _give_up_closing(kept, store)
+    stats = store.pool.get_stats
+    await until(lambda: stats()["pool_available"] == stats()["pool_size"])
+
+
 async def test_what_comes_thick_and_fast_passes_no_gates(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     shut = writer.gate
     monkeypatch.setattr(lanes, "QUIET", 3600.0)
@@ -329,6 +373,21 @@ async def _last_gate(writer: Writer, head: int) -> Gate:
 async def _waits(store: PostgresEventStore, table: str = "streams") -> bool:
     async with store.connection() as own:
         found = await own.execute(f"SELECT {WAITING} AND classid = %s::regclass", [f'"headwater"."{table}"'])
+        return await found.fetchone() is not None
+
+
+async def _give_up_closing(kept: Lanes, store: PostgresEventStore) -> None:
+    closing = asyncio.create_task(kept.close())
+    await until(lambda: _sleeps(store))
+    closing.cancel()
+    await asyncio.wait([closing])
+
+
+async def _sleeps(store: PostgresEventStore) -> bool:
+    async with store.connection() as own:
+        found = await own.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+        )
         return await found.fetchone() is not None
 
 
