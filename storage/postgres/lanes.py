@@ -35,7 +35,8 @@ KEPT: Final = 0.05
 """How long, in seconds, a lane without a call is kept before the pool has its connection again; also how often it is
 looked whether a call takes too long."""
 KEPT_SHUT: Final = 0.5
-"""The same for a lane whose gate is shut: readers wait there for its next append."""
+"""How long a gate is kept shut, and the lane with it: readers wait there for its next append. From when it was shut, as
+calls that pass no gates may follow for long, and readers would wait in vain."""
 QUIET: Final = 0.005
 """So many seconds after the last call an append passes a gate: what comes thick and fast is not worth to be waited for
 one by one."""
@@ -73,6 +74,7 @@ class Lane:
         """The server's number for the connection."""
         self.gate: int | None = None
         """The number of the gate that is shut."""
+        self._shut_at = 0.0
         self._gates = gates
         self._pgconn = conn.pgconn
         self._loop = asyncio.get_running_loop()
@@ -123,7 +125,7 @@ class Lane:
         """
         if self._gates is None or self._loop.time() - self.called_at < QUIET:
             return await self.row(statement, [None, None, *parameters])
-        opened, self.gate = self.gate, self._gates.number()
+        opened, self.gate, self._shut_at = self.gate, self._gates.number(), self._loop.time()
         shut = self.gate.to_bytes(4)
         try:
             return await self.row(statement, [shut, None if opened is None else opened.to_bytes(4), *parameters])
@@ -187,10 +189,9 @@ class Lane:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
 
-    @property
-    def kept(self) -> float:
-        """For how many seconds after its last call the lane is worth keeping."""
-        return KEPT if self.gate is None else KEPT_SHUT
+    def worth_keeping(self, now: float) -> bool:
+        """Whether another call is to be expected soon, or somebody to wait for it."""
+        return now - self.called_at < KEPT if self.gate is None else now - self._shut_at < KEPT_SHUT
 
     @property
     def broken(self) -> bool:
@@ -335,7 +336,7 @@ class Lanes:
         for lane in self._busy:
             lane.expire(now)
         self._wanted = self._others_wait()
-        for lane in [lane for lane in self._free if self._wanted or now - lane.called_at >= lane.kept]:
+        for lane in [lane for lane in self._free if self._wanted or not lane.worth_keeping(now)]:
             self._free.remove(lane)
             self._give_back_soon(lane)
         if self._free or self._busy:

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from headwater.storage.errors import DuplicateEvent, InvalidArgument, StoreClosed, StoreUnavailable
-from headwater.storage.model import ALL, ANY, MAX_BIGINT, MAX_GATE, MAX_SESSION, EventPage, Gate, NewEvent
+from headwater.storage.model import ALL, ANY, MAX_BIGINT, MAX_GATE, MAX_SESSION, EventPage, Gate, NewEvent, StreamAppend
 from headwater.storage.opening import connect, hints_of
 from headwater.storage.postgres import lanes, reading
 from headwater.storage.postgres.lanes import Gates, Lanes
@@ -190,6 +190,20 @@ async def test_gates_are_open_when_the_pool_has_its_connections_again(
     stats = writer.store.pool.get_stats
     await until(lambda: stats()["pool_available"] == stats()["pool_size"])
     assert await _shut(store) == 0
+
+
+async def test_a_gate_is_not_kept_shut_by_calls_that_pass_none(
+    store: PostgresEventStore, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "KEPT_SHUT", 0.2)
+
+    async def opened_between_appends() -> bool:
+        await writer.store.append_to_many([StreamAppend(name, [NewEvent("Placed")]) for name in ("a-1", "a-2")])
+        return await _none_shut(store)
+
+    await writer.append()
+    assert await _shut(store) == 1
+    await until(opened_between_appends)
 
 
 async def test_a_closed_store_leaves_no_gate_shut(store: PostgresEventStore, writer: Writer) -> None:
