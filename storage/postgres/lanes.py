@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias
@@ -58,7 +58,8 @@ class Gates:
     def __init__(self, open_all: bytes) -> None:
         self.open_all = open_all
         """The statement that opens whatever gate its session has shut."""
-        self._numbers = itertools.count(random.getrandbits(31))
+        # Not from the generator that programs seed, each with the same number.
+        self._numbers = itertools.count(secrets.randbits(31))
 
     def number(self) -> int:
         """Return the next number. One that another session has, too, does no harm: readers look once more, or later."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -377,6 +378,17 @@ async def test_the_largest_numbers_find_nothing_and_larger_ones_are_refused(stor
     ):
         with pytest.raises(InvalidArgument, match=name):
             await store.page_behind(Gate(session, gate), after, 1)
+
+
+def test_programs_that_seed_their_generator_alike_have_other_gates() -> None:
+    numbers, state = [], random.getstate()
+    try:
+        for _ in range(2):
+            random.seed(1)
+            numbers.append(Gates(b"").number())
+    finally:
+        random.setstate(state)
+    assert numbers[0] != numbers[1]
 
 
 async def _last_gate(writer: Writer, head: int) -> Gate:
