@@ -81,6 +81,8 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self.called_at = self._loop.time()
         """When the last call ended, by the event loop's clock."""
+        self.quiet_since = self.called_at
+        """The same, or when the last call before the lane was made ended."""
         self._timeout = timeout
         self._begun = 0.0
         self._prepare = prepare
@@ -124,7 +126,7 @@ class Lane:
 
         Both are null where nobody is told of gates, and where calls follow one another quickly.
         """
-        if self._gates is None or self._loop.time() - self.called_at < QUIET:
+        if self._gates is None or self._loop.time() - self.quiet_since < QUIET:
             return await self.row(statement, [None, None, *parameters])
         opened, self.gate, self._shut_at = self.gate, self._gates.number(), self._loop.time()
         shut = self.gate.to_bytes(4)
@@ -210,7 +212,7 @@ class Lane:
             await answer
         finally:
             self._answer = None
-            self.called_at = self._loop.time()
+            self.called_at = self.quiet_since = self._loop.time()
         if self._pgconn.pipeline_status:
             self._pgconn.exit_pipeline_mode()
         for result in self._results:
@@ -260,6 +262,7 @@ class Lanes:
         self._keep = pool.max_size >= SMALLEST_POOL
         self._gates = gates if self._keep else None
         self._wanted = False
+        self._left_at = float("-inf")
         self._free: list[Lane] = []
         self._busy: set[Lane] = set()
         self._look: asyncio.TimerHandle | None = None
@@ -282,6 +285,9 @@ class Lanes:
                 return lane
             await self._give_back(lane)
         lane = Lane(await self._pool.getconn(), timeout=self._timeout, prepare=self._prepare, gates=self._gates)
+        if lane.called_at - self._left_at < KEPT_SHUT:
+            # It goes on where another lane ended. Otherwise the gate would be open again before the next append.
+            lane.quiet_since = self._left_at
         self._busy.add(lane)
         if self._look is None:
             self._look_later()
@@ -290,6 +296,7 @@ class Lanes:
     async def leave(self, lane: Lane) -> None:
         """Take a lane back: to be used again, or not when its call did not end."""
         self._busy.discard(lane)
+        self._left_at = asyncio.get_running_loop().time()
         if not self._keep or lane.broken:
             await self._give_back(lane)
         elif self._wanted:

@@ -263,6 +263,18 @@ async def test_what_comes_thick_and_fast_passes_no_gates(writer: Writer, monkeyp
     assert [gate for _, gate in writer.told] == [shut, None, None, writer.gate]
 
 
+async def test_appends_that_follow_when_the_pool_has_the_connection_again_pass_gates_too(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats = writer.store.pool.get_stats
+    monkeypatch.setattr(lanes, "KEPT_SHUT", 0.0)
+    await until(lambda: stats()["pool_available"] == stats()["pool_size"])
+    monkeypatch.setattr(lanes, "KEPT_SHUT", 3600.0)
+    monkeypatch.setattr(lanes, "QUIET", 0.005)
+    await writer.append()
+    assert writer.gate
+
+
 @pytest.mark.parametrize("shared", [True, False])
 async def test_no_gates_are_shut_where_sessions_are_shared_or_connections_are_few(
     database_url: str, shared: bool
