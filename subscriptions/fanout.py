@@ -33,6 +33,8 @@ class SharedReader:
        in the server for an append that is yet to come, and holds nobody up.
     4. An announced head is read at once while somebody has all that is kept: whoever asks then finds it, or the read of
        it, under way. Nothing is read ahead for those who do not ask.
+    5. Whoever was given all that was kept is told of what comes after it, also when a look had begun before that brings
+       it.
     """
 
     def __init__(
@@ -85,7 +87,8 @@ class SharedReader:
         if after < self._start:
             return await self._reader.read_page(source, after, limit, where=where)
         page = self._kept(after, limit, where)
-        self._awaited = self._awaited or page.read_to >= self._end
+        if page.read_to >= self._end:
+            self._await_more()
         self._look_ahead()
         return page
 
@@ -114,10 +117,11 @@ class SharedReader:
         if self._unlisten is not None:
             self._unlisten()
         self._next = None
-        for look in (self._look, self._ahead):
-            if look is not None:
-                look.cancel()
-                await asyncio.wait([look])
+        looks = {look for look in (self._look, self._ahead) if look is not None}
+        for look in looks:  # all of them before the first ends: the end of one may be a reason for another
+            look.cancel()
+        if looks:
+            await asyncio.wait(looks)
 
     def _on_head(self, head: int) -> None:
         if head > self._end:
@@ -146,6 +150,12 @@ class SharedReader:
             (_, self._session, read), self._next = self._next, None
             self._ahead = _task(self._look_behind(read))
 
+    def _await_more(self) -> None:
+        """Note that somebody has got everything that is kept; what is known to be there is read at once."""
+        if self._announced > self._end:
+            self._begin_look()
+        self._awaited = True
+
     async def _look_further(self) -> None:
         announced, self._announced = self._announced, 0
         begun = self._monotonic()
@@ -157,7 +167,7 @@ class SharedReader:
         finally:
             self._look = None
         self._looked_at = begun
-        self._keep_page(page)
+        self._keep_news(page, tell=self._awaited)  # who took all that was kept meanwhile does not wait for this look
 
     async def _look_behind(self, read: ReadBehind) -> None:
         try:
@@ -168,10 +178,17 @@ class SharedReader:
             self._ahead = None
         if page.read_to > self._end:
             self._looked_at = self._monotonic()
-            self._keep_page(page)
-            if self._heads is not None:
-                self._heads.announce(self._end)
+            self._awaited = False
+            self._keep_news(page, tell=True)
+        elif self._awaited:
+            self._await_more()
         self._look_ahead()
+
+    def _keep_news(self, page: EventPage, *, tell: bool) -> None:
+        news = max(page.head, page.read_to) > self._end
+        self._keep_page(page)
+        if news and tell and self._heads is not None:
+            self._heads.announce(max(self._head, self._end))
 
     def _keep_page(self, page: EventPage) -> None:
         # Two looks may be under way: what one of them has brought is passed over in the other's page.

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
+import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -35,7 +35,8 @@ KEPT: Final = 0.05
 """How long, in seconds, a lane without a call is kept before the pool has its connection again; also how often it is
 looked whether a call takes too long."""
 KEPT_SHUT: Final = 0.5
-"""The same for a lane whose gate is shut: readers wait there for its next append."""
+"""How long a gate is kept shut, and the lane with it: readers wait there for its next append. From when it was shut, as
+calls that pass no gates may follow for long, and readers would wait in vain."""
 QUIET: Final = 0.002
 """So many seconds after the last call an append passes a gate: what comes thick and fast is not worth to be waited for
 one by one."""
@@ -57,7 +58,8 @@ class Gates:
     def __init__(self, open_all: bytes) -> None:
         self.open_all = open_all
         """The statement that opens whatever gate its session has shut."""
-        self._numbers = itertools.count(random.getrandbits(31))
+        # Not from the generator that programs seed, each with the same number.
+        self._numbers = itertools.count(secrets.randbits(31))
 
     def number(self) -> int:
         """Return the next number. One that another session has, too, does no harm: readers look once more, or later."""
@@ -73,11 +75,14 @@ class Lane:
         """The server's number for the connection."""
         self.gate: int | None = None
         """The number of the gate that is shut."""
+        self._shut_at = 0.0
         self._gates = gates
         self._pgconn = conn.pgconn
         self._loop = asyncio.get_running_loop()
         self.called_at = self._loop.time()
         """When the last call ended, by the event loop's clock."""
+        self.quiet_since = self.called_at
+        """The same, or when the last call before the lane was made ended."""
         self._timeout = timeout
         self._begun = 0.0
         self._prepare = prepare
@@ -121,9 +126,9 @@ class Lane:
 
         That is sent where somebody is told of gates, and calls do not follow one another quickly.
         """
-        if self._gates is None or self._loop.time() - self.called_at < QUIET:
+        if self._gates is None or self._loop.time() - self.quiet_since < QUIET:
             return await self.row(statement, parameters)
-        opened, self.gate = self.gate, self._gates.number()
+        opened, self.gate, self._shut_at = self.gate, self._gates.number(), self._loop.time()
         gates = [self.gate.to_bytes(4), None if opened is None else opened.to_bytes(4)]
         try:
             return await self.row(past_gate, [*gates, *parameters])
@@ -187,10 +192,9 @@ class Lane:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
 
-    @property
-    def kept(self) -> float:
-        """For how many seconds after its last call the lane is worth keeping."""
-        return KEPT if self.gate is None else KEPT_SHUT
+    def worth_keeping(self, now: float) -> bool:
+        """Whether another call is to be expected soon, or somebody to wait for it."""
+        return now - self.called_at < KEPT if self.gate is None else now - self._shut_at < KEPT_SHUT
 
     @property
     def broken(self) -> bool:
@@ -208,7 +212,7 @@ class Lane:
             await answer
         finally:
             self._answer = None
-            self.called_at = self._loop.time()
+            self.called_at = self.quiet_since = self._loop.time()
         if self._pgconn.pipeline_status:
             self._pgconn.exit_pipeline_mode()
         for result in self._results:
@@ -258,6 +262,7 @@ class Lanes:
         self._keep = pool.max_size >= SMALLEST_POOL
         self._gates = gates if self._keep else None
         self._wanted = False
+        self._left_at = float("-inf")
         self._free: list[Lane] = []
         self._busy: set[Lane] = set()
         self._look: asyncio.TimerHandle | None = None
@@ -280,6 +285,9 @@ class Lanes:
                 return lane
             await self._give_back(lane)
         lane = Lane(await self._pool.getconn(), timeout=self._timeout, prepare=self._prepare, gates=self._gates)
+        if lane.called_at - self._left_at < KEPT_SHUT:
+            # It goes on where another lane ended. Otherwise the gate would be open again before the next append.
+            lane.quiet_since = self._left_at
         self._busy.add(lane)
         if self._look is None:
             self._look_later()
@@ -288,10 +296,13 @@ class Lanes:
     async def leave(self, lane: Lane) -> None:
         """Take a lane back: to be used again, or not when its call did not end."""
         self._busy.discard(lane)
-        if self._keep and not self._wanted and not lane.broken:
-            self._free.append(lane)
-        else:
+        self._left_at = asyncio.get_running_loop().time()
+        if not self._keep or lane.broken:
             await self._give_back(lane)
+        elif self._wanted:
+            self._give_back_soon(lane)  # its gate is opened first: whoever made the call need not wait for that
+        else:
+            self._free.append(lane)
 
     async def close(self) -> None:
         """Give every connection back to the pool; those with a call follow when it ends."""
@@ -299,19 +310,26 @@ class Lanes:
         if self._look is not None:
             self._look.cancel()
         while self._free:
-            await self._give_back(self._free.pop())
+            self._give_back_soon(self._free.pop())
         await asyncio.gather(*self._giving)
 
     async def _give_back(self, lane: Lane) -> None:
         try:
-            await lane.open_gate()
-        except (psycopg.Error, TimeoutError):
-            await lane.conn.close()
+            # Nobody else looks whether this call takes too long. What is not opened here opens with the session's end.
+            with suppress(psycopg.Error, TimeoutError):
+                async with asyncio.timeout(self._timeout):
+                    await lane.open_gate()
         finally:
             lane.leave()
-            if lane.broken:
+            if lane.broken or lane.gate is not None:
                 await lane.conn.close()
             await self._pool.putconn(lane.conn)
+
+    def _give_back_soon(self, lane: Lane) -> None:
+        """Give a lane back that nobody waits for."""
+        task = asyncio.get_running_loop().create_task(self._give_back(lane), name="headwater-lane")
+        self._giving.add(task)
+        task.add_done_callback(self._giving.discard)
 
     def _others_wait(self) -> bool:
         return self._pool.get_stats().get("requests_waiting", 0) > 0
@@ -326,11 +344,9 @@ class Lanes:
         for lane in self._busy:
             lane.expire(now)
         self._wanted = self._others_wait()
-        for lane in [lane for lane in self._free if self._wanted or now - lane.called_at >= lane.kept]:
+        for lane in [lane for lane in self._free if self._wanted or not lane.worth_keeping(now)]:
             self._free.remove(lane)
-            task = loop.create_task(self._give_back(lane), name="headwater-lane")
-            self._giving.add(task)
-            task.add_done_callback(self._giving.discard)
+            self._give_back_soon(lane)
         if self._free or self._busy:
             self._look_later()
 

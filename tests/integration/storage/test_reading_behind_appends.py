@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import psycopg
 import pytest
 
 from headwater.storage.errors import DuplicateEvent, InvalidArgument, StoreClosed, StoreUnavailable
-from headwater.storage.model import ALL, ANY, MAX_BIGINT, MAX_GATE, MAX_SESSION, EventPage, Gate, NewEvent
+from headwater.storage.model import ALL, ANY, MAX_BIGINT, MAX_GATE, MAX_SESSION, EventPage, Gate, NewEvent, StreamAppend
 from headwater.storage.opening import connect, hints_of
 from headwater.storage.postgres import lanes, reading
+from headwater.storage.postgres.lanes import Gates, Lanes
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.subscriptions.fanout import SharedReader
 from headwater.subscriptions.heads import Heads
+from tests.plugins.proxies import wire
 from tests.plugins.waiting import until
 
 LONG = 9.0
 """Longer than a test may take, and less than the test's time limit."""
 NOBODY = Gate(1, 1)
 LOCKED = 'SELECT FROM "headwater"."head" FOR UPDATE'
+ENDLESS = b"SELECT pg_sleep(3600)"
 WAITING = """
 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -189,9 +193,64 @@ async def test_gates_are_open_when_the_pool_has_its_connections_again(
     assert await _shut(store) == 0
 
 
+async def test_a_gate_is_not_kept_shut_by_calls_that_pass_none(
+    store: PostgresEventStore, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "KEPT_SHUT", 0.2)
+
+    async def opened_between_appends() -> bool:
+        await writer.store.append_to_many([StreamAppend(name, [NewEvent("Placed")]) for name in ("a-1", "a-2")])
+        return await _none_shut(store)
+
+    await writer.append()
+    assert await _shut(store) == 1
+    await until(opened_between_appends)
+
+
 async def test_a_closed_store_leaves_no_gate_shut(store: PostgresEventStore, writer: Writer) -> None:
     await writer.store.close()
     await until(lambda: _none_shut(store))
+
+
+async def test_a_store_is_closed_in_time_although_the_server_does_not_hear_that_its_gates_open(
+    database_url: str,
+) -> None:
+    with wire(database_url) as cable:
+        writer = Writer()
+        writer.store = await PostgresEventStore.open(cable.url, announce=writer.announce, timeout=1)
+        await writer.append()
+        assert writer.gate
+        cable.cut()
+        async with asyncio.timeout(LONG):
+            await writer.store.close()
+
+
+async def test_no_call_waits_until_its_gate_is_open_again(database_url: str) -> None:
+    async with await PostgresEventStore.open(database_url, pool_size=4) as store, AsyncExitStack() as stack:
+        kept = Lanes(store.pool, timeout=2 * LONG, prepare=True, gates=Gates(ENDLESS))
+        free, lane = await kept.take(), await kept.take()
+        lane.gate = 1
+        await kept.leave(free)
+        for _ in range(3):  # the third is the free lane's, which is given back when it is known that others wait
+            await stack.enter_async_context(store.connection())
+        waits = asyncio.create_task(store.head())
+        await until(lambda: not kept.spare)
+        async with asyncio.timeout(LONG):
+            await kept.leave(lane)
+        await stack.aclose()
+        await waits
+        await _give_up_closing(kept, store)
+
+
+async def test_whoever_gives_up_closing_leaves_no_connection_behind(store: PostgresEventStore) -> None:
+    kept = Lanes(store.pool, timeout=2 * LONG, prepare=True, gates=Gates(ENDLESS))
+    taken = [await kept.take() for _ in range(3)]
+    for lane in taken:
+        lane.gate = 1
+        await kept.leave(lane)
+    await _give_up_closing(kept, store)
+    stats = store.pool.get_stats
+    await until(lambda: stats()["pool_available"] == stats()["pool_size"])
 
 
 async def test_what_comes_thick_and_fast_passes_no_gates(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +261,18 @@ async def test_what_comes_thick_and_fast_passes_no_gates(writer: Writer, monkeyp
     monkeypatch.setattr(lanes, "QUIET", 0.0)
     await writer.append()
     assert [gate for _, gate in writer.told] == [shut, None, None, writer.gate]
+
+
+async def test_appends_that_follow_when_the_pool_has_the_connection_again_pass_gates_too(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats = writer.store.pool.get_stats
+    monkeypatch.setattr(lanes, "KEPT_SHUT", 0.0)
+    await until(lambda: stats()["pool_available"] == stats()["pool_size"])
+    monkeypatch.setattr(lanes, "KEPT_SHUT", 3600.0)
+    monkeypatch.setattr(lanes, "QUIET", 0.005)
+    await writer.append()
+    assert writer.gate
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -321,6 +392,17 @@ async def test_the_largest_numbers_find_nothing_and_larger_ones_are_refused(stor
             await store.page_behind(Gate(session, gate), after, 1)
 
 
+def test_programs_that_seed_their_generator_alike_have_other_gates() -> None:
+    numbers, state = [], random.getstate()
+    try:
+        for _ in range(2):
+            random.seed(1)
+            numbers.append(Gates(b"").number())
+    finally:
+        random.setstate(state)
+    assert numbers[0] != numbers[1]
+
+
 async def _last_gate(writer: Writer, head: int) -> Gate:
     await until(lambda: writer.told[-1][0] == head)
     return writer.gate
@@ -329,6 +411,21 @@ async def _last_gate(writer: Writer, head: int) -> Gate:
 async def _waits(store: PostgresEventStore, table: str = "streams") -> bool:
     async with store.connection() as own:
         found = await own.execute(f"SELECT {WAITING} AND classid = %s::regclass", [f'"headwater"."{table}"'])
+        return await found.fetchone() is not None
+
+
+async def _give_up_closing(kept: Lanes, store: PostgresEventStore) -> None:
+    closing = asyncio.create_task(kept.close())
+    await until(lambda: _sleeps(store))
+    closing.cancel()
+    await asyncio.wait([closing])
+
+
+async def _sleeps(store: PostgresEventStore) -> bool:
+    async with store.connection() as own:
+        found = await own.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+        )
         return await found.fetchone() is not None
 
 

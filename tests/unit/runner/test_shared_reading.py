@@ -139,6 +139,27 @@ async def test_who_comes_with_an_announcement_gets_it_although_an_earlier_look_i
     await shared.close()
 
 
+@pytest.mark.parametrize("limit", [10, 1], ids=["while a look is under way", "while nobody has looked"])
+async def test_whoever_is_given_all_that_is_kept_is_told_of_what_is_known_to_follow(limit: int) -> None:
+    reader = ListReader(1)
+    heads = Heads(reader)
+    shared = SharedReader(reader, heads, max_age=3600)
+    await shared.read_page(ALL, 1, 10)
+    heads.announce(reader.append(2))
+    await shared.read_page(ALL, 1, limit)
+    reader.gate = asyncio.Event()
+    heads.announce(reader.append(1))
+    # It was told of that before it asks, as a subscription that was busy is.
+    page = await shared.read_page(ALL, 1, 10)
+    assert (page.read_to, page.head) == (3, 3)
+    told: list[int] = []
+    heads.listen(told.append)
+    reader.gate.set()
+    await until(lambda: told == [4])
+    assert [event.number for event in (await shared.read_page(ALL, 3, 10)).events] == [4]
+    await shared.close()
+
+
 class Behind:
     """A read that ends when the append it waits for does."""
 
@@ -217,6 +238,19 @@ async def test_whoever_comes_with_the_hint_waits_for_the_look_that_has_it(ahead:
     ahead.behind.committed.set()
     assert await asking == [2]
     assert ahead.reader.reads == reads
+
+
+async def test_nothing_more_is_waited_for_until_somebody_has_taken_what_came(ahead: Ahead) -> None:
+    head = ahead.reader.append(1)
+    ahead.behind.committed.set()
+    await until(lambda: ahead.told == [head])
+    later = Behind(ahead.reader)
+    ahead.shared.look_ahead(head, SESSION, later)
+    ahead.heads.announce(head)
+    await ahead.reader.read_page(ALL, 0, 10)  # whatever has begun is under way now
+    assert later.asked == []
+    assert await ahead.read(1) == [2]
+    await until(lambda: later.asked == [2])
 
 
 async def test_what_others_append_is_not_held_up_by_the_look_that_waits(ahead: Ahead) -> None:
