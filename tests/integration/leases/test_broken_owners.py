@@ -85,7 +85,8 @@ def test_an_owner_notices_that_the_server_ended_its_session_and_comes_back_by_it
         assert first.ask("claim") == "granted 1 0"
         with psycopg.connect(database_url, autocommit=True) as conn:
             ended = conn.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s "
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN pg_locks USING (pid) "
+                "WHERE datname = current_database() AND locktype = 'advisory' AND objid = %s "
                 "AND classid = 'headwater.partitions'::regclass",
                 [lock_id],
             ).fetchall()
@@ -116,7 +117,8 @@ def test_heartbeats_keep_a_lease_for_longer_than_its_length(database_url: str, l
             row = conn.execute(
                 "SELECT a.pid, extract(epoch FROM clock_timestamp() - a.backend_start)::integer "
                 "FROM pg_stat_activity AS a JOIN pg_locks AS l USING (pid) "
-                "WHERE l.locktype = 'advisory' AND l.objid = %s AND l.classid = 'headwater.partitions'::regclass",
+                "WHERE a.datname = current_database() AND l.locktype = 'advisory' AND l.objid = %s "
+                "AND l.classid = 'headwater.partitions'::regclass",
                 [lock_id],
             ).fetchone()
             assert row is not None, "the lease was lost"

@@ -302,7 +302,8 @@ async def test_requests_that_need_no_statement_do_not_put_the_heartbeat_off(
     async def last_heard() -> Any:
         async with store.connection() as conn:
             cursor = await conn.execute(
-                "SELECT backend_start, state_change FROM pg_stat_activity WHERE application_name LIKE '%leases of one'"
+                "SELECT backend_start, state_change FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name LIKE '%leases of one'"
             )
             return await cursor.fetchone()
 
@@ -329,8 +330,8 @@ async def test_requests_that_keep_a_session_alive_do_not_put_its_looks_at_the_ot
             for _ in range(10):  # what comes between two claims is seen, and no heartbeat is due before the next one
                 async with store.connection() as conn:
                     cursor = await conn.execute(
-                        "SELECT state_change FROM pg_stat_activity WHERE application_name LIKE '%leases of one'"
-                        " AND query LIKE '%pg_stat_get_activity%'"
+                        "SELECT state_change FROM pg_stat_activity WHERE datname = current_database()"
+                        " AND application_name LIKE '%leases of one' AND query LIKE '%pg_stat_get_activity%'"
                     )
                     looks.update(await cursor.fetchall())
     assert session.session == 1
