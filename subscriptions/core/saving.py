@@ -17,7 +17,6 @@ from headwater.subscriptions.options import Delivery, SubscriptionOptions
 QUIET: Final = 1.0
 """After so many seconds without a delivery, the durable progress says that nothing is in flight."""
 
-
 SLACK: Final = 0.1
 """By so much of the checkpoint interval a save may be early."""
 

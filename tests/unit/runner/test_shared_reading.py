@@ -204,6 +204,12 @@ class Ahead:
         await until(lambda: self.behind.asked == [1])
         self.heads.listen(self.told.append)
 
+    def append(self) -> None:
+        """Let the session append, and tell of it by a hint."""
+        head = self.reader.append(1)
+        self.shared.look_ahead(head, SESSION, Behind(self.reader))
+        self.heads.announce(head)
+
     async def read(self, after: int) -> list[int]:
         """Return the numbers of the events after a position."""
         return [event.number for event in (await self.shared.read_page(ALL, after, 10)).events]
@@ -231,9 +237,7 @@ async def test_what_the_next_append_brings_is_announced_and_is_not_read_once_mor
 
 async def test_whoever_comes_with_the_hint_waits_for_the_look_that_has_it(ahead: Ahead) -> None:
     reads = ahead.reader.reads
-    head = ahead.reader.append(1)
-    ahead.shared.look_ahead(head, SESSION, Behind(ahead.reader))
-    ahead.heads.announce(head)
+    ahead.append()
     asking = asyncio.create_task(ahead.read(1))
     ahead.behind.committed.set()
     assert await asking == [2]
@@ -312,9 +316,7 @@ async def test_an_append_that_came_to_nothing_leaves_everything_as_it_was(ahead:
 
 async def test_a_hint_whose_look_has_nothing_leads_to_another_look(ahead: Ahead) -> None:
     ahead.behind.blind = True  # as when it takes too long
-    head = ahead.reader.append(1)
-    ahead.shared.look_ahead(head, SESSION, Behind(ahead.reader))
-    ahead.heads.announce(head)
+    ahead.append()
     asking = asyncio.create_task(ahead.read(1))
     ahead.behind.committed.set()
     assert await asking == [2]
@@ -322,9 +324,7 @@ async def test_a_hint_whose_look_has_nothing_leads_to_another_look(ahead: Ahead)
 
 async def test_a_look_that_fails_fails_for_those_who_wait_for_it_and_the_next_does_not(ahead: Ahead) -> None:
     ahead.behind.broken = True
-    head = ahead.reader.append(1)
-    ahead.shared.look_ahead(head, SESSION, Behind(ahead.reader))
-    ahead.heads.announce(head)
+    ahead.append()
     asking = asyncio.create_task(ahead.read(1))
     ahead.behind.committed.set()
     with pytest.raises(StoreUnavailable):
