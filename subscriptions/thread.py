@@ -42,7 +42,12 @@ class Worker:
                 settle = partial(outcome.set_result, function())
             except BaseException as raised:  # noqa: BLE001  # it is raised again where it was asked for
                 settle = partial(outcome.set_exception, raised)
-            loop.call_soon_threadsafe(unless_given_up, settle)
+            try:
+                loop.call_soon_threadsafe(unless_given_up, settle)
+            except RuntimeError:
+                if not loop.is_closed():
+                    raise
+                # The call was left behind and outlived the loop: nobody is left to be told.
 
         self._queue().put(work)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +12,14 @@ from headwater.subscriptions.thread import Worker
 from tests.plugins.waiting import until
 
 NAME = "a thread of this test's own"
+
+
+async def begin_and_give_up(worker: Worker, function: Callable[[], object]) -> None:
+    hanging = asyncio.create_task(worker.run(function))
+    await until(lambda: threads() == 1, what="waiting for the call to begin")
+    hanging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hanging
 
 
 def threads() -> int:
@@ -32,3 +41,17 @@ async def test_a_call_that_is_cancelled_before_its_turn_is_never_made() -> None:
     worker.abandon()
     await until(lambda: threads() == 0, what="waiting for the threads to end")
     assert made == ["third", "first"]
+
+
+@pytest.mark.parametrize("ends", [lambda: None, lambda: 1 / 0], ids=["returns", "raises"])
+def test_a_call_left_behind_ends_quietly_after_the_loop_was_closed(
+    ends: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints = list[threading.ExceptHookArgs]()
+    monkeypatch.setattr(threading, "excepthook", complaints.append)
+    go_on = threading.Event()
+    asyncio.run(begin_and_give_up(Worker(NAME), lambda: go_on.wait() and ends()))
+    (left_behind,) = (thread for thread in threading.enumerate() if thread.name == NAME)
+    go_on.set()
+    left_behind.join()
+    assert complaints == []
