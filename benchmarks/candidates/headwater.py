@@ -6,8 +6,9 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeAlias
 
 import psycopg
 
@@ -24,11 +25,15 @@ from headwater.storage.postgres.encoding import Encoder
 from headwater.storage.postgres.lanes import Lane
 from headwater.storage.postgres.store import PostgresEventStore
 
-NAME, READY = "headwater", "ready batches"
+NAME, READY, CALLERS = "headwater", "ready batches", "callers alone"
 READY_BATCHES = 1_000
 """So many of each connection are sent in a round."""
 
 _COUNT = 'SELECT count(*) FROM "headwater"."events" WHERE "position" > %s'
+
+
+Append: TypeAlias = Callable[[str, list[NewEvent], int], Awaitable[object]]
+"""Called with a stream, events and the expected version."""
 
 
 class Store:
@@ -51,17 +56,32 @@ class Store:
     async def append(self, writers: int, batch: int, seconds: float) -> Sample:
         """Let writers append for so long, each to streams of its own, with exact expected versions."""
         before = await self.store.head()
+        done = await self._call(writers, batch, seconds, self.store.append)
+        return Sample(done.calls * batch, await self.count(before), done.seconds, done.latencies)
+
+    async def call_nobody(self, writers: int, batch: int, seconds: float) -> Sample:
+        """Do the same where nothing is stored: what one process can call at most."""
+        found = 0
+
+        async def forget(_stream: str, events: Sequence[NewEvent], _expected: int) -> None:
+            nonlocal found
+            found += len(events)
+            await asyncio.sleep(0)  # the others' turn, as after each append
+
+        done = await self._call(writers, batch, seconds, forget)
+        return Sample(done.calls * batch, found, done.seconds, done.latencies)
+
+    async def _call(self, writers: int, batch: int, seconds: float, append: Append) -> load.Load:
         places: dict[int, tuple[str, int]] = {}
 
         async def call(writer: int) -> None:
             stream, version = places.get(writer, ("", 0))
             if not stream or version + batch > STREAM_LENGTH:
                 stream, version = f"order-{uuid.uuid4()}", 0
-            await self.store.append(stream, self.events(batch), version)
+            await append(stream, self.events(batch), version)
             places[writer] = stream, version + batch
 
-        done = await load.tasks(writers, seconds, call)
-        return Sample(done.calls * batch, await self.count(before), done.seconds, done.latencies)
+        return await load.tasks(writers, seconds, call)
 
     async def append_ready(self, writers: int) -> Sample:
         """Send what group commit sends for so many writers of one event, made beforehand: the server's share alone."""

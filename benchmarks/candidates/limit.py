@@ -25,10 +25,12 @@ from benchmarks.measure import Sample
 from benchmarks.payload import STREAM_LENGTH, TYPE, encoded
 from headwater.storage.model import new_event_id
 
-COPY, COPY_BYTES, INSERT, SELECT = "COPY", "COPY of ready bytes", "INSERT", "raw psycopg"
+COPY, COPY_BYTES, SELECT = "COPY", "COPY of ready bytes", "raw psycopg"
+INSERT, INSERT_BARE = "INSERT", "INSERT without indexes"
 ROWS_A_COPY = 10_000
 
 _CLONE = 'CREATE TABLE "copied" (LIKE "headwater"."events" INCLUDING ALL)'
+_CLONE_BARE = 'CREATE TABLE "copied" (LIKE "headwater"."events" INCLUDING DEFAULTS)'
 _COPY = 'COPY "copied" ("position", "stream", "version", "event_id", "type", "data", "created_at") FROM STDIN '
 _COPY_BINARY = _COPY + "(FORMAT binary)"
 _COUNT = 'SELECT count(*) FROM "copied"'
@@ -61,7 +63,7 @@ class _JsonAsBytes(Loader):
 
 
 class Table:
-    """A table like the store's events table, with the same indexes, in a database of its own."""
+    """A table like the store's events table, in a database of its own."""
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self._conn = conn
@@ -167,12 +169,12 @@ class Rows:
 
 
 @asynccontextmanager
-async def table(bench: Bench) -> AsyncIterator[Table]:
+async def table(bench: Bench, *, indexes: bool = True) -> AsyncIterator[Table]:
     """Make an empty copy of the events table in a database of its own."""
     async with bench.database() as url:
         await headwater.make_schema(url)
         with psycopg.connect(url, autocommit=True) as conn:
-            conn.execute(_CLONE)
+            conn.execute(_CLONE if indexes else _CLONE_BARE)
             yield Table(conn)
 
 

@@ -2,8 +2,9 @@
 
 The seed's own cases are 1, 10, 20 and 50 writers of 100 events. Every call is durable when it returns. INSERT is what
 one caller could do at most, who makes the same rows and sends them as one statement: no check, no order, nothing else
-written. "Ready batches" are what the store sends for 50 writers of one event, made before the clock starts and sent by
-as many connections as it uses: the server's share of that case, with nothing done by the client.
+written; "without indexes" is the same into a table that has none. "Ready batches" are what the store sends for 50
+writers of one event, made before the clock starts and sent by as many connections as it uses: the server's share of
+that case. "Callers alone" is the callers' own share: their events go nowhere.
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ SHOWN: Final = (
     Target(headwater.NAME, limit.COPY),
     Target(headwater.NAME, limit.INSERT),
     Target(limit.INSERT, library.NAME),
+    Target(limit.INSERT_BARE, library.NAME),
     Target(headwater.NAME, headwater.READY),
     Target(headwater.READY, library.NAME),
+    Target(headwater.NAME, headwater.CALLERS),
+    Target(headwater.CALLERS, library.NAME),
 )
 
 
@@ -62,8 +66,11 @@ async def cases(bench: Bench) -> AsyncIterator[Case]:
             candidates[limit.COPY] = partial(table.fill, effort.seconds)
             if writers == 1:
                 candidates[limit.INSERT] = partial(table.insert, batch, effort.seconds)
+                bare = await stack.enter_async_context(limit.table(bench, indexes=False))
+                candidates[limit.INSERT_BARE] = partial(bare.insert, batch, effort.seconds)
             if (writers, batch) == (50, 1):
                 candidates[headwater.READY] = partial(store.append_ready, writers)
+                candidates[headwater.CALLERS] = partial(store.call_nobody, writers, batch, effort.seconds)
             yield Case(name, candidates, {"writers": writers, "batch": batch}, _targets(writers, batch, candidates))
 
 

@@ -74,11 +74,6 @@ class EncodedAppend(NamedTuple):
     """id, type, data, metadata, causation id, correlation id, tags, schema version, time."""
 
     @property
-    def payload_bytes(self) -> int:
-        """How long its payloads are together: all else of an event is short."""
-        return len(self.columns[2] or b"") + len(self.columns[3] or b"")
-
-    @property
     def ids(self) -> list[uuid.UUID]:
         """The events' ids, in their order."""
         wire = self.columns[0] or b""
@@ -90,12 +85,19 @@ class Unit(NamedTuple):
 
     appends: Sequence[EncodedAppend]
     events: int
+    payload_bytes: int
+    """How long its payloads are together: all else of an event is short."""
     condition: AppendCondition | None = None
 
-    @property
-    def payload_bytes(self) -> int:
-        """How long its payloads are together."""
-        return sum([append.payload_bytes for append in self.appends])
+    @classmethod
+    def of(cls, appends: Sequence[EncodedAppend], condition: AppendCondition | None = None) -> Unit:
+        """Make one of appends."""
+        events = payloads = 0
+        for append in appends:
+            _, _, data, metadata, *_ = append.columns
+            events += append.size
+            payloads += len(data or b"") + len(metadata or b"")
+        return cls(appends, events, payloads, condition)
 
     @property
     def lone(self) -> bool:
@@ -134,7 +136,7 @@ class Encoder:
             if len({append.stream for append in encoded}) != len(encoded):
                 raise InvalidArgument("appends", "must name each stream once")
             check_distinct(encoded[-1].stream, [id for append in encoded for id in append.ids])
-        return _sendable(Unit(encoded, sum([append.size for append in encoded]), condition))
+        return _sendable(Unit.of(encoded, condition))
 
     def unit_of_one(
         self,
@@ -147,7 +149,7 @@ class Encoder:
         """Do the same for an append to one stream."""
         _check_call(created_at, condition)
         encoded = self._append(stream, events, expected, created_at)
-        return _sendable(Unit((encoded,), encoded.size, condition))
+        return _sendable(Unit.of((encoded,), condition))
 
     def _append(
         self, stream: str, events: Sequence[NewEvent], expected: Expected, created_at: datetime | None

@@ -56,7 +56,7 @@ class Slice:
         for stream, count in self.runs:
             part = slice(done, done + count)
             columns = [None if column is None else b"".join(column[part]) for column in (*self.parts, self.times)]
-            yield Unit([EncodedAppend(stream, ANY, count, columns)], count)
+            yield Unit.of([EncodedAppend(stream, ANY, count, columns)])
             done += count
 
 
