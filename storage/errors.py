@@ -311,7 +311,7 @@ def unpassed(subscription: str, end: int) -> SubscriptionConflict:
 
 
 class StaleEpoch(SubscriptionError):
-    """Another owner has been granted the lease since; nothing was written."""
+    """Another owner has been granted the lease since, or the owner has rewound the partition; nothing was written."""
 
     def __init__(self, subscription: str, partition: int, epoch: int) -> None:
         super().__init__(subscription=subscription, partition=partition, epoch=epoch)
@@ -321,7 +321,8 @@ class StaleEpoch(SubscriptionError):
     epoch: int
 
     def describe(self) -> str:
-        return f"epoch {self.epoch} of {self.subscription!r}/{self.partition} is over: another owner has the lease"
+        name = f"{self.subscription!r}/{self.partition}"
+        return f"epoch {self.epoch} of {name} is over: another owner has the lease, or it was rewound since"
 
 
 class UnexpectedAck(SubscriptionError):

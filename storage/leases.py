@@ -6,7 +6,7 @@ Values only; the sessions that hold the locks are in ``postgres`` and ``memory``
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from headwater.storage.model import RecordedEvent
@@ -49,6 +49,12 @@ class Grant:
     """How far the partition had come when it was granted."""
     seam: Any | None = None
     """What earlier sets of the subscription's partitions had settled beyond that, as a JSON value; None: nothing."""
+    rewinds: int = 0
+    """How many rewinds the owner has begun: what it sent before the last of them writes nothing after it."""
+
+    def rewound(self) -> Grant:
+        """Return the grant for one more try to rewind, and for all that is written after it."""
+        return replace(self, rewinds=self.rewinds + 1)
 
 
 @dataclass(frozen=True, slots=True)

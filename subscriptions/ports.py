@@ -83,7 +83,11 @@ class Leases(Protocol):
 
 
 class Checkpoints(Protocol):
-    """The durable progress of partitions. Each write names the grant's epoch and does nothing when that is stale."""
+    """The durable progress of partitions. Each write names the grant's epoch and does nothing when that is stale.
+
+    Nor does one that was sent before a rewind and comes after it, unless it only tells what the partition is doing: a
+    connection may break, and the server execute later what came through it. It raises StaleEpoch, too.
+    """
 
     async def save(self, grant: Grant, progress: Progress, *, conn: Any = None, durable: bool = False) -> None:
         """Save how far the partition came; a lower checkpoint than the saved one changes nothing.
@@ -108,8 +112,10 @@ class Checkpoints(Protocol):
         side_effects: bool = True,
         commands: Sequence[int] = (),
     ) -> None:
-        """Set the progress, also to a lower checkpoint: what an operator asked for. Raises StaleEpoch; safe to repeat.
+        """Set the progress, also to a lower checkpoint: what an operator asked for. Raises StaleEpoch.
 
+        Each try names a grant of its own, ``grant.rewound()`` of the one before, and what is written afterwards names
+        the last of them. So it is safe to repeat, and a try that is late is refused like all that was sent before.
         Everything up to ``settled`` was settled before: it is a replay, with side effects or without. The operators'
         ``commands`` that asked for it are obeyed by the same write: both are durable, or neither.
         """

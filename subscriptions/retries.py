@@ -30,7 +30,7 @@ class ParkedRetries:
 
     def __init__(
         self,
-        grant: Grant,
+        grant: Callable[[], Grant],
         machine: Machine,
         tell: Callable[[inputs.Input], None],
         *,
@@ -41,7 +41,10 @@ class ParkedRetries:
         interval: float,
         attempts: int,
     ) -> None:
-        """An event that was begun ``attempts`` times without an end is set aside again: its owners have died of it."""
+        """``grant`` tells the present one: it changes with each rewind.
+
+        An event that was begun ``attempts`` times without an end is set aside again: its owners have died of it.
+        """
         self._grant = grant
         self._machine = machine
         self._tell = tell
@@ -68,7 +71,7 @@ class ParkedRetries:
                 self._tell(inputs.LeaseLost(str(error)))
                 return
             except Exception as error:  # noqa: BLE001  # whatever it is, it is looked again, and the reason is shown
-                self._observer.trouble(self._grant.key, "look at parked events", error)
+                self._observer.trouble(self._grant().key, "look at parked events", error)
             await self._pause()
 
     async def begin(self, effect: effects.Deliver) -> effects.Deliver | None:
@@ -77,7 +80,7 @@ class ParkedRetries:
         Raises StaleEpoch.
         """
         event = effect.events[0]
-        begun = await self._parking.begin_retry(self._grant, event.position)
+        begun = await self._parking.begin_retry(self._grant(), event.position)
         if begun is None:
             self._tell(inputs.Withdrawn(effect.delivery_id))
             return None
@@ -89,11 +92,11 @@ class ParkedRetries:
     async def write(self, effect: effects.Retry) -> None:
         """Write down how the retry of an event went."""
         try:
-            await self._parking.retried(self._grant, effect.position, effect.key, effect.error)
+            await self._parking.retried(self._grant(), effect.position, effect.key, effect.error)
         except StaleEpoch as error:
             self._tell(inputs.LeaseLost(str(error)))
         except Exception as error:  # noqa: BLE001  # the event stays parked, and comes again
-            self._observer.trouble(self._grant.key, "settle a parked event", error)
+            self._observer.trouble(self._grant().key, "settle a parked event", error)
         self._tell(inputs.RetryWritten(effect.position))
         self._asked.set()
 
@@ -110,36 +113,45 @@ class ParkedRetries:
 
         Raises StaleEpoch, and whatever the store raises; looking again is safe.
         """
-        if self._machine.retrying:
+        if self._machine.retrying or self._machine.rewinding:
             return
+        grant = self._grant()
+        try:
+            await self._look(grant)
+        except StaleEpoch:
+            if grant == self._grant():
+                raise
+            # Not the lease was lost: a rewind was begun meanwhile, and what was found does not count any more.
+
+    async def _look(self, grant: Grant) -> None:
         rewinds = self._machine.rewinds
         retries = [
             ParkedRetry(found, each.key, each.attempts, each.number)
-            for each in await self._to_retry()
-            if (found := await self._event(each.position, each.key)) is not None
+            for each in await self._to_retry(grant)
+            if (found := await self._event(grant, each.position, each.key)) is not None
         ]
         if retries:
             self._tell(inputs.RetryParked(tuple(retries), rewinds))
             return
         blocked, parked = self._machine.blocked_keys, self._machine.parked
         if blocked:
-            freed = blocked - await self._checkpoints.parked_keys(self._grant)
+            freed = blocked - await self._checkpoints.parked_keys(grant)
             if freed:
                 self._tell(inputs.KeysFreed(frozenset(freed), parked))
 
-    async def _to_retry(self) -> list[ToRetry]:
-        found = await self._parking.to_retry(self._grant)
+    async def _to_retry(self, grant: Grant) -> list[ToRetry]:
+        found = await self._parking.to_retry(grant)
         died = [each for each in found if each.begun >= self._attempts]
         for each in died:
-            await self._parking.retried(self._grant, each.position, each.key, DIED)
-        return await self._parking.to_retry(self._grant) if died else found
+            await self._parking.retried(grant, each.position, each.key, DIED)
+        return await self._parking.to_retry(grant) if died else found
 
-    async def _event(self, position: int, key: str | None) -> RecordedEvent | None:
+    async def _event(self, grant: Grant, position: int, key: str | None) -> RecordedEvent | None:
         page = await self._reader.read_page(ALL, position - 1, 1)
         if page.events and page.events[0].position == position:
             return page.events[0]
         # A reader that shares what it has read may not have come there yet: then it is asked again at the next look.
         if page.read_to >= position:
             # Deleted for good since: there is nothing left to handle.
-            await self._parking.retried(self._grant, position, key)
+            await self._parking.retried(grant, position, key)
         return None

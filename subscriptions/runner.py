@@ -167,7 +167,7 @@ class SubscriptionRunner:
 
     def _make_retries(self, parking: Parking, machine: Machine) -> ParkedRetries:
         return ParkedRetries(
-            self._grant,
+            lambda: self._grant,
             machine,
             self._tell,
             parking=parking,
@@ -246,7 +246,7 @@ class SubscriptionRunner:
 
     @property
     def grant(self) -> Grant:
-        """The right under which this runs."""
+        """The right under which this runs, with the rewinds that were begun under it."""
         return self._grant
 
     @property
@@ -453,6 +453,8 @@ class SubscriptionRunner:
     async def _save(self, effect: effects.Save) -> None:
         try:
             if effect.rewind:
+                # Before it is known whether it succeeds: one that is tried again must not be overtaken by this one.
+                self._grant = self._grant.rewound()
                 await self._checkpoints.rewind(
                     self._grant,
                     effect.progress,

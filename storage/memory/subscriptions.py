@@ -22,6 +22,7 @@ class _Row:
     progress: Progress
     boundary: Boundary = field(default_factory=Boundary)
     epoch: int = 0
+    rewinds: int = 0
     holder: int | None = None
     phase: str = "new"
     reason: str | None = None
@@ -50,6 +51,7 @@ class MemoryCoordination:
 
     1. At most one session holds a partition.
     2. A write under an epoch that is not the partition's raises StaleEpoch and changes nothing.
+    3. So does one that was sent before a rewind and comes after it, of what a rewind changes.
     """
 
     def __init__(self) -> None:
@@ -69,10 +71,17 @@ class MemoryCoordination:
         self.row(key).progress = Progress(checkpoint)
 
     def fenced(self, grant: Grant) -> _Row:
-        """Return the row that a grant may write. Raises StaleEpoch."""
+        """Return the row that a grant may read, and of which it may tell what happens there. Raises StaleEpoch."""
         row = self.row(grant.key)
         if row.epoch != grant.epoch:
-            raise StaleEpoch(grant.key.subscription, grant.key.partition, grant.epoch)
+            raise _stale(grant)
+        return row
+
+    def writable(self, grant: Grant) -> _Row:
+        """Return the row that a grant may write: nobody has rewound it since either. Raises StaleEpoch."""
+        row = self.fenced(grant)
+        if row.rewinds != grant.rewinds:
+            raise _stale(grant)
         return row
 
     def release_session(self, session: int) -> None:
@@ -102,6 +111,7 @@ class MemoryLeases:
             if row.holder in (None, self._session):
                 row.holder = self._session
                 row.epoch += 1
+                row.rewinds = 0
                 grants.append(Grant(key, row.epoch, self._owner, self._session, row.progress))
         return grants
 
@@ -145,7 +155,7 @@ class MemoryCheckpoints:
         self._coordination = coordination
 
     async def save(self, grant: Grant, progress: Progress, *, conn: Any = None, durable: bool = False) -> None:  # noqa: ARG002  # memory has one durability
-        row = self._coordination.fenced(grant)
+        row = self._coordination.writable(grant)
         if conn is not None:
             if progress.checkpoint <= row.progress.checkpoint:
                 raise UnexpectedAck(grant.key.subscription, progress.checkpoint)
@@ -159,7 +169,7 @@ class MemoryCheckpoints:
             row.progress = replace(progress, delivered=0, redelivered=0)
 
     async def load(self, grant: Grant) -> Progress:
-        return self._coordination.fenced(grant).progress
+        return self._coordination.writable(grant).progress
 
     async def rewind(
         self,
@@ -171,6 +181,9 @@ class MemoryCheckpoints:
         commands: Sequence[int] = (),  # noqa: ARG002  # in memory a rewind is asked for directly
     ) -> None:
         row = self._coordination.fenced(grant)
+        if row.rewinds >= grant.rewinds:
+            raise _stale(grant)
+        row.rewinds = grant.rewinds
         reborn = progress.stream_id != row.progress.stream_id
         until = 0 if reborn else max(row.boundary.until, settled)
         row.boundary = Boundary(until, side_effects=side_effects)
@@ -195,7 +208,7 @@ class MemoryCheckpoints:
         self._coordination.fenced(grant).consumers = consumers
 
     async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:
-        row = self._coordination.fenced(grant)
+        row = self._coordination.writable(grant)
         for each in parked:
             here = row.parked.get(each.event.position)
             row.parked[each.event.position] = each if here is None else _standing_at(each.event.number, here)
@@ -238,7 +251,7 @@ class MemoryParking:
         return found[:limit]
 
     async def begin_retry(self, grant: Grant, position: int) -> RetryBegun | None:
-        row = self._coordination.fenced(grant)
+        row = self._coordination.writable(grant)
         each = row.parked.get(position)
         if each is None or (position not in row.retrying and each.reason != "behind"):
             return None
@@ -249,7 +262,7 @@ class MemoryParking:
         return RetryBegun(row.edited.get(position))
 
     async def retried(self, grant: Grant, position: int, key: str | None, error: str | None = None) -> None:
-        row = self._coordination.fenced(grant)
+        row = self._coordination.writable(grant)
         each = row.parked.pop(position, None)
         row.retrying.discard(position)
         begun = row.begun.pop(position, 1)
@@ -262,6 +275,10 @@ class MemoryParking:
 
 def _standing_at(number: int, parked: ParkedEvent) -> ParkedEvent:
     return replace(parked, event=parked.event._replace(number=number))
+
+
+def _stale(grant: Grant) -> StaleEpoch:
+    return StaleEpoch(grant.key.subscription, grant.key.partition, grant.epoch)
 
 
 def _restore(row: _Row, progress: Progress, delivered: int, redelivered: int) -> None:

@@ -1,4 +1,4 @@
-"""Progress, status and parked events of partitions in Postgres: every write is fenced by the grant's epoch.
+"""Progress, status and parked events of partitions in Postgres: every write is fenced by the grant.
 
 Never decides when to save; never takes a lock that outlives its statement, or the caller's transaction.
 """
@@ -26,7 +26,8 @@ class PostgresCheckpoints:
     """The ``Checkpoints`` port on a pool of connections.
 
     1. A write under an epoch that is not the partition's changes no row and raises StaleEpoch.
-    2. Within one incarnation of the source, only ``rewind`` lowers a checkpoint.
+    2. So does one that was sent before a rewind and comes after it, of what a rewind changes.
+    3. Within one incarnation of the source, only ``rewind`` lowers a checkpoint.
     """
 
     def __init__(self, pool: Pool, sql: Statements, *, lease: timedelta = timedelta(seconds=3)) -> None:
@@ -51,7 +52,7 @@ class PostgresCheckpoints:
             values = self._in_transaction(grant, progress, found)
             cursor = await conn.execute(self._sql.save_progress_in_transaction, values)
             if await cursor.fetchone() is None:
-                cursor = await conn.execute(self._sql.load_progress, partition_and_epoch(grant))
+                cursor = await conn.execute(self._sql.load_progress, fence(grant))
                 raise _refused(grant, progress, await cursor.fetchone())
             return
         durability = {"synchronous_commit": "on" if durable else "off"}
@@ -65,9 +66,7 @@ class PostgresCheckpoints:
         """Save in the transaction of a synchronous connection: for handlers that run in a thread."""
         cursor = conn.execute(self._sql.save_progress_in_transaction, self._in_transaction(grant, progress, found))
         if cursor.fetchone() is None:
-            raise _refused(
-                grant, progress, conn.execute(self._sql.load_progress, partition_and_epoch(grant)).fetchone()
-            )
+            raise _refused(grant, progress, conn.execute(self._sql.load_progress, fence(grant)).fetchone())
 
     async def load(self, grant: Grant) -> Progress:
         """Return the saved progress; nothing that a handler's transaction does changes it any more. Raises StaleEpoch.
@@ -84,7 +83,7 @@ class PostgresCheckpoints:
     async def _load(self, grant: Grant, statement: bytes) -> Progress:
         with translated():
             async with self._pool.connection() as conn:
-                row = await (await conn.execute(statement, partition_and_epoch(grant))).fetchone()
+                row = await (await conn.execute(statement, fence(grant))).fetchone()
         if row is None:
             raise stale(grant)
         checkpoint, in_flight_to, attempt, stream_id = row
@@ -113,7 +112,7 @@ class PostgresCheckpoints:
         """Return up to where everything was settled before. Raises StaleEpoch."""
         with translated():
             async with self._pool.connection() as conn:
-                row = await (await conn.execute(self._sql.load_boundary, partition_and_epoch(grant))).fetchone()
+                row = await (await conn.execute(self._sql.load_boundary, fence(grant))).fetchone()
         if row is None:
             raise stale(grant)
         return Boundary(*row)
@@ -145,7 +144,7 @@ class PostgresCheckpoints:
         """Return the keys that have parked events, of all partitions of the subscription. Raises StaleEpoch."""
         with translated():
             async with self._pool.connection() as conn:
-                row = await (await conn.execute(self._sql.parked_keys, partition_and_epoch(grant))).fetchone()
+                row = await (await conn.execute(self._sql.parked_keys, fence(grant))).fetchone()
         assert row is not None
         is_mine, keys = row
         if not is_mine:
@@ -155,18 +154,18 @@ class PostgresCheckpoints:
     async def _changes(self, statement: bytes, grant: Grant, parameters: dict[str, Any]) -> bool:
         with translated():
             async with self._pool.connection() as conn:
-                cursor = await conn.execute(statement, parameters | partition_and_epoch(grant))
+                cursor = await conn.execute(statement, parameters | fence(grant))
                 return await cursor.fetchone() is not None
 
     def _in_transaction(self, grant: Grant, progress: Progress, found: Found | None) -> dict[str, Any]:
         checkpoint, stream_id = (None, None) if found is None else found
         before = {"found": checkpoint, "found_stream_id": stream_id}
-        return asdict(progress) | partition_and_epoch(grant) | before | {"idle_ms": self._idle_ms}
+        return asdict(progress) | fence(grant) | before | {"idle_ms": self._idle_ms}
 
 
-def partition_and_epoch(grant: Grant) -> dict[str, Any]:
+def fence(grant: Grant) -> dict[str, Any]:
     """Return the parameters that fence a statement."""
-    return {"lock_id": grant.key.lock_id, "epoch": grant.epoch}
+    return {"lock_id": grant.key.lock_id, "epoch": grant.epoch, "rewinds": grant.rewinds}
 
 
 def stale(grant: Grant) -> StaleEpoch:

@@ -14,7 +14,7 @@ import orjson
 
 from headwater.storage.errors import InvalidArgument, SubscriptionNotFound
 from headwater.storage.leases import Grant, RetryBegun, ToRetry
-from headwater.storage.postgres.checkpoints import partition_and_epoch, stale
+from headwater.storage.postgres.checkpoints import fence, stale
 from headwater.storage.postgres.connect import Pool
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.obstacles import check_passed, keep_partitions
@@ -87,7 +87,7 @@ class Commands:
 
     async def finish(self, grant: Grant, command_id: int, outcome: str) -> None:
         """Say that a command was obeyed; a second time changes nothing. Raises StaleEpoch."""
-        values = partition_and_epoch(grant) | {"command_id": command_id, "outcome": outcome}
+        values = fence(grant) | {"command_id": command_id, "outcome": outcome}
         if not await self._rows(self._sql.finish_command, values):
             raise stale(grant)
 
@@ -191,7 +191,7 @@ class Commands:
 
     async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[ToRetry]:
         """Return what the owner should try again, in order."""
-        values = partition_and_epoch(grant) | {"limit": limit}
+        values = fence(grant) | {"limit": limit}
         return [ToRetry(*row) for row in await self._rows(self._sql.parked_to_retry, values)]
 
     async def begin_retry(self, grant: Grant, position: int) -> RetryBegun | None:
@@ -199,7 +199,7 @@ class Commands:
 
         Raises StaleEpoch.
         """
-        rows = await self._rows(self._sql.begin_retry, partition_and_epoch(grant) | {"position": position})
+        rows = await self._rows(self._sql.begin_retry, fence(grant) | {"position": position})
         if not rows:
             raise stale(grant)
         edited, begun = rows[0]
@@ -207,7 +207,7 @@ class Commands:
 
     async def retried(self, grant: Grant, position: int, key: str | None, error: str | None = None) -> None:
         """Say how a retry went. After an ``error`` later ones of the same key wait again. Raises StaleEpoch."""
-        values = partition_and_epoch(grant) | {
+        values = fence(grant) | {
             "position": position,
             "key": key,
             "status": "settled" if error is None else "parked",

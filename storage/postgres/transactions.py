@@ -15,7 +15,7 @@ import psycopg
 from headwater.storage.errors import UnexpectedAck
 from headwater.storage.leases import Grant, Progress, Retried
 from headwater.storage.options import StoreOptions
-from headwater.storage.postgres.checkpoints import Found, PostgresCheckpoints, partition_and_epoch, stale
+from headwater.storage.postgres.checkpoints import Found, PostgresCheckpoints, fence, stale
 from headwater.storage.postgres.connect import Connection, Pool, connection_settings
 from headwater.storage.postgres.failures import outages_translated, translated
 from headwater.storage.postgres.pools import ended
@@ -57,14 +57,14 @@ class PostgresTransactions:
     @asynccontextmanager
     async def _begun(self, grant: Grant) -> AsyncIterator[tuple[Connection, Found]]:
         async with self._pool.connection() as conn, conn.transaction():
-            cursor = await conn.execute(self._sql.begin_fenced, partition_and_epoch(grant))
+            cursor = await conn.execute(self._sql.begin_fenced, fence(grant))
             yield conn, _found(grant, await cursor.fetchone())
 
     @contextmanager
     def open_sync(self, grant: Grant, progress: Progress | Retried) -> Iterator[psycopg.Connection[Any]]:
         """Do the same for a handler that runs in a thread, on a synchronous connection."""
         with outages_translated(), self._turns, self._lent() as conn, conn.transaction():
-            found = _found(grant, conn.execute(self._sql.begin_fenced, partition_and_epoch(grant)).fetchone())
+            found = _found(grant, conn.execute(self._sql.begin_fenced, fence(grant)).fetchone())
             yield conn
             if isinstance(progress, Retried):
                 cursor = conn.execute(self._sql.retried_parked, _settled(grant, progress))
@@ -114,7 +114,7 @@ def _found(grant: Grant, row: Any) -> Found:
 
 
 def _settled(grant: Grant, retried: Retried) -> dict[str, Any]:
-    return partition_and_epoch(grant) | {
+    return fence(grant) | {
         "position": retried.position,
         "key": retried.key,
         "status": "settled",

@@ -145,6 +145,11 @@ class Machine:
         return bool(self._retrying)
 
     @property
+    def rewinding(self) -> bool:
+        """Whether a rewind waits to be made, or is being made."""
+        return self._rewinding.wanted or self._rewinding.saving
+
+    @property
     def catching_up(self) -> bool:
         """Whether stored events are known that were not read yet."""
         return self._work.window.read_to < self._reading.head
@@ -413,13 +418,11 @@ class Machine:
         self._out.append(self._rewinding.save(self._ledger.begin(Progress(number, number))))
 
     def _may_deliver(self) -> bool:
-        held = self._rewinding.wanted or self._rewinding.saving or self._unknown
-        return delivers(self.condition.phase) and not held
+        return delivers(self.condition.phase) and not (self.rewinding or self._unknown)
 
     def _owes(self) -> bool:
         """Whether something must still be delivered though nothing more may be begun: the checkpoint has passed it."""
-        rewinds = self._rewinding.wanted or self._rewinding.saving
-        return self.condition.phase in (Phase.PAUSED, Phase.DRAINING) and self._saving.ahead and not rewinds
+        return self.condition.phase in (Phase.PAUSED, Phase.DRAINING) and self._saving.ahead and not self.rewinding
 
     def _plan_deliveries(self, now: float) -> None:
         self._waiting = None

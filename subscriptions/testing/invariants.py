@@ -39,12 +39,13 @@ class Witness:
     1. Order: when an event reaches the handler, every earlier event of its key since the grant's checkpoint is
        settled, and no other delivery of the key is in flight.
     2. Nothing lost: everything up to the durable checkpoint is handled, skipped or durably parked.
-    3. The checkpoint never falls, except by a rewind.
+    3. The checkpoint never falls, except by a rewind, and once by each.
     4. At most one owner: a write is accepted only under the latest epoch.
     5. Exactly-once effects are there once; at-most-once handlers are called once.
     6. No event reaches the handler before the durable progress says that it may.
     7. No event reaches the handler while an earlier one of its key is durably parked. A parked event that is handled
        again comes after everything of its key before it, and to an at-most-once handler when an operator asks for it.
+    8. What was rewound is passed only when it is settled once more.
     """
 
     def __init__(self, delivery: Delivery, key_of: Callable[[RecordedEvent], str | None]) -> None:
@@ -177,12 +178,19 @@ class Witness:
         _require(epoch == self._epoch, f"a write of epoch {epoch} was accepted although {self._epoch} was granted")
         _require(rewind or checkpoint >= self.checkpoint, f"the checkpoint fell from {self.checkpoint} to {checkpoint}")
         self.checkpoint = checkpoint
+        if rewind:
+            self._rewound(checkpoint)
         if self._delivery is Delivery.AT_MOST_ONCE:
             return
         while self._checked < len(self._expected) and self._expected[self._checked] <= checkpoint:
             position = self._expected[self._checked]
             _require(position in self.settled, f"the checkpoint {checkpoint} passed {position}, which is not settled")
             self._checked += 1
+
+    def _rewound(self, checkpoint: int) -> None:
+        """Count as settled what the checkpoint was set beyond, as somebody asked for it, and nothing after that."""
+        self._checked = bisect_right(self._expected, checkpoint)
+        self.settled = set(self._expected[: self._checked])
 
     def missing(self) -> list[int]:
         """Return what is not settled though it was stored: nothing may be left when the world has come to rest."""

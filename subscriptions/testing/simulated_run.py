@@ -5,7 +5,9 @@ Holds no decisions of its own, but those of the weather.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Coroutine
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
@@ -20,6 +22,9 @@ from headwater.subscriptions.retries import ParkedRetries
 from headwater.subscriptions.testing.invariants import BrokenInvariant, RunWitness, Witness
 from headwater.subscriptions.testing.slow_ports import Pause, SlowCheckpoints, SlowParking, SlowReader
 from headwater.subscriptions.testing.world import KEY, World, at_once
+
+SLOW: Final = 2.0
+"""For so many seconds a network stays slow."""
 
 LOOK_EVERY: Final = 0.3
 """At most so many seconds between two looks at what was parked."""
@@ -54,6 +59,9 @@ class SimulatedRun:
         self._machine: Machine
         self._retries: ParkedRetries
         self._wake_at: float | None = None
+        self._slow_until = 0.0
+        self._late: list[Callable[[], None]] = []
+        """Writes that were given up, and that the database executes after the next rewind."""
 
     @property
     def over(self) -> bool:
@@ -76,7 +84,7 @@ class SimulatedRun:
             now=world.now,
         )
         self._retries = ParkedRetries(
-            self.grant,
+            lambda: self.grant,
             self._machine,
             self.tell,
             parking=SlowParking(world),
@@ -103,8 +111,11 @@ class SimulatedRun:
             self.tell(inputs.Drain())
         elif draw < 0.7:
             self._witness.asked(world.parking.retry_parked(KEY))
-        elif draw < 0.85 and world.options.delivery is Delivery.AT_LEAST_ONCE:
-            self.tell(inputs.Rewind(world.random.randrange(self._witness.checkpoint + 1)))
+        elif draw < 0.95 and world.options.delivery is Delivery.AT_LEAST_ONCE:
+            rewind = inputs.Rewind(world.random.randrange(self._witness.checkpoint + 1))
+            if world.chance(world.weather.network_slow):
+                self._slow_until = world.now + SLOW
+            world.soon(SLOW / 4, self._owner.do(lambda: self.tell(rewind)))
         else:
             self.tell(inputs.Resume())
 
@@ -288,22 +299,47 @@ class SimulatedRun:
 
     def _save(self, effect: effects.Save) -> None:
         world = self._world
-        if world.chance(world.weather.save_fails):
+        if effect.rewind:
+            self.grant = self.grant.rewound()
+        if self._unanswered():
+            self._keep_late(functools.partial(self._write_progress, effect, self.grant, late=True))
             self._answer(inputs.SaveFailed("no answer"))
             return
         try:
-            if effect.rewind:
-                at_once(world.checkpoints.rewind(self.grant, effect.progress))
-            else:
-                at_once(world.checkpoints.save(self.grant, effect.progress))
+            self._write_progress(effect, self.grant)
         except StaleEpoch as error:
             self._answer(inputs.LeaseLost(str(error)))
             return
         if effect.rewind:
             self._seen = RunWitness(self.grant.epoch, effect.progress.checkpoint, busy=self._seen.busy)
-        self._wrote(rewind=effect.rewind)
-        lost = world.chance(world.weather.save_fails) and not effect.rewind
+            self._let_go()
+        lost = world.chance(world.weather.save_fails)
         self._answer(inputs.SaveFailed("no answer") if lost else inputs.Saved())
+
+    def _write_progress(self, effect: effects.Save, grant: Grant, *, late: bool = False) -> None:
+        if effect.rewind:
+            at_once(self._world.checkpoints.rewind(grant, effect.progress))
+        else:
+            at_once(self._world.checkpoints.save(grant, effect.progress))
+        # A rewind that is late is none that somebody waits for: the checkpoint must not fall by it.
+        self._wrote(rewind=effect.rewind and not late)
+
+    def _unanswered(self) -> bool:
+        """Draw whether the database does not hear a write, or not in time."""
+        slow = self._world.now < self._slow_until
+        return self._world.chance(0.5 if slow else self._world.weather.save_fails)
+
+    def _keep_late(self, write: Callable[[], None]) -> None:
+        """Let a write that is given up be executed after the next rewind, perhaps; without one it never is."""
+        if self._world.chance(self._world.weather.save_late):
+            self._late.append(write)
+
+    def _let_go(self) -> None:
+        """Let the database execute what is late; nobody waits for it any more, whatever has become of its process."""
+        late, self._late = self._late, []
+        for write in late:
+            wait = self._world.random.choice([0.1, 1.0])
+            self._world.soon(wait, functools.partial(_executed_late, write))
 
     def _wrote(self, *, rewind: bool = False) -> None:
         checkpoint = self._world.coordination.row(KEY).progress.checkpoint
@@ -316,7 +352,9 @@ class SimulatedRun:
             self._answer(inputs.LeaseLost(str(error)))
 
     def _park(self, effect: effects.Park) -> None:
-        if self._world.chance(self._world.weather.save_fails):
+        if self._unanswered():
+            grant = self.grant
+            self._keep_late(lambda: at_once(self._world.checkpoints.park(grant, effect.parked)))
             self._answer(inputs.ParkFailed(effect.token, "no answer"))
             return
         try:
@@ -337,6 +375,11 @@ class SimulatedRun:
     def __repr__(self) -> str:
         machine = self._machine
         return f"epoch={self.grant.epoch} {machine.condition!r} unsettled={machine.unsettled} wake_at={machine.wake_at}"
+
+
+def _executed_late(write: Callable[[], None]) -> None:
+    with suppress(StaleEpoch):
+        write()
 
 
 class _Transaction:

@@ -43,6 +43,10 @@ class Weather:
 
     read_fails: float = 0.03
     save_fails: float = 0.03
+    save_late: float = 0.8
+    """Of the writes that were not answered, the share that is executed after all, if there is a rewind: after that."""
+    network_slow: float = 0.8
+    """Whether the network is slow when a rewind is asked for, so that half of what is written is not answered."""
     handler_fails: float = 0.05
     consumer_dies: float = 0.01
     hint_lost: float = 0.3

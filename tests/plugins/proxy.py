@@ -1,4 +1,4 @@
-"""A TCP proxy before a server, which cuts connections at a chosen moment of the conversation."""
+"""A TCP proxy before a server: it cuts connections, or keeps a request back, at a chosen moment of the conversation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Cut(enum.Enum):
 class Proxy:
     """Forwards bytes; ``cuts`` is what happens to the next requests, one element for each.
 
-    With ``falls`` set, the first cut takes the whole server away: see ``go_down``.
+    With ``falls`` set, the first cut takes the whole server away: see ``go_down``. ``late`` is a part of the next
+    request that is kept back: its client is cut, and the server hears it when it is ``let_go``, as on a slow network.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -28,6 +29,9 @@ class Proxy:
         self.cuts: list[Cut] = []
         self.made = 0
         self.falls = False
+        self.late: bytes | None = None
+        self._let_go = asyncio.Event()
+        self._kept: list[asyncio.Future[None]] = []
         self._down = False
         self._ends: set[asyncio.StreamWriter] = set()
         self._served: set[asyncio.Future[None]] = set()
@@ -47,6 +51,14 @@ class Proxy:
         async def requests() -> None:
             nonlocal drop_answer
             while data := await reader.read(65536):
+                if self.late is not None and self.late in data:
+                    self.late, drop_answer = None, True
+                    self._kept.append(served)
+                    writer.close()
+                    await self._let_go.wait()
+                    up_writer.write(data)
+                    await asyncio.shield(served)  # the client has gone, and the server has yet to answer
+                    return
                 if self.cuts:
                     cut = self.cuts.pop(0)
                     self.made += 1
@@ -79,6 +91,16 @@ class Proxy:
             self._ends -= ends
             self._served.remove(served)
             served.set_result(None)
+
+    @property
+    def keeps(self) -> int:
+        """How many requests were kept back."""
+        return len(self._kept)
+
+    async def let_go(self) -> None:
+        """Let the server hear what was kept back; returns when it has answered all of it."""
+        self._let_go.set()
+        await asyncio.gather(*self._kept)
 
     def go_down(self) -> None:
         """Cut every connection and accept no more, until ``come_back``."""

@@ -85,6 +85,11 @@ def nobody_is_fenced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryCoordination, "fenced", lambda self, grant: self.row(grant.key))
 
 
+def late_writes_count(patch: pytest.MonkeyPatch) -> None:
+    """What was sent before a rewind, and comes after it under the same epoch, is taken like what was sent after it."""
+    patch.setattr(MemoryCoordination, "writable", MemoryCoordination.fenced)
+
+
 def attempts_are_not_counted_first(patch: pytest.MonkeyPatch) -> None:
     """Deliveries do not wait until the durable progress says that they may be made."""
     patch.setattr(Saving, "cleared", lambda self, batch: True)
@@ -124,6 +129,7 @@ MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     only_hints_wake,
     acks_name_no_attempt,
     nobody_is_fenced,
+    late_writes_count,
     attempts_are_not_counted_first,
     parked_at_once,
     keys_freed_too_soon,

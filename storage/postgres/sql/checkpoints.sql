@@ -1,4 +1,5 @@
--- What owners write. Every statement names the epoch of the grant and changes no row when that is stale.
+-- What owners write. Every statement names the epoch of the grant and changes no row when that is stale. What a late write
+-- could undo names the rewind, too, after which it was sent, and changes no row after another one.
 
 -- name: save_progress
 -- A lower checkpoint of the same incarnation is left out, so a save may be repeated and may come late. The setting
@@ -15,6 +16,7 @@ SET
     "redelivered" = "redelivered" + %(redelivered)s
 WHERE "lock_id" = %(lock_id)s
     AND "epoch" = %(epoch)s
+    AND "rewinds" = %(rewinds)s
     AND ("checkpoint" <= %(checkpoint)s OR "stream_id" IS DISTINCT FROM %(stream_id)s::bigint)
 RETURNING set_config('synchronous_commit', %(synchronous_commit)s, true);
 
@@ -33,31 +35,32 @@ SET
     "redelivered" = "redelivered" + %(redelivered)s
 WHERE "lock_id" = %(lock_id)s
     AND "epoch" = %(epoch)s
+    AND "rewinds" = %(rewinds)s
     AND ("checkpoint" < %(checkpoint)s OR "stream_id" IS DISTINCT FROM %(stream_id)s::bigint)
     AND (%(found)s::bigint IS NULL
         OR ("checkpoint" = %(found)s AND "stream_id" IS NOT DISTINCT FROM %(found_stream_id)s::bigint))
 RETURNING set_config('idle_in_transaction_session_timeout', %(idle_ms)s::text, true);
 
 -- name: begin_fenced
--- The first statement of a handler's transaction: no row when the epoch is over. The shared lock, which ends with the
--- transaction, tells the next owner which sessions work under an older epoch: it ends them when it is granted the lease,
--- so that a frozen owner's half-done transaction blocks nobody's rows.
+-- The first statement of a handler's transaction: no row when the epoch is over, or after a rewind. The shared lock, which
+-- ends with the transaction, tells the next owner which sessions work under an older epoch: it ends them when it is granted
+-- the lease, so that a frozen owner's half-done transaction blocks nobody's rows.
 SELECT
     "checkpoint", "stream_id",
     pg_advisory_xact_lock_shared('"headwater"."subscriptions"'::regclass::oid::integer, %(lock_id)s::integer)
 FROM "headwater"."partitions"
-WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s;
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "rewinds" = %(rewinds)s;
 
 -- name: load_progress
 SELECT "checkpoint", "in_flight_to", "attempt", "stream_id"
 FROM "headwater"."partitions"
-WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s;
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "rewinds" = %(rewinds)s;
 
 -- name: load_certain_progress
 -- When it is unknown whether a handler's transaction was committed: one that is just being committed is waited for.
 SELECT "checkpoint", "in_flight_to", "attempt", "stream_id"
 FROM "headwater"."partitions"
-WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "rewinds" = %(rewinds)s
 FOR SHARE;
 
 -- name: rewind_progress
@@ -66,12 +69,14 @@ FOR SHARE;
 -- left them to the next one, and one that dies afterwards has not. What is parked without a key and comes again is closed:
 -- tried again as well, it would be handled twice. What has a key stays, as later events wait behind it. The numbers of a
 -- stream that was made anew are not those under which anything is parked: that waits for no checkpoint any more.
+-- Each try has a higher number than the one before. So one that is executed late is not made a second time, and what was sent
+-- before this one writes nothing from now on.
 WITH "mine" AS (
     SELECT
         "subscription_id", "partition",
         "stream_id" IS NOT NULL AND "stream_id" IS DISTINCT FROM %(stream_id)s::bigint AS "anew"
     FROM "headwater"."partitions"
-    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "rewinds" < %(rewinds)s
     FOR NO KEY UPDATE
 ), "closed" AS (
     UPDATE "headwater"."parked_events" AS "e"
@@ -98,6 +103,7 @@ WITH "mine" AS (
         "in_flight_to" = %(in_flight_to)s,
         "attempt" = %(attempt)s,
         "stream_id" = %(stream_id)s::bigint,
+        "rewinds" = %(rewinds)s,
         "replay_to" = CASE
             WHEN "stream_id" IS NOT DISTINCT FROM %(stream_id)s::bigint THEN greatest("replay_to", %(settled)s) ELSE 0
         END,
@@ -157,7 +163,7 @@ WITH "new" AS (
 ), "mine" AS (
     SELECT "subscription_id", "partition"
     FROM "headwater"."partitions"
-    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "rewinds" = %(rewinds)s
     FOR NO KEY UPDATE
 ), "parked" AS (
     INSERT INTO "headwater"."parked_events" AS "old" (

@@ -119,7 +119,7 @@ LIMIT %(limit)s;
 WITH "mine" AS (
     SELECT "subscription_id", "partition"
     FROM "headwater"."partitions"
-    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "rewinds" = %(rewinds)s
     FOR SHARE
 ), "begun" AS (
     UPDATE "headwater"."parked_events" AS "e"
@@ -146,7 +146,7 @@ SELECT "begun"."edited", coalesce("begun"."counted", false) FROM "mine" LEFT JOI
 WITH "mine" AS (
     SELECT "subscription_id"
     FROM "headwater"."partitions"
-    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "rewinds" = %(rewinds)s
     FOR SHARE
 ), "tried" AS (
     UPDATE "headwater"."parked_events" AS "e"

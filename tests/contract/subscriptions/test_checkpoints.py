@@ -25,7 +25,7 @@ def parked(position: int, key: str | None = "k", reason: str = "failed") -> Park
 WRITES: dict[str, Callable[[Checkpoints, Grant], Awaitable[object]]] = {
     "save": lambda checkpoints, grant: checkpoints.save(grant, Progress(9)),
     "save durably": lambda checkpoints, grant: checkpoints.save(grant, Progress(9), durable=True),
-    "rewind": lambda checkpoints, grant: checkpoints.rewind(grant, Progress(0)),
+    "rewind": lambda checkpoints, grant: checkpoints.rewind(grant.rewound(), Progress(0)),
     "load": lambda checkpoints, grant: checkpoints.load(grant),
     "report": lambda checkpoints, grant: checkpoints.report(grant, "live", None),
     "report consumers": lambda checkpoints, grant: checkpoints.report_consumers(grant, 2),
@@ -84,10 +84,69 @@ async def test_a_lower_checkpoint_counts_in_another_incarnation_of_the_stream(wo
 async def test_only_a_rewind_lowers_a_checkpoint(world: World) -> None:
     grant = await granted(world)
     await world.checkpoints.save(grant, Progress(5, 9, 1))
-    await world.checkpoints.rewind(grant, Progress(2))
-    assert await world.checkpoints.load(grant) == Progress(2)
-    await world.checkpoints.save(grant, Progress(4))
-    assert await world.checkpoints.load(grant) == Progress(4)
+    rewound = grant.rewound()
+    await world.checkpoints.rewind(rewound, Progress(2))
+    assert await world.checkpoints.load(rewound) == Progress(2)
+    await world.checkpoints.save(rewound, Progress(4))
+    assert await world.checkpoints.load(rewound) == Progress(4)
+
+
+@pytest.mark.parametrize("write", ["save", "save durably", "load", "park"])
+async def test_what_was_sent_before_a_rewind_and_comes_after_it_changes_nothing(world: World, write: str) -> None:
+    grant = await granted(world)
+    await world.checkpoints.save(grant, Progress(5))
+    await world.checkpoints.rewind(grant.rewound(), Progress(2))
+    with pytest.raises(StaleEpoch):
+        await WRITES[write](world.checkpoints, grant)
+    assert await world.checkpoints.load(grant.rewound()) == Progress(2)
+    assert await world.checkpoints.parked_keys(grant) == set()
+
+
+@pytest.mark.parametrize("write", ["report", "report consumers", "parked keys"])
+async def test_what_only_asks_or_tells_outlives_a_rewind(world: World, write: str) -> None:
+    grant = await granted(world)
+    await world.checkpoints.rewind(grant.rewound(), Progress(2))
+    await WRITES[write](world.checkpoints, grant)
+
+
+async def test_a_try_to_rewind_that_is_late_changes_nothing(world: World) -> None:
+    grant = await granted(world)
+    await world.checkpoints.save(grant, Progress(5))
+    late, again = grant.rewound(), grant.rewound().rewound()
+    await world.checkpoints.rewind(again, Progress(2))
+    await world.checkpoints.save(again, Progress(4))
+    for stale in (late, again):
+        with pytest.raises(StaleEpoch):
+            await world.checkpoints.rewind(stale, Progress(1))
+    assert await world.checkpoints.load(again) == Progress(4)
+
+
+async def test_a_rewind_that_was_made_though_nobody_heard_of_it_can_be_made_again(world: World) -> None:
+    grant = await granted(world)
+    await world.checkpoints.save(grant, Progress(5))
+    first, second = grant.rewound(), grant.rewound().rewound()
+    await world.checkpoints.rewind(first, Progress(2))
+    await world.checkpoints.rewind(second, Progress(2))
+    await world.checkpoints.save(second, Progress(4))
+    assert await world.checkpoints.load(second) == Progress(4)
+
+
+async def test_the_next_grant_counts_its_rewinds_anew(world: World) -> None:
+    keys = await world.keys(1)
+    leases = await world.owner("one")
+    (old,) = await leases.claim(keys)
+    await world.checkpoints.save(old, Progress(5))
+    old = old.rewound()
+    await world.checkpoints.rewind(old, Progress(2))
+    (new,) = await leases.claim(keys)
+    assert (new.rewinds, new.progress) == (0, Progress(2))
+    await world.checkpoints.save(new, Progress(3))
+    for stale in (old, old.rewound()):
+        with pytest.raises(StaleEpoch):
+            await world.checkpoints.save(stale, Progress(9))
+        with pytest.raises(StaleEpoch):
+            await world.checkpoints.rewind(stale.rewound(), Progress(0))
+    assert await world.checkpoints.load(new) == Progress(3)
 
 
 async def test_a_save_may_be_repeated(world: World) -> None:

@@ -144,6 +144,7 @@ async def test_a_rewind_closes_what_has_no_key_and_is_handed_out_again(world: Wo
     await world.edit_parked(grant.key, 7, {"mended": True})
     await world.retry_parked(grant.key)
     await world.parking.begin_retry(grant, 7)
+    grant = grant.rewound()
     await world.checkpoints.rewind(grant, Progress(4, 4), settled=9)
     assert await positions(world, grant) == [1, 2, 3, 4, 5], "4 is not handed out again; 5 has a key"
     assert await world.parking.begin_retry(grant, 6) is None
@@ -163,23 +164,39 @@ async def test_a_rewind_under_a_stale_epoch_closes_nothing(world: World) -> None
     (current,) = await two.claim([stale.key])
     for progress in (Progress(0), Progress(0, stream_id=8)):
         with pytest.raises(StaleEpoch):
-            await world.checkpoints.rewind(stale, progress)
+            await world.checkpoints.rewind(stale.rewound(), progress)
     assert (await world.parking.to_retry(current))[3] == (4, None, 5, 0, 4)
+
+
+async def test_a_retry_that_was_begun_or_settled_before_a_rewind_is_not_counted_after_it(world: World) -> None:
+    grant = await parked(world)
+    await world.checkpoints.rewind(grant.rewound(), Progress(0))
+    await world.checkpoints.park(grant.rewound(), [ParkedEvent(event(4), None, "failed", "again", 1)])
+    await world.retry_parked(grant.key)
+    before = await world.parking.to_retry(grant.rewound())
+    assert [each.position for each in before] == [1, 2, 3, 4, 5]
+    for error in (None, "it broke"):
+        with pytest.raises(StaleEpoch):
+            await world.parking.retried(grant, 4, None, error)
+    with pytest.raises(StaleEpoch):
+        await world.parking.begin_retry(grant, 4)
+    assert await world.parking.to_retry(grant.rewound()) == before
 
 
 async def test_what_was_parked_of_a_stream_that_was_made_anew_waits_for_no_checkpoint(world: World) -> None:
     grant = await parked(world)
     await world.checkpoints.save(grant, Progress(5, 5, stream_id=7))
+    grant = grant.rewound()
     await world.checkpoints.rewind(grant, Progress(0, stream_id=8))
     assert await asked_for(world, grant) == [(each, 0) for each in (1, 2, 3, 4, 5)]
     await world.checkpoints.save(grant, Progress(5, 5, stream_id=8))
-    await world.checkpoints.rewind(grant, Progress(0, stream_id=8))
+    await world.checkpoints.rewind(grant.rewound(), Progress(0, stream_id=8))
     assert await asked_for(world, grant) == [(each, 0) for each in (1, 2, 3, 4, 5)], "none of them counts in it"
 
 
 async def test_a_rewind_before_the_first_save_makes_no_stream_anew(world: World) -> None:
     grant = await parked(world)
-    await world.checkpoints.rewind(grant, Progress(0, stream_id=7))
+    await world.checkpoints.rewind(grant.rewound(), Progress(0, stream_id=7))
     assert await asked_for(world, grant) == [(1, 1), (2, 2), (3, 3), (5, 5)]
 
 

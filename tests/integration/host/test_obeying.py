@@ -236,11 +236,11 @@ async def test_an_owner_that_was_replaced_neither_rewinds_nor_obeys(world: World
     await world.client.rewind("orders", 0)
     asked = await world.command()
     with pytest.raises(StaleEpoch):
-        await world.checkpoints.rewind(old, Progress(0), commands=[asked.command_id])
+        await world.checkpoints.rewind(old.rewound(), Progress(0), commands=[asked.command_id])
     assert (await world.command()).applied_at is None
-    await world.checkpoints.rewind(new, Progress(0), commands=[asked.command_id])
+    await world.checkpoints.rewind(new.rewound(), Progress(0), commands=[asked.command_id])
     obeyed = await world.command()
-    await world.checkpoints.rewind(new, Progress(0), commands=[asked.command_id])
+    await world.checkpoints.rewind(new.rewound().rewound(), Progress(0), commands=[asked.command_id])
     assert (obeyed.outcome, await world.command()) == ("rewound to 0", obeyed)
 
 

@@ -66,7 +66,7 @@ async def rewind_asked_for(office: Office, grant: Grant) -> None:
 
 
 async def rewound(office: Office, grant: Grant) -> None:
-    await office.checkpoints.rewind(grant, Progress(3, 3), settled=10, side_effects=False)
+    await office.checkpoints.rewind(grant.rewound(), Progress(3, 3), settled=10, side_effects=False)
 
 
 CASES = [
@@ -140,7 +140,7 @@ async def test_a_change_that_has_become_impossible_is_taken_back_and_the_old_par
 async def test_a_rewind_that_is_through_is_no_obstacle(office: Office) -> None:
     grant = await settled(office)
     await rewound(office, grant)
-    await office.checkpoints.save(grant, Progress(10, 10))
+    await office.checkpoints.save(grant.rewound(), Progress(10, 10))
     await office.leases.release([grant])
     await want(office, 2)
     assert await switch(office)

@@ -67,7 +67,7 @@ async def test_a_rewound_partition_forgets_what_earlier_sets_had_settled(office:
     assert await switch(office)
     (key, *_) = [state.key for state in await office.registry.states("orders")]
     (grant,) = await office.leases.claim([key])
-    await office.checkpoints.rewind(grant, Progress(2, 2))
+    await office.checkpoints.rewind(grant.rewound(), Progress(2, 2))
     await office.leases.release([grant])
     (again,) = await office.leases.claim([key])
     assert (again.progress.checkpoint, again.seam) == (2, None)

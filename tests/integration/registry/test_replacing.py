@@ -94,7 +94,7 @@ async def test_what_the_old_version_had_handled_before_it_was_rewound_is_a_repla
 ) -> None:
     replacements, old = await begun(office)
     await office.checkpoints.save(old[0], Progress(15, 15))
-    await office.checkpoints.rewind(old[0], Progress(10, 10), settled=15)
+    await office.checkpoints.rewind(old[0].rewound(), Progress(10, 10), settled=15)
     await replacements.step(await row(replacements), at_once)
     await office.leases.release(old)
     assert await replacements.step(await row(replacements), at_once) == "take over"
@@ -106,7 +106,7 @@ async def test_what_an_old_version_counted_in_a_stream_that_was_made_anew_is_no_
     replacements, old = await begun(office)
     await office.checkpoints.save(old[0], Progress(12, 12, stream_id=7))
     (new,) = await claim(office, "new")
-    await office.checkpoints.rewind(new, Progress(0, stream_id=8))
+    await office.checkpoints.rewind(new.rewound(), Progress(0, stream_id=8))
     assert (await office.checkpoints.boundary(new)).until == 0
     await replacements.step(await row(replacements), at_once)
     await office.leases.release(old)

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from headwater.storage.errors import StaleEpoch, UnexpectedAck
-from headwater.storage.leases import Grant, ParkedEvent, Retried
+from headwater.storage.leases import Grant, ParkedEvent, Progress, Retried
 from headwater.subscriptions.testing.builders import recorded
 from tests.integration.registry.conftest import Office
 
@@ -57,6 +57,22 @@ async def test_a_second_transaction_for_the_same_event_is_refused_whole(office: 
         async with office.transactions.open(grant, MINE) as conn:
             await conn.execute("INSERT INTO effects VALUES (1)")
     assert await effects(office) == 1
+
+
+async def test_what_was_handled_before_a_rewind_settles_nothing_after_it(office: Office) -> None:
+    grant = await parked(office)
+
+    async def comes_back_late() -> None:
+        async with office.transactions.open(grant, MINE) as conn:
+            await conn.execute("INSERT INTO effects VALUES (1)")
+            await office.checkpoints.rewind(grant.rewound(), Progress(0))
+
+    with pytest.raises(StaleEpoch):
+        await comes_back_late()
+    with pytest.raises(StaleEpoch), office.transactions.open_sync(grant, MINE) as sync_conn:
+        sync_conn.execute("INSERT INTO effects VALUES (1)")
+    assert await effects(office) == 0
+    assert [each.position for each in await office.commands.to_retry(grant)] == [1]
 
 
 async def test_an_owner_that_was_replaced_settles_nothing(office: Office) -> None:

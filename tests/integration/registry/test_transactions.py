@@ -161,12 +161,32 @@ async def test_a_delivery_of_a_stream_that_was_made_anew_meanwhile_has_no_effect
     async def comes_back_late() -> None:
         async with office.transactions.open(grant, Progress(4, stream_id=7)) as conn:
             await conn.execute("INSERT INTO effects VALUES (4)")
-            await office.checkpoints.rewind(grant, Progress(0, stream_id=8))
+            await office.checkpoints.rewind(grant.rewound(), Progress(0, stream_id=8))
 
-    with pytest.raises(UnexpectedAck):
+    with pytest.raises(StaleEpoch):
         await comes_back_late()
     assert await effects(office) == [3]
-    assert await office.checkpoints.load(grant) == Progress(0, stream_id=8)
+    assert await office.checkpoints.load(grant.rewound()) == Progress(0, stream_id=8)
+
+
+async def test_a_delivery_that_was_given_up_has_no_effect_after_a_rewind_to_where_it_begins(
+    office: Office, work: Work
+) -> None:
+    (grant,) = await office.granted()
+    await work(office, grant, Progress(3), "INSERT INTO effects VALUES (3)")
+
+    async def comes_back_late() -> None:
+        async with office.transactions.open(grant, Progress(5)) as conn:
+            await conn.execute("INSERT INTO effects VALUES (5)")
+            await office.checkpoints.rewind(grant.rewound(), Progress(3))
+
+    with pytest.raises(StaleEpoch):
+        await comes_back_late()
+    with pytest.raises(StaleEpoch):
+        await work(office, grant, Progress(5), "INSERT INTO effects VALUES (5)")
+    assert await effects(office) == [3]
+    await work(office, grant.rewound(), Progress(4), "INSERT INTO effects VALUES (4)")
+    assert await effects(office) == [3, 4]
 
 
 async def test_the_next_owner_ends_a_transaction_that_an_older_one_left_open(office: Office, work: Work) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from headwater.storage.leases import Grant, ParkedEvent, RetryBegun
+from headwater.storage.errors import StoreUnavailable
+from headwater.storage.leases import Grant, ParkedEvent, Progress, RetryBegun, ToRetry
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryParking
 from headwater.storage.model import ALL, EVERYTHING, EventPage, Filter, RecordedEvent
 from headwater.subscriptions.boundaries import Until
 from headwater.subscriptions.core.failing import DIED
+from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.fanout import SharedReader
 from headwater.subscriptions.options import RetryPolicy
 from headwater.subscriptions.ports import Delivered
@@ -333,3 +337,80 @@ async def test_a_parked_event_is_not_handed_out_when_the_lease_may_have_passed_o
     outside.leases.end_session()
     await running
     assert handler.handled == []
+
+
+class SlowLooks(MemoryParking):
+    """Keeps whoever looks at what is parked waiting until the test opens the gate."""
+
+    def __init__(self, coordination: MemoryCoordination) -> None:
+        super().__init__(coordination)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = False
+
+    async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[ToRetry]:
+        found = await super().to_retry(grant, limit=limit)
+        self.waiting = bool(found)
+        await self.gate.wait()
+        return found
+
+
+class BrokenRewinds(MemoryCheckpoints):
+    """Makes no rewind until the test lets it."""
+
+    refused = 0
+    mended = False
+
+    async def rewind(self, grant: Grant, progress: Progress, **more: Any) -> None:
+        if not self.mended:
+            self.refused += 1
+            raise StoreUnavailable("the database is away")
+        await super().rewind(grant, progress, **more)
+
+
+async def test_a_look_at_parked_events_during_which_the_owner_rewinds_loses_no_lease() -> None:
+    handler = Mendable()
+    outside = Outside(ListReader([recorded(1, "a"), recorded(2, "b")]))
+    parking = SlowLooks(outside.coordination)
+    runner = await outside.runner(Calling(handler), parking=parking, retry=ONCE, poll_interval=OFTEN)
+    running = asyncio.create_task(runner.run())
+    row = outside.coordination.row(KEY)
+    await until(lambda: sorted(row.parked) == [1, 2] and runner.status.checkpoint == 2)
+    handler.broken = False
+    parking.gate.clear()
+    parking.retry_parked(KEY)
+    await parking.begin_retry(runner.grant, 1)  # as if its owner had died of it: the look sets it aside again
+    await until(lambda: parking.waiting)
+    runner.rewind(0)
+    await until(lambda: row.rewinds == 1)
+    parking.gate.set()
+    await until(lambda: row.parked[1].error == DIED, what="waiting for the next look")
+    outside.reader.append(1, "c")
+    await until(lambda: sorted(handler.handled) == [2, 3])
+    assert runner.status.phase is Phase.RUNNING
+    runner.stop()
+    await running
+
+
+async def test_while_a_rewind_fails_nothing_is_written_of_parked_events() -> None:
+    handler = Mendable()
+    outside = Outside(ListReader([recorded(1, "a"), recorded(2, "b")]))
+    parking, checkpoints = MemoryParking(outside.coordination), BrokenRewinds(outside.coordination)
+    outside.checkpoints = checkpoints
+    runner = await outside.runner(Calling(handler), parking=parking, retry=ONCE, poll_interval=OFTEN)
+    running = asyncio.create_task(runner.run())
+    row = outside.coordination.row(KEY)
+    await until(lambda: sorted(row.parked) == [1, 2] and runner.status.checkpoint == 2)
+    handler.broken = False
+    runner.rewind(0)
+    await until(lambda: checkpoints.refused == 1)
+    grant = replace(runner.grant, rewinds=0)
+    row.retrying.add(1)
+    await parking.begin_retry(grant, 1)
+    await until(lambda: checkpoints.refused == 3)
+    checkpoints.mended = True
+    await until(lambda: row.parked[1].error == DIED)
+    assert row.rewinds == 4, "each try has a number of its own"
+    assert runner.status.phase is Phase.RUNNING
+    runner.stop()
+    await running

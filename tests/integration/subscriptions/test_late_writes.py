@@ -1,0 +1,157 @@
+"""What an owner sent before a rewind, and the server hears only after it, changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Final
+
+import pytest
+
+from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.checkpoints import PostgresCheckpoints
+from headwater.storage.postgres.commands import Commands
+from headwater.storage.postgres.leases import LeaseSession
+from headwater.storage.postgres.registry import Registry
+from headwater.storage.postgres.store import PostgresEventStore
+from headwater.subscriptions.core.phases import Phase
+from headwater.subscriptions.options import RetryPolicy, SubscriptionOptions
+from headwater.subscriptions.ports import Delivered
+from headwater.subscriptions.runner import SubscriptionRunner
+from tests.plugins.events import events
+from tests.plugins.proxy import Proxy, proxy_before
+from tests.plugins.waiting import until
+
+SAVE: Final = b'"delivered" = "delivered" + '
+REWIND: Final = b'"replay_side_effects" = '
+PARK: Final = b'INSERT INTO "headwater"."parked_events"'
+SOON: Final = timedelta(milliseconds=20)
+OPTIONS: Final = SubscriptionOptions(
+    poll_interval=SOON, checkpoint_interval=SOON, retry=RetryPolicy(attempts=1), batch_size=1, partition_by="none"
+)
+
+
+class Handling:
+    """A handler that notes what it got; it holds on to it while the gate is shut, and fails with what is broken."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.broken: set[int] = set()
+
+    async def handle(self, delivery: Delivered) -> None:
+        (event,) = delivery.events
+        self.seen.append(event.number)
+        await self.gate.wait()
+        if event.number in self.broken:
+            raise ValueError("it is broken")
+
+    async def close(self) -> None: ...
+
+
+class Owner:
+    """A running subscription: its progress goes to the server through a proxy, all else does not."""
+
+    def __init__(self, store: PostgresEventStore, proxy: Proxy, runner: SubscriptionRunner, handling: Handling) -> None:
+        self.store = store
+        self.proxy = proxy
+        self.runner = runner
+        self.handling = handling
+        self.commands = Commands(store.pool, store.sql)
+        self._registry = Registry(store.pool, store.sql, store)
+
+    async def checkpoint(self) -> int:
+        [state] = await self._registry.states("orders")
+        return state.checkpoint
+
+    async def has_saved(self, number: int) -> None:
+        async def saved() -> bool:
+            return await self.checkpoint() == number
+
+        await until(saved, what=f"waiting for the checkpoint {number}: {self.runner.status}")
+
+    async def keeps_back(self) -> None:
+        """Wait until the request that is to be late is on its way."""
+        await until(lambda: self.proxy.keeps == 1, what="waiting for what is to be kept back")
+
+    async def has_seen(self, *numbers: int) -> None:
+        """Wait until the handler was given just these, one after the other."""
+        await until(lambda: self.handling.seen == list(numbers), what=f"{self.handling.seen} {self.runner.status}")
+
+
+@pytest.fixture
+async def owner(database_url: str) -> AsyncIterator[Owner]:
+    """Four events are handled, and that is saved."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(await PostgresEventStore.open(database_url))
+        proxy, url = await stack.enter_async_context(proxy_before(database_url))
+        # As behind a pooler: statements go as they are and not under a name, so that the proxy knows them.
+        pooled = StoreOptions(url=url, session_url=database_url)
+        behind = await stack.enter_async_context(await PostgresEventStore.open(options=pooled))
+        leases = LeaseSession(StoreOptions(url=database_url), host="host")
+        await leases.open()
+        stack.push_async_callback(leases.close)
+        registry = Registry(store.pool, store.sql, store)
+        await registry.register("orders", "package.module:handler", {})
+        (grant,) = await leases.claim([state.key for state in await registry.states("orders")])
+        handling = Handling()
+        runner = SubscriptionRunner(
+            OPTIONS,
+            grant,
+            reader=store,
+            leases=leases,
+            checkpoints=PostgresCheckpoints(behind.pool, behind.sql),
+            consumers=[handling],
+        )
+        running = asyncio.create_task(runner.run())
+        owner = Owner(store, proxy, runner, handling)
+        await store.append("order-1", events(4))
+        await owner.has_saved(4)
+        yield owner
+        runner.stop("the test is over")
+        await running
+
+
+async def test_a_save_that_is_late_does_not_pass_what_was_rewound(owner: Owner) -> None:
+    owner.proxy.late = SAVE
+    await owner.store.append("order-1", events(3))
+    await owner.keeps_back()
+    await owner.has_seen(1, 2, 3, 4, 5, 6, 7)
+    owner.handling.gate.clear()
+    owner.runner.rewind(2)
+    await owner.has_seen(1, 2, 3, 4, 5, 6, 7, 3)
+    await owner.proxy.let_go()
+    assert await owner.checkpoint() == 2
+    owner.handling.gate.set()
+    await owner.has_saved(7)
+    await owner.has_seen(1, 2, 3, 4, 5, 6, 7, 3, 4, 5, 6, 7)
+
+
+async def test_a_rewind_that_is_late_is_not_made_a_second_time(owner: Owner) -> None:
+    owner.proxy.late = REWIND
+    owner.runner.rewind(2)
+    await owner.keeps_back()
+    await owner.has_seen(1, 2, 3, 4, 3, 4)
+    await owner.has_saved(4)
+    owner.runner.stop("so that no save of its own hides what the late write does")
+    await until(lambda: owner.runner.status.phase is Phase.FINISHED)
+    await owner.proxy.let_go()
+    assert await owner.checkpoint() == 4
+
+
+async def test_what_was_parked_and_is_handled_since_a_rewind_is_not_parked_by_a_late_write(owner: Owner) -> None:
+    owner.proxy.late = PARK
+    owner.handling.broken = {5}
+    await owner.store.append("order-1", events(1))
+    await owner.keeps_back()
+    await owner.has_saved(5)
+    assert [each.position for each in await owner.commands.parked("orders")] == [5], "it was parked once more"
+    owner.handling.broken.clear()
+    owner.runner.rewind(4)
+    await owner.has_seen(1, 2, 3, 4, 5, 5)
+    await owner.has_saved(5)
+    await owner.proxy.let_go()
+    assert await owner.commands.parked("orders") == []
