@@ -39,7 +39,9 @@ class PostgresTransactions:
         self._checkpoints = checkpoints
         self._options = options
         self._idle: list[psycopg.Connection[Any]] = []
+        self._closed = False
         self._lock = threading.Lock()
+        """Guards the two above: nothing may be put aside when nobody closes it any more."""
         self._turns = threading.BoundedSemaphore(options.pool_size)
 
     @asynccontextmanager
@@ -73,8 +75,12 @@ class PostgresTransactions:
                 self._checkpoints.save_blocking(grant, progress, conn, found)
 
     def close(self) -> None:
-        """Close the synchronous connections that are idle; those in use close when they are given back."""
+        """Close the synchronous connections that are idle; those in use close when they are given back.
+
+        One is in use for as long as a handler that was left behind in its thread does not end.
+        """
         with self._lock:
+            self._closed = True
             idle, self._idle = self._idle, []
         for conn in idle:
             conn.close()
@@ -100,11 +106,13 @@ class PostgresTransactions:
             return self._idle.pop() if self._idle else None
 
     def _give_back(self, conn: psycopg.Connection[Any]) -> None:
-        if conn.broken or conn.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
-            conn.close()
-            return
+        usable = not conn.broken and conn.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
         with self._lock:
-            self._idle.append(conn)
+            kept = usable and not self._closed
+            if kept:
+                self._idle.append(conn)
+        if not kept:
+            conn.close()
 
 
 def _found(grant: Grant, row: Any) -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -95,6 +96,25 @@ async def test_a_connection_that_the_server_has_ended_meanwhile_is_no_failure(of
         await until(ended)
     await work(office, grant, Progress(7), "INSERT INTO effects VALUES (2)")
     assert await effects(office) == [1, 2]
+
+
+async def test_a_handler_that_outlives_its_host_in_a_thread_leaves_no_connection_open(office: Office) -> None:
+    (grant,) = await office.granted()
+    begun, go_on, lent = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        with office.transactions.open_sync(grant, Progress(3)) as conn:
+            lent.append(conn)
+            begun.set()
+            go_on.wait()
+
+    left_behind = asyncio.create_task(asyncio.to_thread(work))
+    await asyncio.to_thread(begun.wait)
+    office.transactions.close()
+    assert not lent[0].closed, "it is in use"
+    go_on.set()
+    await left_behind
+    assert lent[0].closed
 
 
 async def test_a_delivery_that_comes_back_late_has_no_effect_a_second_time(office: Office, work: Work) -> None:
