@@ -105,6 +105,8 @@ class LeaseSession:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
+        # From here on it cannot be cancelled: the thread must not meet an answer that was taken from it meanwhile.
+        self._opened.set_running_or_notify_cancel()
         # A daemon: a program that forgets to close the session still ends, and its locks are free at once.
         self._thread = threading.Thread(target=self._run, name="headwater-leases", daemon=True)
         self._thread.start()
@@ -294,16 +296,24 @@ class LeaseSession:
         while (request := self._next_request()) is not None:
             if request.answer.set_running_or_notify_cancel():
                 request.answer.set_exception(StoreUnavailable("the lease session has ended"))
-        assert self._loop is not None
-        if not self._closing:
-            for tell in tuple(self._when_lost):  # the event loop adds and removes
-                self._loop.call_soon_threadsafe(tell, lost)
+        for tell in tuple(self._when_lost):  # the event loop adds and removes
+            self._on_loop(tell, lost)
 
     def _pass_on(self, news: News) -> None:
+        for tell in self._when_news:
+            self._on_loop(tell, news)
+
+    def _on_loop(self, tell: Callable[[Result], None], what: Result) -> None:
         assert self._loop is not None
-        if not self._closing:
-            for tell in self._when_news:
-                self._loop.call_soon_threadsafe(tell, news)
+        if self._closing:
+            return
+        try:
+            self._loop.call_soon_threadsafe(tell, what)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            # The program's loop has ended without closing this: nobody can use what is held, so it is given back.
+            self._closing = True
 
     def _pause(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

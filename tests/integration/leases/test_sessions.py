@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
@@ -22,7 +24,7 @@ from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.schema import migrate
 from headwater.storage.postgres.store import PostgresEventStore
 from tests.plugins.proxies import transaction_pooler, wire
-from tests.plugins.waiting import DEADLINE, until
+from tests.plugins.waiting import DEADLINE, until, wait_until
 
 OpenSession = Callable[..., Any]
 
@@ -112,6 +114,74 @@ async def test_a_closed_session_grants_nothing(open_session: OpenSession, keys: 
     assert session.lost(grant)
     with pytest.raises(StoreUnavailable):
         await session.claim(keys)
+
+
+@pytest.fixture
+def complaints(monkeypatch: pytest.MonkeyPatch) -> list[threading.ExceptHookArgs]:
+    """What threads end with."""
+    found: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", found.append)
+    return found
+
+
+def test_a_session_that_a_program_forgot_to_close_ends_quietly_after_its_loop(
+    database_url: str, complaints: list[threading.ExceptHookArgs]
+) -> None:
+    async def forget() -> None:
+        session = LeaseSession(StoreOptions(url=database_url), host="host")
+        await session.open()
+        session.on_news(lambda news: None)
+
+    asyncio.run(forget())
+    (left_behind,) = (thread for thread in threading.enumerate() if thread.name == "headwater-leases")
+    with psycopg.connect(database_url, autocommit=True) as conn:
+
+        def ended() -> bool:
+            conn.execute("SELECT pg_notify('headwater_news', %s)", [News.RELEASED.value])
+            return not left_behind.is_alive()
+
+        wait_until(ended)
+        wait_until(
+            lambda: (
+                conn.execute(
+                    "SELECT FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND application_name LIKE '%leases of host'"
+                ).fetchone()
+                is None
+            ),
+            what="waiting until nothing is held any more",
+        )
+    assert complaints == []
+
+
+async def test_an_opening_that_is_cancelled_in_the_moment_of_its_success_ends_quietly(
+    database_url: str, complaints: list[threading.ExceptHookArgs]
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    class CancelledLate(Future[None]):
+        """Is cancelled between the look whether it is done and what the thread does then."""
+
+        def done(self) -> bool:
+            answer = super().done()
+            if threading.current_thread().name != "headwater-leases":
+                return answer
+            passed_on = threading.Event()
+
+            def cancel() -> None:
+                opening.cancel()
+                loop.call_soon(passed_on.set)  # after what the cancellation has called
+
+            loop.call_soon_threadsafe(cancel)
+            passed_on.wait()
+            return answer
+
+    session = LeaseSession(StoreOptions(url=database_url), host="host")
+    session._opened = CancelledLate()
+    opening = asyncio.create_task(session.open())
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert complaints == []
 
 
 @pytest.mark.parity("T006")
