@@ -112,6 +112,8 @@ class SubscriptionRunner:
         self._timer_at: float | None = None
         self._answered: set[int] = set()
         self._finished = asyncio.Event()
+        self._over = False
+        """Whether ``run`` ends: what it is told from now on begins nothing any more."""
         self._reported: asyncio.Task[None] | None = None
 
     async def run(self) -> Status:
@@ -143,6 +145,7 @@ class SubscriptionRunner:
                 await asyncio.wait([self._reported])
             return self.status
         finally:
+            self._over = True
             if unlisten is not None:
                 unlisten()
             if self._timer is not None:
@@ -286,6 +289,9 @@ class SubscriptionRunner:
     def _tell(self, fact: inputs.Input) -> None:
         if self._machine is None:
             self._early.append(fact)
+            return
+        if self._over:
+            # A handler that goes on although it was cancelled: its events are delivered again by the next owner.
             return
         for effect in self._machine.react(fact, self._clock.monotonic()):
             self._perform(effect)

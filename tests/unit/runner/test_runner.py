@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -263,6 +264,23 @@ async def test_a_handler_that_hangs_counts_as_failed_after_its_time() -> None:
     assert consumer.numbers == [1, 1, 2]
     runner.stop()
     await running
+
+
+async def test_nothing_is_under_way_after_a_run_that_was_cancelled_whatever_its_handler_did_about_it() -> None:
+    async def keep_on(_: Delivered) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    outside, stubborn = Outside(ListReader(5)), Calling(keep_on)
+    runner = await outside.runner(stubborn)
+    before = asyncio.all_tasks()
+    running = asyncio.create_task(runner.run())
+    await until(lambda: stubborn.deliveries)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert asyncio.all_tasks() == before
+    assert stubborn.numbers == [1], "what was handled after the end counts for the next owner only"
 
 
 @pytest.mark.parity("L31")
