@@ -39,29 +39,45 @@ class ServerFolder:
         self.descriptor = -1
         if path is None:
             sweep(kind)
-            # Named before it is made, so that an interrupt in between cannot leave it behind.
-            self.path = Path(tempfile.gettempdir(), f"{TEMPORARY_PREFIX}{kind}-{secrets.token_hex(4)}")
-            try:
-                self.path.mkdir(mode=0o700)
-                self._lock()
-            except BaseException:
-                self.remove()
-                raise
+            while not self._made_throw_away(kind):
+                pass  # another start took it for one that was left, in the moment before it was locked
         else:
             self.path = Path(path).expanduser().absolute()
             self._make()
-            self._lock()
+            if not self._lock():
+                raise ConfigurationError(f"the data folder {self.path} is in use by another server")
 
-    def _lock(self) -> None:
+    def _made_throw_away(self, kind: str) -> bool:
+        """Make and lock a folder of a new name; returns whether nobody has swept it before it was locked."""
+        # Named before it is made, so that an interrupt in between cannot leave it behind.
+        self.path = Path(tempfile.gettempdir(), f"{TEMPORARY_PREFIX}{kind}-{secrets.token_hex(4)}")
+        try:
+            self.path.mkdir(mode=0o700)
+            kept = self._lock() and self._is_there()
+        except BaseException:
+            self.remove()
+            raise
+        if not kept:
+            self.remove()
+        return kept
+
+    def _lock(self) -> bool:
         try:
             self.descriptor = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise ConfigurationError(f"cannot write to the data folder {self.path}: {error.strerror}") from error
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except OSError:
             self.release()
-            raise ConfigurationError(f"the data folder {self.path} is in use by another server") from error
+            return False
+        return True
+
+    def _is_there(self) -> bool:
+        """Whether what is locked is the folder's lock, and not one that was removed with it."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self.descriptor), (self.path / LOCK_NAME).stat())
+        return False
 
     def _make(self) -> None:
         try:
