@@ -95,17 +95,24 @@ class MemoryRuntime:
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.store)
         self.store.subscriptions = self._watched
-        for registration in self._app.registrations if self._app is not None else ():
-            handlers = [
-                Handler.load(registration.handler, registration.options)
-                for _ in range(max(1, registration.options.most_consumers))
-            ]
-            await self._start(registration.name, handlers, registration.options)
+        try:
+            for registration in self._app.registrations if self._app is not None else ():
+                handlers = [
+                    Handler.load(registration.handler, registration.options)
+                    for _ in range(max(1, registration.options.most_consumers))
+                ]
+                await self._start(registration.name, handlers, registration.options)
+        except BaseException:
+            await self._end()  # those that run already
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
         for runner in self._runners.values():
             runner.stop("the test is over")
         if self._running:
@@ -163,8 +170,8 @@ class MemoryRuntime:
             LocalConsumer(handler, transactions, index, opener=opener) for index, handler in enumerate(handlers)
         ]
         for consumer in consumers:
+            self._stack.push_async_callback(consumer.close)  # also of one that does not start: it may have a thread
             await consumer.start()
-            self._stack.push_async_callback(consumer.close)
         self._options[name] = options
         (grant,) = await self._leases.claim([_key(name)])
         self._runners[name] = SubscriptionRunner(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from headwater import ALL, CURRENT, Context, Delivery, NewEvent, OnFailure, RecordedEvent, RetryPolicy
+from headwater import ALL, CURRENT, App, Context, Delivery, NewEvent, OnFailure, RecordedEvent, RetryPolicy
 from headwater.storage.errors import SubscriptionNotFound, WaitTimedOut
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.testing.runtime import MemoryRuntime, NotCaughtUp
@@ -49,6 +51,27 @@ async def test_handlers_run_on_what_is_appended_until_they_are_caught_up() -> No
         await runtime.caught_up()
         assert seen == ["a@1", "a@2", "b@1"]
         assert runtime.status("all").lag == 0 or runtime.status("all").watermark == 3
+
+
+class Unready:
+    """A handler that cannot start."""
+
+    def start(self) -> None:
+        raise RuntimeError("not ready")
+
+    def handle(self, event: RecordedEvent) -> None: ...
+
+
+async def test_a_handler_that_cannot_start_leaves_nothing_running() -> None:
+    app = App("shop")
+    app.register("ready", f"{__name__}:Totals", SubscriptionOptions())
+    app.register("unready", f"{__name__}:Unready", SubscriptionOptions())
+    before = asyncio.all_tasks()
+    with pytest.raises(RuntimeError, match="not ready"):
+        async with MemoryRuntime(app):
+            pass
+    assert asyncio.all_tasks() == before
+    await until(lambda: not [each for each in threading.enumerate() if "Unready" in each.name])
 
 
 @pytest.mark.parity("T308", "T311", "T326", "E20", "T331")
