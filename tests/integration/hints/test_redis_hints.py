@@ -15,8 +15,9 @@ from headwater.storage.embedded import EmbeddedRedis
 from headwater.storage.errors import ConfigurationError
 from headwater.storage.model import MAX_GATE, MAX_SESSION, Gate
 from headwater.storage.redis import RedisHints
+from headwater.storage.redis import hints as hints_module
 from headwater.storage.redis.codec import channel_of, decode, encode
-from tests.plugins.waiting import until
+from tests.plugins.waiting import DEADLINE, until
 
 CHANNEL = "headwater:test:hints"
 
@@ -147,7 +148,10 @@ async def test_what_is_not_a_head_is_passed_over(redis_url: str, redis_namespace
         assert heard == [12]
 
 
-async def test_a_gate_is_told_before_the_head_that_it_came_with(redis_url: str, redis_namespace: str) -> None:
+async def test_a_gate_is_told_before_the_head_that_it_came_with(
+    redis_url: str, redis_namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hints_module, "TIMEOUT", DEADLINE)  # each hint is sent once: none may be given up
     told: list[object] = []
 
     async def listen(hints: RedisHints) -> None:

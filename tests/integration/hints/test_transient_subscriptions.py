@@ -13,8 +13,9 @@ import redis.asyncio
 from headwater.storage import transient
 from headwater.storage.model import ALL
 from headwater.storage.opening import connect
+from headwater.storage.redis import hints
 from tests.plugins.events import events
-from tests.plugins.waiting import until
+from tests.plugins.waiting import DEADLINE, until
 
 
 @pytest.mark.parity("T109", "L5")
@@ -22,6 +23,7 @@ async def test_a_hint_of_another_program_wakes_a_transient_subscription(
     database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transient, "POLL_INTERVAL", 3600.0)
+    monkeypatch.setattr(hints, "TIMEOUT", DEADLINE)  # the hint is sent once: it may not be given up
     async with (
         connect(database_url, redis_url=redis_url) as one,
         connect(database_url, redis_url=redis_url) as two,
