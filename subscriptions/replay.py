@@ -15,7 +15,7 @@ from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoor
 from headwater.subscriptions.boundaries import Until
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.observer import Observer, Status
-from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
+from headwater.subscriptions.options import Delivery, SubscriptionOptions
 from headwater.subscriptions.ports import Checkpoints, Consumer, EventReader, Leases
 from headwater.subscriptions.runner import SubscriptionRunner
 
@@ -27,7 +27,8 @@ class RangeReplay:
     """One replay, whose progress is where ``checkpoints`` keeps it: it may be ended and gone on with elsewhere.
 
     1. Nothing of the subscription's own progress is touched.
-    2. Nothing is parked: that would hold up the keys of the live delivery. What would be is skipped, and counted.
+    2. Nothing is parked: that would hold up the keys of the live delivery. What would be is skipped, and counted, also
+       when the handler itself asks for it.
     """
 
     def __init__(
@@ -47,7 +48,6 @@ class RangeReplay:
             raise InvalidArgument(
                 "delivery", "exactly-once effects are not made twice: rewind the subscription instead"
             )
-        options = replace(options, retry=_passing_over(options.retry))
         self._until = until
         self._runner = SubscriptionRunner(
             options,
@@ -59,6 +59,7 @@ class RangeReplay:
             consumers=consumers,
             observer=observer,
             boundaries=Until(until, side_effects=side_effects),
+            parks=False,
         )
 
     @property
@@ -94,15 +95,6 @@ class RangeReplay:
         self._runner.stop("the replay was ended")
 
 
-def _passing_over(policy: RetryPolicy) -> RetryPolicy:
-    """Return a policy that skips what this one parks, for each class of errors."""
-    return replace(
-        policy,
-        then=OnFailure.SKIP if policy.then is OnFailure.PARK else policy.then,
-        by_error=tuple((kind, _passing_over(each)) for kind, each in policy.by_error),
-    )
-
-
 async def replay(
     name: str,
     options: SubscriptionOptions,
@@ -116,9 +108,9 @@ async def replay(
 ) -> Status:
     """Hand out once more what lies after one number and up to another; returns when all of it is settled.
 
-    Its progress is kept in memory: a crash ends the replay. The handler sees ``context.replaying``. Parked and skipped
-    events are told to the observer only. Returns early, with the phase and the reason, when the failure policy or the
-    breaker stops it. Raises InvalidArgument for exactly-once delivery, whose effects are there already.
+    Its progress is kept in memory: a crash ends the replay. The handler sees ``context.replaying``. Nothing is parked,
+    and skipped events are told to the observer only. Returns early, with the phase and the reason, when the failure
+    policy or the breaker stops it. Raises InvalidArgument for exactly-once delivery, whose effects are there already.
     """
     coordination = MemoryCoordination()
     key = PartitionKey(name, 0, 0)

@@ -87,7 +87,9 @@ class SubscriptionRunner:
         observer: Observer | None = None,
         clock: Clock | None = None,
         random: Callable[[], float] = random.random,
+        parks: bool = True,
     ) -> None:
+        """Without ``parks``, what would be parked is skipped."""
         self._options = options
         self._grant = grant
         self._bounded = None if boundaries is None else BoundedReader(reader, boundaries, grant, self._settled)
@@ -105,6 +107,7 @@ class SubscriptionRunner:
         self._observer = observer if observer is not None else Observer()
         self._clock = clock if clock is not None else MonotonicClock()
         self._random = random
+        self._parks = parks
         self._machine: Machine | None = None
         self._early: list[inputs.Input] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,7 +132,13 @@ class SubscriptionRunner:
         now = self._clock.monotonic()
         granted = inputs.Granted(self._grant.progress, frozenset(parked_keys))
         self._machine = Machine(
-            self._options, granted, self._sieve, consumers=self._present, random=self._random, now=now
+            self._options,
+            granted,
+            self._sieve,
+            consumers=self._present,
+            random=self._random,
+            now=now,
+            parks=self._parks,
         )
         unlisten = self._heads.listen(self._head_seen) if self._heads is not None else None
         self._start(self._watch_lease())

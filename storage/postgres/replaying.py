@@ -181,10 +181,9 @@ class ReplayCheckpoints:
     async def report_consumers(self, grant: Grant, consumers: int) -> None:
         """Say nothing: a replay's consumers are its owner's affair."""
 
-    async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:  # noqa: ARG002
-        """Count what a handler itself wanted to be parked."""
-        for each in parked:
-            self.note_failure(each.error or "waits behind another event of its key")
+    async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:
+        """Refuse: that would hold up the live delivery, so a replay skips instead."""
+        raise AssertionError(f"a replay was to park {len(parked)} events of {grant.key}")
 
     async def parked_keys(self, grant: Grant) -> set[str]:  # noqa: ARG002
         """Return none: nothing holds up a replay."""

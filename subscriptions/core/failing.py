@@ -35,7 +35,10 @@ class Failing:
         condition: Condition,
         random: Callable[[], float],
         skipped: Callable[[RecordedEvent, str, int], None],
+        *,
+        parks: bool = True,
     ) -> None:
+        """Without ``parks``, what would be parked is skipped, whoever wants it parked."""
         self._at_most_once = options.delivery is Delivery.AT_MOST_ONCE
         self._policy = options.retry
         self._breaker = options.breaker
@@ -44,6 +47,7 @@ class Failing:
         self._condition = condition
         self._random = random
         self._skipped = skipped
+        self._parks = parks
         self._given_up = 0
 
     def success(self, now: float) -> None:
@@ -117,7 +121,7 @@ class Failing:
 
     def _set_aside(self, batch: Batch, error: str, then: OnFailure, now: float) -> None:
         place = batch.places[0]
-        if then is OnFailure.PARK:
+        if then is OnFailure.PARK and self._parks:
             self._work.park(place, error, batch.attempt, batch)
             return
         self._skipped(self._work.window.event(place), error, batch.attempt)

@@ -58,7 +58,9 @@ class Machine:
         self.condition = Condition()
         self.wake_at: float | None = None
         """When to give a Tick, if nothing else happens before."""
+        parks: bool = True,
         self.rewinds = 0
+        """Without ``parks``, what would be parked is skipped."""
         """How many rewinds are durable under this grant."""
         self._options = options
         self._sieve = sieve
@@ -69,6 +71,7 @@ class Machine:
         self._ids = count(1)
         self._seats = Seats(consumers, now)
         self._retrying = Retrying()
+        self._parks = parks
         self._parked_before = 0
         self._waiting: Batch | None = None
         self._unknown: list[tuple[Batch, inputs.Failed]] = []
@@ -334,7 +337,9 @@ class Machine:
         options = self._options
         self._work = Work(self._sieve, start=number, parallel=self._parallel, batch_size=options.batch_size)
         self._saving = Saving(options, self._ledger, self._work)
-        self._failing = Failing(options, self._work, self._ledger, self.condition, self._random, self._skipped)
+        self._failing = Failing(
+            options, self._work, self._ledger, self.condition, self._random, self._skipped, parks=self._parks
+        )
 
     def _skipped(self, event: RecordedEvent, error: str, attempts: int) -> None:
         self._out.append(effects.Skipped(event, error, attempts))

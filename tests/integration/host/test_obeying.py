@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from headwater import NewEvent, SubscriptionOptions
+from headwater import NewEvent, OnFailure, SubscriptionOptions
 from headwater.cluster.client import Client
 from headwater.cluster.crew import StartableConsumer
 from headwater.cluster.directory import HostDirectory
@@ -29,7 +29,7 @@ from headwater.storage.postgres.replaying import ReplayCheckpoints, ReplayRange,
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.registry import CommandRecord
 from headwater.subscriptions.core.seam import share_of
-from headwater.subscriptions.ports import Consumer, Delivered
+from headwater.subscriptions.ports import Consumer, Delivered, Nack
 from headwater.subscriptions.runner import SubscriptionRunner
 from tests.plugins.waiting import until
 
@@ -38,11 +38,15 @@ OPTIONS = SubscriptionOptions()
 
 @dataclass
 class Handling:
-    """A handler that notes what it got, and how; while the gate is shut, it holds on to what it has."""
+    """A handler that notes what it got, and how; while the gate is shut, it holds on to what it has.
+
+    What it is to park when it gets it again, it wants parked.
+    """
 
     seen: list[tuple[int, bool]] = field(default_factory=list)
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    parks_again: set[int] = field(default_factory=set)
 
     async def start(self) -> None: ...
 
@@ -50,6 +54,8 @@ class Handling:
         self.entered.set()
         await self.gate.wait()
         self.seen += [(event.position, delivery.replaying) for event in delivery.events]
+        if delivery.replaying and any(event.position in self.parks_again for event in delivery.events):
+            raise Nack("not twice", OnFailure.PARK)
 
     async def close(self) -> None: ...
 
@@ -256,3 +262,20 @@ async def test_a_replay_whose_owner_dies_after_its_last_save_is_ended_by_the_nex
         await world.directory.obey([slot])
         await world.outcome("replayed 2 to 5")
     assert [position for position, _ in world.handling.seen] == list(range(1, 7))
+
+
+async def test_what_a_handler_wants_parked_in_a_replay_is_passed_over_and_holds_up_no_key(world: World) -> None:
+    world.handling.gate.set()
+    async with world.owner() as slot:
+        await until(lambda: len(world.handling.seen) == 6, what="waiting for the first six")
+        await world.client.wait_for("orders")
+        world.handling.parks_again = {2}
+        await world.client.replay("orders", 1, 6)
+        await world.directory.obey([slot])
+        await world.outcome("replayed 1 to 6")
+        await world.store.append("order-1", [NewEvent("Placed")])
+        await until(lambda: (7, False) in world.handling.seen, what="waiting for the next of the key, live")
+    assert world.replayed == [1, 2, 3, 4, 5, 6]
+    [found] = await world.client.replays("orders")
+    assert (found.failed, found.last_error) == (1, "position 2: Nack: not twice")
+    assert await world.client.parked("orders") == []

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from headwater.storage.errors import InvalidArgument
-from headwater.storage.leases import Boundary, Grant, PartitionKey
+from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey
 from headwater.storage.memory.subscriptions import MemoryCoordination
 from headwater.storage.model import ALL, EventPage, RecordedEvent
 from headwater.subscriptions.boundaries import BoundedReader, Until
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.observer import Observer
 from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
-from headwater.subscriptions.ports import Delivered
+from headwater.subscriptions.ports import Delivered, Nack
 from headwater.subscriptions.replay import RangeReplay, replay
 from tests.plugins.waiting import until
 
@@ -98,6 +99,28 @@ async def test_a_failure_of_a_class_with_its_own_policy_holds_up_no_key_of_a_rep
     reader = ListReader(4)
     await replay("again", SubscriptionOptions(retry=policy), [consumer], reader, after=0, until=4, observer=Skips())
     assert (skipped, consumer.numbers) == ([2], [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("consumers", [0, 1])
+async def test_what_a_handler_itself_wants_parked_holds_up_no_key_of_a_replay_either(consumers: int) -> None:
+    class Told(Observer):
+        def skipped(self, key: PartitionKey, event: RecordedEvent, error: str, attempts: int) -> None:
+            skipped.append(event.position)
+
+        def parked(self, key: PartitionKey, parked: Sequence[ParkedEvent]) -> None:
+            parked_events.extend(parked)
+
+    async def fail(delivery: Delivered) -> None:
+        if delivery.events[0].position == 2:
+            raise Nack("no", OnFailure.PARK)
+
+    skipped: list[int] = []
+    parked_events: list[ParkedEvent] = []
+    consumer = Calling(fail)
+    options = SubscriptionOptions(consumers=consumers)
+    status = await replay("again", options, [consumer], ListReader(4), after=0, until=4, observer=Told())
+    assert (status.watermark, skipped, parked_events) == (4, [2], [])
+    assert consumer.numbers == [1, 2, 3, 4], "of one key"
 
 
 async def test_a_reader_with_a_boundary_hides_what_lies_behind_it_until_all_before_is_settled() -> None:
