@@ -457,7 +457,8 @@ class Machine:
 
     def _plan_retry(self, now: float) -> None:
         alone = self._work.exclusive and self._work.in_flight
-        retry = self._retrying.next(self._ledger.durable.checkpoint)
+        # An at-most-once checkpoint may have passed what is still to be parked again here.
+        retry = self._retrying.next(min(self._ledger.durable.checkpoint, self.watermark))
         if retry is None or not self._seats or alone or not self._may_deliver():
             return
         delivery_id, consumer = next(self._ids), self._seats.take(now)

@@ -29,8 +29,8 @@ class Retrying:
 
     1. One event is in flight at a time, and the next one is handed out once it is written down how that went: else it
        could be settled before an earlier one of its key, which would come again after it.
-    2. An event is handed out only once the durable checkpoint has passed it: else it would be read again after a crash,
-       found settled, and be parked and handled anew.
+    2. An event is handed out only once the durable checkpoint has passed it, and all up to it is settled here: else it
+       would be read again after a crash, or be parked again, found settled, and be parked and handled anew.
     3. After a failure the later events of the same key leave the queue: they wait behind it again.
     """
 

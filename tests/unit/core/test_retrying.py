@@ -152,3 +152,15 @@ def test_what_was_found_before_a_stream_was_made_anew_is_looked_for_anew() -> No
     assert not it.machine.retrying, "found before the rewind, told after it"
     it.tell(inputs.RetryParked((ParkedRetry(recorded(9, "a"), "a", 5, 0),), it.machine.rewinds))
     assert it.delivered == [[9]]
+
+
+def test_an_at_most_once_event_that_is_about_to_be_parked_again_is_not_handled_again_before() -> None:
+    """An owner died that had parked it, and the checkpoint had not passed it: settled first, it is parked anew."""
+    again, other = streams("a", "b")
+    it = Steering([again, other], parked_keys=["a"], delivery=Delivery.AT_MOST_ONCE, hold=(effects.Park,))
+    it.handle()
+    assert it.machine.checkpoint == 2
+    it.tell(retry(again))
+    assert it.delivered == [[2]]
+    it.release()
+    assert it.delivered == [[2], [1]]
