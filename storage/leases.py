@@ -50,10 +50,10 @@ class Grant:
     seam: Any | None = None
     """What earlier sets of the subscription's partitions had settled beyond that, as a JSON value; None: nothing."""
     rewinds: int = 0
-    """How many rewinds the owner has begun: what it sent before the last of them writes nothing after it."""
+    """How often its owner began to set the checkpoint back: what was sent before the last time writes nothing now."""
 
     def rewound(self) -> Grant:
-        """Return the grant for one more try to rewind, and for all that is written after it."""
+        """Return the grant for one more try to set the checkpoint back, and for all that is written after it."""
         return replace(self, rewinds=self.rewinds + 1)
 
 

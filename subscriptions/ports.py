@@ -121,6 +121,14 @@ class Checkpoints(Protocol):
         """
         ...
 
+    async def take_back(self, grant: Grant, progress: Progress) -> None:
+        """Lower the checkpoint to what was handed out: an at-most-once save had passed more, and nobody took that.
+
+        Nothing else changes; what comes again is no replay. Each try names a grant of its own, as a rewind does. Raises
+        StaleEpoch.
+        """
+        ...
+
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
         """Say what the partition is doing, for operators. Raises StaleEpoch."""
         ...

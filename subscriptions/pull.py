@@ -47,27 +47,39 @@ class PullSubscriber:
         self._pieces: deque[PulledBatch] = deque()
         """What is left of a delivery that has more events than the buffer."""
         self._piece: PulledBatch | None = None
+        self._taken: set[int] = set()
+        """The numbers of what was handed out of the current delivery."""
 
     async def subscribed(self) -> None:
         """Wait until this process has the lease: only then are there batches."""
         await self._subscription.subscribed()
 
     async def leave(self) -> None:
-        """Take no more batches; what was not acknowledged goes to the other subscribers. Safe to repeat."""
+        """Take no more batches; what was not acknowledged goes to the other subscribers. Safe to repeat.
+
+        At-most-once only what was not taken: of the rest an attempt has failed.
+        """
         await self._subscription.remove(self)
 
     async def handle(self, delivery: Delivered) -> None:
         """Hand a delivery over and wait for its acknowledgement; called by the runner."""
         batch = self._subscription.batch(await self._subscription.opened(delivery))
         self._current = batch
-        self._batches.put_nowait(batch)
+        if self._subscription.has(self):
+            self._batches.put_nowait(batch)
         try:
             await batch.outcome()
         finally:
             self._current = None
+            self._taken.clear()
 
     async def close(self) -> None:
         """Nothing to do: leaving is the subscriber's own decision."""
+
+    @property
+    def taken(self) -> frozenset[int]:
+        """The numbers of those events of the current delivery that the caller's code has got."""
+        return frozenset(self._taken)
 
     def give_back(self) -> None:
         """Let go of what was handed over: acknowledging it from now on is refused."""
@@ -84,6 +96,12 @@ class PullSubscriber:
         self._subscription.raise_failure()
 
     async def _next(self) -> PulledBatch | None:
+        batch = await self._next_open()
+        if batch is not None:
+            self._taken.update(event.number for event in batch.events)
+        return batch
+
+    async def _next_open(self) -> PulledBatch | None:
         while True:
             if self._piece is not None:
                 await self._piece.until_over()
@@ -199,15 +217,19 @@ class PullSubscription:
 
     async def remove(self, subscriber: PullSubscriber) -> None:
         """Let a subscriber go; when it was the last one, the checkpoint is saved and the lease given back."""
-        if self._subscribers.get(subscriber.seat) is not subscriber:
+        if not self.has(subscriber):
             return
         del self._subscribers[subscriber.seat]
         if self._runner is not None:
-            self._runner.leave(subscriber.seat)
+            self._runner.leave(subscriber.seat, taken=subscriber.taken)
             if not self._subscribers:
                 self._runner.drain("the last subscriber has left")
         subscriber.give_back()
         subscriber.end()
+
+    def has(self, subscriber: PullSubscriber) -> bool:
+        """Whether a subscriber has not left."""
+        return self._subscribers.get(subscriber.seat) is subscriber
 
     async def subscribed(self) -> None:
         """Wait until this process has the lease."""

@@ -241,9 +241,13 @@ class SubscriptionRunner:
             return 0.0, False
         return self._machine.worked(self._clock.monotonic()), self._machine.waiting
 
-    def leave(self, index: int) -> None:
-        """Give the consumer of this index nothing more; what it has in flight goes to others."""
-        self._tell(inputs.Left(index))
+    def leave(self, index: int, *, taken: frozenset[int] | None = None) -> None:
+        """Give the consumer of this index nothing more; what it has in flight goes to others.
+
+        ``taken`` are the numbers of those events that the user's code may have seen, None when that may be all: an
+        at-most-once delivery of them is not made again.
+        """
+        self._tell(inputs.Left(index, taken))
 
     def answer(self, answer: inputs.Handled | inputs.Failed) -> None:
         """Take a consumer's answer at once, before its ``handle`` returns: what was acknowledged stays so."""
@@ -467,9 +471,10 @@ class SubscriptionRunner:
 
     async def _save(self, effect: effects.Save) -> None:
         try:
-            if effect.rewind:
+            if effect.sets_back:
                 # Before it is known whether it succeeds: one that is tried again must not be overtaken by this one.
                 self._grant = self._grant.rewound()
+            if effect.rewind:
                 await self._checkpoints.rewind(
                     self._grant,
                     effect.progress,
@@ -479,6 +484,8 @@ class SubscriptionRunner:
                 )
                 if self._bounded is not None:
                     self._bounded.forget()
+            elif effect.back:
+                await self._checkpoints.take_back(self._grant, effect.progress)
             else:
                 await self._checkpoints.save(self._grant, effect.progress, durable=effect.durable)
         except StaleEpoch as error:

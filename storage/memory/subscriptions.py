@@ -84,6 +84,14 @@ class MemoryCoordination:
             raise _stale(grant)
         return row
 
+    def set_back(self, grant: Grant) -> _Row:
+        """Return the row for a try to set its checkpoint back; refuses what was sent before. Raises StaleEpoch."""
+        row = self.fenced(grant)
+        if row.rewinds >= grant.rewinds:
+            raise _stale(grant)
+        row.rewinds = grant.rewinds
+        return row
+
     def release_session(self, session: int) -> None:
         """Free everything that a session holds: what the server does when a connection ends."""
         for row in self._rows.values():
@@ -180,10 +188,7 @@ class MemoryCheckpoints:
         side_effects: bool = True,
         commands: Sequence[int] = (),  # noqa: ARG002  # in memory a rewind is asked for directly
     ) -> None:
-        row = self._coordination.fenced(grant)
-        if row.rewinds >= grant.rewinds:
-            raise _stale(grant)
-        row.rewinds = grant.rewinds
+        row = self._coordination.set_back(grant)
         reborn = progress.stream_id != row.progress.stream_id
         until = 0 if reborn else max(row.boundary.until, settled)
         row.boundary = Boundary(until, side_effects=side_effects)
@@ -195,6 +200,12 @@ class MemoryCheckpoints:
             for each in [each for each in row.parked.values() if each.key is None]:
                 if each.event.number > progress.checkpoint:
                     row.close(each.event.position)
+        row.progress = replace(progress, delivered=0, redelivered=0)
+
+    async def take_back(self, grant: Grant, progress: Progress) -> None:
+        row = self._coordination.set_back(grant)
+        row.delivered += progress.delivered
+        row.redelivered += progress.redelivered
         row.progress = replace(progress, delivered=0, redelivered=0)
 
     async def boundary(self, grant: Grant) -> Boundary:

@@ -26,8 +26,8 @@ class PostgresCheckpoints:
     """The ``Checkpoints`` port on a pool of connections.
 
     1. A write under an epoch that is not the partition's changes no row and raises StaleEpoch.
-    2. So does one that was sent before a rewind and comes after it, of what a rewind changes.
-    3. Within one incarnation of the source, only ``rewind`` lowers a checkpoint.
+    2. So does one that was sent before a rewind, or a take-back, and comes after it, of what that changes.
+    3. Within one incarnation of the source, only ``rewind`` and ``take_back`` lower a checkpoint.
     """
 
     def __init__(self, pool: Pool, sql: Statements, *, lease: timedelta = timedelta(seconds=3)) -> None:
@@ -106,6 +106,11 @@ class PostgresCheckpoints:
             "outcome": f"rewound to {progress.checkpoint}",
         }
         if not await self._changes(self._sql.rewind_progress, grant, values):
+            raise stale(grant)
+
+    async def take_back(self, grant: Grant, progress: Progress) -> None:
+        """Lower the checkpoint to what was handed out; see the port."""
+        if not await self._changes(self._sql.take_back_progress, grant, asdict(progress)):
             raise stale(grant)
 
     async def boundary(self, grant: Grant) -> Boundary:

@@ -141,6 +141,13 @@ class ReplayCheckpoints:
 
     async def save(self, grant: Grant, progress: Progress, *, conn: Any = None, durable: bool = False) -> None:  # noqa: ARG002  # the port's shape: no transaction joins a replay
         """Save how far it came. Raises StaleEpoch."""
+        await self._save(grant, progress, back=False)
+
+    async def take_back(self, grant: Grant, progress: Progress) -> None:
+        """Save that it came less far; see the port."""
+        await self._save(grant, progress, back=True)
+
+    async def _save(self, grant: Grant, progress: Progress, *, back: bool) -> None:
         failed, error = self._failed, self._last_error
         values = {
             "command_id": self._command_id,
@@ -150,6 +157,7 @@ class ReplayCheckpoints:
             "attempt": progress.attempt,
             "delivered": progress.delivered + progress.redelivered,
             "failed": failed,
+            "back": back,
             "last_error": error,
         }
         with translated():
@@ -173,7 +181,7 @@ class ReplayCheckpoints:
         commands: Sequence[int] = (),  # noqa: ARG002  # operators rewind the live delivery only
     ) -> None:
         """Begin again: the stream was made anew."""
-        await self.save(grant, progress)
+        await self._save(grant, progress, back=True)
 
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
         """Say nothing: the partition's phase is that of its live delivery."""

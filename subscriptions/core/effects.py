@@ -51,8 +51,15 @@ class Save:
     """With a rewind: whether that replay may have effects outside."""
     commands: tuple[int, ...] = ()
     """With a rewind: the commands that asked for it, which are obeyed by this save."""
+    back: bool = False
+    """Whether the checkpoint falls to what was handed out, as nobody took what it has passed: at-most-once."""
     durable: bool = False
     """Whether it must be on disk before anything is delivered: at-most-once."""
+
+    @property
+    def sets_back(self) -> bool:
+        """Whether it sets the checkpoint back: then nothing that was sent before may count after it."""
+        return self.rewind or self.back
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,9 @@ class Failing:
             self._set_aside(batch, error, then, now)
         else:
             for place in batch.places:
-                self._set_aside(Batch((place,), attempt=batch.attempt), error, then, now)
+                one = replace(batch, places=(place,))
+                self._set_aside(one, error, then, now)
+                batch.rest = one.rest  # without what is parked behind it
         self._work.leave(batch)
         self._given_up += len(batch.places)
         if self._given_up >= self._breaker:

@@ -90,9 +90,14 @@ class Retired:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A consumer has gone for good; what it had in flight is delivered again, to others."""
+    """A consumer has gone for good; what it had in flight is delivered again, to others.
+
+    At-most-once only what it has not taken: an attempt at the rest may have been made.
+    """
 
     consumer: int
+    taken: frozenset[int] | None = None
+    """The numbers of those events that the user's code may have seen; None when that may be all of them."""
 
 
 @dataclass(frozen=True, slots=True)

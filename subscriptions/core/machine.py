@@ -6,6 +6,7 @@ the modules beside this one; this is where they meet.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count
@@ -31,6 +32,9 @@ from headwater.subscriptions.options import Delivery, SubscriptionOptions
 SPAN: Final = 16
 """A key that does not get on may hold the watermark back by so many times ``max_in_flight``; then reading waits."""
 
+LATE: Final = "what was in flight did not end in time"
+"""The reason of a drain that was ended by its time limit."""
+
 PARK_AGAIN: Final = 1.0
 """So many seconds after it failed, parking is tried again."""
 
@@ -54,30 +58,31 @@ class Machine:
         consumers: Iterable[int],
         random: Callable[[], float],
         now: float,
+        parks: bool = True,
     ) -> None:
+        """Without ``parks``, what would be parked is skipped."""
         self.condition = Condition()
         self.wake_at: float | None = None
         """When to give a Tick, if nothing else happens before."""
-        parks: bool = True,
         self.rewinds = 0
-        """Without ``parks``, what would be parked is skipped."""
         """How many rewinds are durable under this grant."""
         self._options = options
         self._sieve = sieve
         self._random = random
         self._parallel = options.most_consumers > 0
         self._transactional = options.delivery is Delivery.EXACTLY_ONCE
+        self._parks = parks
         self._out: list[effects.Effect] = []
         self._ids = count(1)
         self._seats = Seats(consumers, now)
         self._retrying = Retrying()
-        self._parks = parks
         self._parked_before = 0
         self._waiting: Batch | None = None
         self._unknown: list[tuple[Batch, inputs.Failed]] = []
         self._reloading = False
         self._park_not_before = now
         self._drain_by: float | None = None
+        self._taking_back = False
         self._settled_at = float("-inf")
         self._rewinding = Rewinding()
         self._reading = Reading(now, poll_interval=options.poll_interval.total_seconds())
@@ -249,7 +254,7 @@ class Machine:
             batch, _ = self._work.in_flight.pop(delivery_id)
             batch.gather()
             if self._options.delivery is Delivery.AT_MOST_ONCE:
-                self._failing.failure(batch, "the consumer has left", mendable=False, now=now)
+                self._left(batch, fact.taken, now)
             else:
                 self._work.put_back(replace(batch, attempt=batch.attempt + 1))
 
@@ -332,6 +337,16 @@ class Machine:
             self._work.blocked -= fact.keys - self._work.keys_being_parked()
 
     # Helpers of the facts.
+
+    def _left(self, batch: Batch, taken: frozenset[int] | None, now: float) -> None:
+        window = self._work.window
+        seen = [place for place in batch.places if taken is None or window.event(place).number in taken]
+        if not seen:
+            self._work.put_back(batch)
+            return
+        rest = [place for place in batch.places if place not in seen]
+        batch.places, batch.rest = tuple(seen), deque(rest)
+        self._failing.failure(batch, "the consumer has left", mendable=False, now=now)
 
     def _start_at(self, number: int) -> None:
         options = self._options
@@ -427,7 +442,8 @@ class Machine:
 
     def _owes(self) -> bool:
         """Whether something must still be delivered though nothing more may be begun: the checkpoint has passed it."""
-        return self.condition.phase in (Phase.PAUSED, Phase.DRAINING) and self._saving.ahead and not self.rewinding
+        held = self.rewinding or self._taking_back
+        return self.condition.phase in (Phase.PAUSED, Phase.DRAINING) and self._saving.ahead and not held
 
     def _plan_deliveries(self, now: float) -> None:
         self._waiting = None
@@ -484,7 +500,7 @@ class Machine:
 
     def _plan_save(self, now: float) -> None:
         ledger = self._ledger
-        if ledger.saving is not None or self._rewinding.saving or self._reloading:
+        if ledger.saving is not None or self._rewinding.saving or self._reloading or self._taking_back:
             return
         if self._unknown:
             if now < ledger.not_before:
@@ -526,19 +542,21 @@ class Machine:
         if self._drain_by is None:
             return
         if now >= self._drain_by:
-            self.condition.become(Cause.DRAINED, "what was in flight did not end in time", now)
+            self.condition.become(Cause.DRAINED, LATE, now)
             return
         self._wake(self._drain_by)
         busy = self._work or self._unknown or self._retrying.busy or self._ledger.saving is not None
         if busy or self._rewinding.wanted:
             return
         durable = self._ledger.durable
-        last = self._saving.last()
-        if durable.checkpoint < last.checkpoint or durable.in_flight_to > last.in_flight_to:
+        last, ahead = self._saving.last(), self._saving.ahead
+        if ahead or durable.checkpoint < last.checkpoint or durable.in_flight_to > last.in_flight_to:
             if now < self._ledger.not_before:
                 self._wake(self._ledger.not_before)
                 return
-            self._out.append(effects.Save(self._ledger.begin(last)))
+            # What may come again from now on is the next owner's, however late this save takes effect.
+            self._taking_back = ahead
+            self._out.append(effects.Save(self._ledger.begin(last), back=ahead))
             return
         self.condition.become(Cause.DRAINED, self.condition.reason, now)
 

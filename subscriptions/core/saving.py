@@ -56,8 +56,12 @@ class Saving:
 
     @property
     def ahead(self) -> bool:
-        """Whether the saved checkpoint has passed events that are not settled: at-most-once only."""
-        return self._at_most_once and self.ledger.durable.checkpoint > self._work.window.watermark
+        """Whether the saved checkpoint has passed, or may have, events that are not settled: at-most-once only."""
+        return self._at_most_once and self._passed > self._work.window.watermark
+
+    @property
+    def _passed(self) -> int:
+        return max(each.checkpoint for each in self.ledger.possible())
 
     def _covers(self, promise: Progress, batch: Batch, last: int) -> bool:
         if batch.counted:
@@ -80,7 +84,7 @@ class Saving:
         work, durable = self._work, self.ledger.durable
         mark = work.window.watermark
         if self._at_most_once:
-            mark = max(mark, durable.checkpoint)
+            mark = max(mark, self._passed)
             return Progress(mark, mark)
         attempt = 1
         for batch in work.open_batches():

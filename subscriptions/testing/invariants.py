@@ -39,13 +39,15 @@ class Witness:
     1. Order: when an event reaches the handler, every earlier event of its key since the grant's checkpoint is
        settled, and no other delivery of the key is in flight.
     2. Nothing lost: everything up to the durable checkpoint is handled, skipped or durably parked.
-    3. The checkpoint never falls, except by a rewind, and once by each.
+    3. The checkpoint never falls, except by a rewind, and once by each, and at-most-once by what nobody took.
     4. At most one owner: a write is accepted only under the latest epoch.
     5. Exactly-once effects are there once; at-most-once handlers are called once.
     6. No event reaches the handler before the durable progress says that it may.
     7. No event reaches the handler while an earlier one of its key is durably parked. A parked event that is handled
        again comes after everything of its key before it, and to an at-most-once handler when an operator asks for it.
     8. What was rewound is passed only when it is settled once more.
+    9. An owner that ends in order leaves nothing behind the checkpoint that no handler got: at-most-once loses by a
+       crash only.
     """
 
     def __init__(self, delivery: Delivery, key_of: Callable[[RecordedEvent], str | None]) -> None:
@@ -173,10 +175,11 @@ class Witness:
         self.settled.update(positions)
         self._aside.update(positions)
 
-    def wrote(self, epoch: int, checkpoint: int, *, rewind: bool = False) -> None:
+    def wrote(self, epoch: int, checkpoint: int, *, rewind: bool = False, back: bool = False) -> None:
         """A write under ``epoch`` was accepted, and this is the durable checkpoint now."""
         _require(epoch == self._epoch, f"a write of epoch {epoch} was accepted although {self._epoch} was granted")
-        _require(rewind or checkpoint >= self.checkpoint, f"the checkpoint fell from {self.checkpoint} to {checkpoint}")
+        may_fall = rewind or back
+        _require(may_fall or checkpoint >= self.checkpoint, f"it fell from {self.checkpoint} to {checkpoint}")
         self.checkpoint = checkpoint
         if rewind:
             self._rewound(checkpoint)
@@ -191,6 +194,15 @@ class Witness:
         """Count as settled what the checkpoint was set beyond, as somebody asked for it, and nothing after that."""
         self._checked = bisect_right(self._expected, checkpoint)
         self.settled = set(self._expected[: self._checked])
+
+    def let_go(self, run: RunWitness, checkpoint: int) -> None:
+        """The owner has ended in order, and leaves this checkpoint."""
+        lost = [
+            position
+            for position in self._expected
+            if run.start < position <= checkpoint and position not in self.settled and not self.calls.get(position)
+        ]
+        _require(not lost, f"nobody got {lost} though the checkpoint {checkpoint} has passed that")
 
     def missing(self) -> list[int]:
         """Return what is not settled though it was stored: nothing may be left when the world has come to rest."""

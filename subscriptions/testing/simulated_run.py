@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
 from headwater.storage.leases import Grant, Progress, Retried
 from headwater.subscriptions.core import effects, inputs
-from headwater.subscriptions.core.machine import Machine
+from headwater.subscriptions.core.machine import LATE, Machine
 from headwater.subscriptions.core.phases import Phase, delivers
 from headwater.subscriptions.core.sieve import Sieve
 from headwater.subscriptions.observer import Observer
@@ -61,7 +61,9 @@ class SimulatedRun:
         self._wake_at: float | None = None
         self._slow_until = 0.0
         self._late: list[Callable[[], None]] = []
-        """Writes that were given up, and that the database executes after the next rewind."""
+        """Writes that were given up, and that the database executes once the checkpoint was set back."""
+        self._taken: set[int] = set()
+        self._left = False
 
     @property
     def over(self) -> bool:
@@ -108,6 +110,8 @@ class SimulatedRun:
             self.tell(inputs.Pause("asked to"))
             world.soon(2.0, self._owner.do(lambda: self.tell(inputs.Resume())))
         elif draw < 0.6:
+            if draw < 0.5 and world.options.delivery is Delivery.AT_MOST_ONCE:
+                self._leave()
             self.tell(inputs.Drain())
         elif draw < 0.7:
             self._witness.asked(world.parking.retry_parked(KEY))
@@ -118,6 +122,11 @@ class SimulatedRun:
             world.soon(SLOW / 4, self._owner.do(lambda: self.tell(rewind)))
         else:
             self.tell(inputs.Resume())
+
+    def _leave(self) -> None:
+        """Let the only consumer go, as in pull mode: it starts with nothing more."""
+        self._left = True
+        self.tell(inputs.Left(0, frozenset(self._taken)))
 
     def tell(self, fact: inputs.Input) -> None:
         if self.over:
@@ -130,6 +139,10 @@ class SimulatedRun:
         if machine.wake_at is not None and machine.wake_at != self._wake_at:
             self._wake_at = machine.wake_at
             world.agenda.at(max(world.now, machine.wake_at), self._owner.do(self._wake))
+        if self.over and not isinstance(fact, inputs.LeaseLost) and machine.condition.reason != LATE:
+            row = world.coordination.row(KEY)
+            if row.epoch == self.grant.epoch:
+                self._witness.let_go(self._seen, row.progress.checkpoint)
 
     def _wake(self) -> None:
         if self._wake_at is not None and self._world.now >= self._wake_at:
@@ -227,6 +240,9 @@ class SimulatedRun:
 
     def _start(self, effect: effects.Deliver) -> None:
         """Call the handler."""
+        if self._left:
+            return
+        self._taken.update(event.number for event in effect.events)
         world, seen = self._world, self._seen
         row = world.coordination.row(KEY)
         owner = row.epoch == self.grant.epoch
@@ -299,7 +315,7 @@ class SimulatedRun:
 
     def _save(self, effect: effects.Save) -> None:
         world = self._world
-        if effect.rewind:
+        if effect.sets_back:
             self.grant = self.grant.rewound()
         if self._unanswered():
             self._keep_late(functools.partial(self._write_progress, effect, self.grant, late=True))
@@ -312,6 +328,7 @@ class SimulatedRun:
             return
         if effect.rewind:
             self._seen = RunWitness(self.grant.epoch, effect.progress.checkpoint, busy=self._seen.busy)
+        if effect.sets_back:
             self._let_go()
         lost = world.chance(world.weather.save_fails)
         self._answer(inputs.SaveFailed("no answer") if lost else inputs.Saved())
@@ -319,10 +336,12 @@ class SimulatedRun:
     def _write_progress(self, effect: effects.Save, grant: Grant, *, late: bool = False) -> None:
         if effect.rewind:
             at_once(self._world.checkpoints.rewind(grant, effect.progress))
+        elif effect.back:
+            at_once(self._world.checkpoints.take_back(grant, effect.progress))
         else:
             at_once(self._world.checkpoints.save(grant, effect.progress))
-        # A rewind that is late is none that somebody waits for: the checkpoint must not fall by it.
-        self._wrote(rewind=effect.rewind and not late)
+        # What is late is nothing that somebody waits for: the checkpoint must not fall by it.
+        self._wrote(rewind=effect.rewind and not late, back=effect.back and not late)
 
     def _unanswered(self) -> bool:
         """Draw whether the database does not hear a write, or not in time."""
@@ -330,7 +349,7 @@ class SimulatedRun:
         return self._world.chance(0.5 if slow else self._world.weather.save_fails)
 
     def _keep_late(self, write: Callable[[], None]) -> None:
-        """Let a write that is given up be executed after the next rewind, perhaps; without one it never is."""
+        """Let a write that is given up be executed once the checkpoint was set back, perhaps; else it never is."""
         if self._world.chance(self._world.weather.save_late):
             self._late.append(write)
 
@@ -341,9 +360,9 @@ class SimulatedRun:
             wait = self._world.random.choice([0.1, 1.0])
             self._world.soon(wait, functools.partial(_executed_late, write))
 
-    def _wrote(self, *, rewind: bool = False) -> None:
+    def _wrote(self, *, rewind: bool = False, back: bool = False) -> None:
         checkpoint = self._world.coordination.row(KEY).progress.checkpoint
-        self._witness.wrote(self.grant.epoch, checkpoint, rewind=rewind)
+        self._witness.wrote(self.grant.epoch, checkpoint, rewind=rewind, back=back)
 
     def _reload(self) -> None:
         try:

@@ -122,6 +122,15 @@ def retries_are_not_counted_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryParking, "begin_retry", begin_retry)
 
 
+def nothing_is_taken_back(patch: pytest.MonkeyPatch) -> None:
+    """An at-most-once checkpoint that has passed what nobody took stays there."""
+
+    async def take_back(self: MemoryCheckpoints, grant: Grant, progress: Progress) -> None:
+        self._coordination.fenced(grant)
+
+    patch.setattr(MemoryCheckpoints, "take_back", take_back)
+
+
 MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     timer_makes_live,
     checkpoints_move_freely,
@@ -134,4 +143,5 @@ MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     parked_at_once,
     keys_freed_too_soon,
     retries_are_not_counted_first,
+    nothing_is_taken_back,
 )

@@ -64,7 +64,7 @@ WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "rewinds" = %(rewinds)
 FOR SHARE;
 
 -- name: rewind_progress
--- The one write that may lower a checkpoint. What was settled before is a replay from now on, and is delivered also where an
+-- What an operator asked for: the checkpoint may fall. What was settled before is a replay from now on, and is delivered also where an
 -- earlier set of partitions had settled it. The commands that asked for it are obeyed with it: an owner that dies before has
 -- left them to the next one, and one that dies afterwards has not. What is parked without a key and comes again is closed:
 -- tried again as well, it would be handled twice. What has a key stays, as later events wait behind it. The numbers of a
@@ -123,6 +123,22 @@ WITH "mine" AS (
         AND "c"."applied_at" IS NULL
 )
 SELECT "subscription_id" FROM "rewound";
+
+-- name: take_back_progress
+-- An at-most-once checkpoint is saved before the delivery: it falls again when nobody was there to take that. No replay, no
+-- command and nothing parked has to do with it. Numbered as a rewind is, so that no save that is late passes it again.
+UPDATE "headwater"."partitions"
+SET
+    "rewinds" = %(rewinds)s,
+    "checkpoint" = %(checkpoint)s,
+    "in_flight_to" = %(in_flight_to)s,
+    "attempt" = %(attempt)s,
+    "stream_id" = %(stream_id)s::bigint,
+    "checkpointed_at" = clock_timestamp(),
+    "delivered" = "delivered" + %(delivered)s,
+    "redelivered" = "redelivered" + %(redelivered)s
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "rewinds" < %(rewinds)s
+RETURNING "checkpoint";
 
 -- name: load_boundary
 -- Up to where everything was settled before. A new version that follows an old one ends there, until the old one is closed;

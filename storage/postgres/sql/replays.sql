@@ -27,10 +27,13 @@ FROM "headwater"."replays"
 WHERE "command_id" = %(command_id)s;
 
 -- name: save_replay
--- Under the partition's epoch, like every write of an owner.
+-- Under the partition's epoch, like every write of an owner. Taken back, the checkpoint falls to what was handed out.
 UPDATE "headwater"."replays" AS "r"
 SET
-    "checkpoint" = greatest("r"."checkpoint", %(checkpoint)s),
+    "checkpoint" = CASE
+        WHEN %(back)s THEN %(checkpoint)s
+        ELSE greatest("r"."checkpoint", %(checkpoint)s)
+    END,
     "in_flight_to" = %(in_flight_to)s,
     "attempt" = %(attempt)s,
     "delivered" = "r"."delivered" + %(delivered)s,

@@ -26,6 +26,7 @@ WRITES: dict[str, Callable[[Checkpoints, Grant], Awaitable[object]]] = {
     "save": lambda checkpoints, grant: checkpoints.save(grant, Progress(9)),
     "save durably": lambda checkpoints, grant: checkpoints.save(grant, Progress(9), durable=True),
     "rewind": lambda checkpoints, grant: checkpoints.rewind(grant.rewound(), Progress(0)),
+    "take back": lambda checkpoints, grant: checkpoints.take_back(grant.rewound(), Progress(0)),
     "load": lambda checkpoints, grant: checkpoints.load(grant),
     "report": lambda checkpoints, grant: checkpoints.report(grant, "live", None),
     "report consumers": lambda checkpoints, grant: checkpoints.report_consumers(grant, 2),
@@ -74,6 +75,21 @@ async def test_a_late_save_of_a_lower_checkpoint_changes_nothing(world: World) -
     assert await world.checkpoints.load(grant) == Progress(5, 9, 1)
 
 
+async def test_what_was_taken_back_lowers_the_checkpoint_and_is_no_replay(world: World) -> None:
+    grant = (await granted(world)).rewound()
+    await world.checkpoints.rewind(grant, Progress(0), settled=4, side_effects=False)
+    await world.checkpoints.park(grant, [parked(6, None)])
+    await world.checkpoints.save(grant, Progress(9, 9), durable=True)
+    for _ in range(2):
+        grant = grant.rewound()
+        await world.checkpoints.take_back(grant, Progress(5, 5))
+        assert await world.checkpoints.load(grant) == Progress(5, 5)
+    boundary = await world.boundaries.boundary(grant)
+    assert (boundary.until, boundary.side_effects) == (4, False)
+    await world.retry_parked(grant.key)
+    assert [each.position for each in await world.parking.to_retry(grant)] == [6], "what is parked stays so"
+
+
 async def test_a_lower_checkpoint_counts_in_another_incarnation_of_the_stream(world: World) -> None:
     grant = await granted(world)
     await world.checkpoints.save(grant, Progress(5, stream_id=1))
@@ -98,6 +114,19 @@ async def test_what_was_sent_before_a_rewind_and_comes_after_it_changes_nothing(
     await world.checkpoints.rewind(grant.rewound(), Progress(2))
     with pytest.raises(StaleEpoch):
         await WRITES[write](world.checkpoints, grant)
+    assert await world.checkpoints.load(grant.rewound()) == Progress(2)
+    assert await world.checkpoints.parked_keys(grant) == set()
+
+
+@pytest.mark.parametrize("write", ["save", "save durably", "load", "park"])
+async def test_what_was_sent_before_a_take_back_and_comes_after_it_changes_nothing(world: World, write: str) -> None:
+    grant = await granted(world)
+    await world.checkpoints.save(grant, Progress(5))
+    await world.checkpoints.take_back(grant.rewound(), Progress(2))
+    with pytest.raises(StaleEpoch):
+        await WRITES[write](world.checkpoints, grant)
+    with pytest.raises(StaleEpoch):
+        await world.checkpoints.take_back(grant.rewound(), Progress(1))
     assert await world.checkpoints.load(grant.rewound()) == Progress(2)
     assert await world.checkpoints.parked_keys(grant) == set()
 

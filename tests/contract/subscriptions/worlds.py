@@ -19,7 +19,7 @@ from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.leases import LeaseSession
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
-from headwater.subscriptions.ports import Checkpoints, Leases, Parking
+from headwater.subscriptions.ports import Boundaries, Checkpoints, Leases, Parking
 from tests.plugins.waiting import until
 
 
@@ -27,6 +27,7 @@ class World(Protocol):
     """One place."""
 
     checkpoints: Checkpoints
+    boundaries: Boundaries
     parking: Parking
 
     async def retry_parked(self, key: PartitionKey) -> None:
@@ -59,7 +60,9 @@ class MemoryWorld:
 
     def __init__(self) -> None:
         self._coordination = MemoryCoordination()
-        self.checkpoints: Checkpoints = MemoryCheckpoints(self._coordination)
+        rows = MemoryCheckpoints(self._coordination)
+        self.checkpoints: Checkpoints = rows
+        self.boundaries: Boundaries = rows
         self.parking: Parking = MemoryParking(self._coordination)
         self._made = 0
 
@@ -95,7 +98,9 @@ class PostgresWorld:
         self._store = store
         self._stack = stack
         self._registry = Registry(store.pool, store.sql, store)
-        self.checkpoints: Checkpoints = PostgresCheckpoints(store.pool, store.sql)
+        rows = PostgresCheckpoints(store.pool, store.sql)
+        self.checkpoints: Checkpoints = rows
+        self.boundaries: Boundaries = rows
         self._commands = Commands(store.pool, store.sql)
         self.parking: Parking = self._commands
         self._made = 0

@@ -279,3 +279,20 @@ async def test_what_a_handler_wants_parked_in_a_replay_is_passed_over_and_holds_
     [found] = await world.client.replays("orders")
     assert (found.failed, found.last_error) == (1, "position 2: Nack: not twice")
     assert await world.client.parked("orders") == []
+
+
+async def test_what_a_replay_took_back_is_gone_on_with_there(world: World) -> None:
+    world.handling.gate.set()
+    async with world.owner():
+        await until(lambda: len(world.handling.seen) == 6, what="waiting for the first six")
+        await world.client.wait_for("orders")
+    old, grant = await world.grant(), await world.grant()
+    (command_id,) = await world.client.replay("orders", 1, 6)
+    checkpoints = ReplayCheckpoints(world.store.pool, world.store.sql, command_id)
+    await checkpoints.save(grant, Progress(5, 5))
+    await checkpoints.save(grant, Progress(3, 3))
+    assert (await world.client.replays("orders"))[0].checkpoint == 5
+    with pytest.raises(StaleEpoch):
+        await checkpoints.take_back(old, Progress(4, 4))
+    await checkpoints.take_back(grant, Progress(4, 4))
+    assert (await world.client.replays("orders"))[0].checkpoint == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -131,6 +132,20 @@ async def test_parked_events_are_tried_again_and_their_key_goes_on(world: World)
         await world.store.append("order-1", [NewEvent("OrderPaid")])
         assert numbers(await take(batches)) == [6]
         assert await world.client.parked("invoices") == []
+
+
+async def test_an_at_most_once_loop_that_is_left_loses_nothing_and_gets_nothing_twice(world: World) -> None:
+    seen: list[list[int]] = []
+    for _ in range(3):
+        options: dict[str, Any] = {"delivery": Delivery.AT_MOST_ONCE, "batch_size": 2}
+        async with world.pulling(**options) as subscription, asyncio.timeout(20):
+            async for batch in subscription:
+                seen.append(numbers(batch))
+                await batch.ack()
+                break
+    assert seen == [[1, 2], [3, 4], [5]]
+    assert await world.checkpoint() == 5
+    assert await world.client.parked("invoices") == []
 
 
 async def test_only_what_the_filter_lets_through_is_pulled(world: World) -> None:

@@ -252,6 +252,64 @@ class TestAtMostOnce:
         assert (it.delivered, it.machine.checkpoint) == ([[1, 2]], 2)
         assert it.phase == ("finished" if isinstance(fact, inputs.Drain) else "paused")
 
+    def test_what_the_checkpoint_has_passed_when_the_last_consumer_leaves_is_taken_back(self) -> None:
+        it = Steering(6, batch_size=2, delivery=Delivery.AT_MOST_ONCE)
+        it.hold = (effects.Save,)
+        it.handle()
+        it.tell(inputs.Left(0, frozenset()))
+        it.tell(inputs.Drain())
+        it.release()
+        assert it.delivered == [[1, 2]]
+        assert (it.last(effects.Save).back, it.machine.checkpoint, it.phase) == (True, 2, "finished")
+
+    def test_of_what_was_delivered_the_consumer_that_leaves_takes_along_only_what_it_has_taken(self) -> None:
+        it = Steering(4, batch_size=4, delivery=Delivery.AT_MOST_ONCE, retry=RetryPolicy(then=OnFailure.SKIP))
+        it.tell(inputs.Left(0, frozenset([1])))
+        it.tell(inputs.Joined(1))
+        assert [each.event.number for each in it.all(effects.Skipped)] == [1]
+        it.handle(2)
+        assert (it.delivered[1], it.last(effects.Deliver).attempt) == ([2], 1)
+
+    def test_of_what_a_consumer_that_leaves_may_have_seen_nothing_comes_again(self) -> None:
+        it = Steering(2, batch_size=2, delivery=Delivery.AT_MOST_ONCE, retry=RetryPolicy(then=OnFailure.SKIP))
+        it.tell(inputs.Left(0))
+        it.tell(inputs.Joined(1))
+        assert it.delivered == [[1, 2]]
+
+    def test_a_checkpoint_of_which_it_is_unknown_whether_it_was_saved_is_made_certain_before_a_drain_ends(self) -> None:
+        it = Steering(4, batch_size=2, delivery=Delivery.AT_MOST_ONCE, hold=(effects.Save,))
+        it.tell(inputs.Drain())
+        it.tell(inputs.SaveFailed("no answer, though it took effect"))
+        assert it.phase == "draining"
+        it.release()
+        it.later(1)
+        assert it.delivered == [[1, 2]]
+        it.handle()
+        assert (it.delivered, it.machine.checkpoint, it.phase) == ([[1, 2]], 2, "finished")
+
+    def test_without_a_consumer_such_a_checkpoint_is_taken_back(self) -> None:
+        it = Steering(4, batch_size=2, delivery=Delivery.AT_MOST_ONCE, hold=(effects.Save,))
+        it.tell(inputs.Left(0, frozenset()))
+        it.tell(inputs.Drain())
+        it.tell(inputs.SaveFailed("no answer, though it took effect"))
+        it.release()
+        it.later(1)
+        assert (it.delivered, it.saved, it.phase) == ([], Progress(0, 0), "finished")
+        assert it.last(effects.Save).back
+
+    def test_nobody_gets_what_is_being_taken_back_or_may_have_been(self) -> None:
+        it = Steering(4, batch_size=2, delivery=Delivery.AT_MOST_ONCE)
+        it.tell(inputs.Left(0, frozenset()))
+        it.hold = (effects.Save,)
+        it.tell(inputs.Drain())
+        assert it.last(effects.Save).back
+        it.tell(inputs.Joined(1))
+        it.tell(inputs.SaveFailed("no answer, though it may take effect"))
+        it.release()
+        it.later(1)
+        assert (it.delivered, it.phase) == ([[1, 2]], "finished"), "the next owner hands it out"
+        assert (it.last(effects.Save).back, it.machine.checkpoint) == (True, 0)
+
     def test_a_failed_delivery_is_not_repeated(self) -> None:
         it = Steering(2, delivery=Delivery.AT_MOST_ONCE, retry=RetryPolicy(attempts=5, then=OnFailure.SKIP))
         it.fail()

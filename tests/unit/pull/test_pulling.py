@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from headwater.storage.errors import InvalidArgument, StoreUnavailable, SubscriptionConflict, UnexpectedAck
+from headwater.storage.leases import Grant, Progress
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
@@ -22,12 +23,36 @@ from tests.unit.runner.outside import KEY, ListReader
 NEVER = timedelta(hours=1)
 
 
+class GatedCheckpoints(MemoryCheckpoints):
+    """Rows whose saves wait for a gate."""
+
+    def __init__(self, coordination: MemoryCoordination) -> None:
+        super().__init__(coordination)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = 0
+
+    async def save(self, grant: Grant, progress: Progress, **more: Any) -> None:
+        await self._pass()
+        await super().save(grant, progress, **more)
+
+    async def take_back(self, grant: Grant, progress: Progress) -> None:
+        await self._pass()
+        await super().take_back(grant, progress)
+
+    async def _pass(self) -> None:
+        self.waiting += 1
+        await self.gate.wait()
+        self.waiting -= 1
+
+
 class Pulling:
     """Rows that several pull subscriptions share."""
 
     def __init__(self, events: int) -> None:
         self.reader = ListReader(events)
         self.coordination = MemoryCoordination()
+        self.checkpoints = GatedCheckpoints(self.coordination)
         self.leases: MemoryLeases
 
     @property
@@ -42,7 +67,7 @@ class Pulling:
             SubscriptionOptions(**({"poll_interval": timedelta(milliseconds=10)} | options)),
             reader=self.reader,
             leases=self.leases,
-            checkpoints=MemoryCheckpoints(self.coordination),
+            checkpoints=self.checkpoints,
         ) as subscription:
             yield subscription
 
@@ -399,3 +424,131 @@ async def test_a_session_that_ends_while_the_lease_is_given_back_ends_no_subscri
         assert numbers(batch) == [2]
         monkeypatch.undo()
         await batch.ack()
+
+
+async def pulled(outside: Pulling, most: int, **options: Any) -> list[int]:
+    """Pull, and leave the loop once so many events were acknowledged."""
+    seen: list[int] = []
+    async with outside.subscription(delivery=Delivery.AT_MOST_ONCE, **options) as subscription, asyncio.timeout(10):
+        async for batch in subscription:
+            seen += numbers(batch)
+            await batch.ack()
+            if len(seen) >= most:
+                break
+    return seen
+
+
+class TestAtMostOnce:
+    """Without a crash nothing is lost, and nothing comes twice."""
+
+    async def test_whoever_leaves_the_loop_after_an_acknowledgement_loses_nothing_of_what_follows(self) -> None:
+        outside = Pulling(6)
+        assert await pulled(outside, 2, batch_size=2) == [1, 2]
+        assert outside.checkpoint == 2
+        assert await pulled(outside, 4, batch_size=2) == [3, 4, 5, 6]
+        assert outside.checkpoint == 6
+        assert outside.coordination.row(KEY).parked == {}
+
+    async def test_a_batch_whose_checkpoint_is_being_saved_when_the_last_subscriber_leaves_comes_later(self) -> None:
+        outside = Pulling(4)
+        async with outside.subscription(delivery=Delivery.AT_MOST_ONCE, batch_size=2) as subscription:
+            subscriber = subscription.subscriber("a")
+            await (await take(subscriber)).ack()
+            outside.checkpoints.gate.clear()
+            await until(lambda: outside.checkpoints.waiting == 1)
+            await subscriber.leave()
+            outside.checkpoints.gate.set()
+            await until(lambda: outside.coordination.row(KEY).holder is None)
+            assert outside.checkpoint == 2
+            assert numbers(await take(subscription.subscriber("b"))) == [3, 4]
+
+    @pytest.mark.parametrize("then", [OnFailure.PARK, OnFailure.SKIP, OnFailure.STOP])
+    async def test_a_batch_that_is_ready_and_nobody_has_taken_comes_later(self, then: OnFailure) -> None:
+        outside = Pulling(4)
+        options: dict[str, Any] = {"delivery": Delivery.AT_MOST_ONCE, "batch_size": 2, "retry": RetryPolicy(then=then)}
+        async with outside.subscription(**options) as subscription:
+            subscriber = subscription.subscriber("a")
+            await (await take(subscriber)).ack()
+            await until(lambda: subscription.status is not None and subscription.status.in_flight == 2)
+            await subscriber.leave()
+            await until(lambda: outside.coordination.row(KEY).holder is None)
+            assert outside.checkpoint == 2
+            assert numbers(await take(subscription.subscriber("b"))) == [3, 4]
+
+    async def test_whoever_subscribes_before_the_owner_has_let_go_gets_what_is_owed_and_once(self) -> None:
+        outside = Pulling(4)
+        async with outside.subscription(delivery=Delivery.AT_MOST_ONCE, batch_size=2) as subscription:
+            a = subscription.subscriber("a")
+            await (await take(a)).ack()
+            await until(lambda: subscription.status is not None and subscription.status.in_flight == 2)
+            await a.leave()
+            b = subscription.subscriber("b")
+            batch = await take(b)
+            assert (numbers(batch), batch.attempt) == ([3, 4], 1)
+            assert [batch async for batch in a] == []
+            await batch.ack()
+            outside.reader.append(1)
+            assert numbers(await take(b)) == [5]
+
+    async def test_whoever_subscribes_while_a_batch_is_being_taken_back_gets_it_from_the_next_grant(self) -> None:
+        outside = Pulling(4)
+        async with outside.subscription(delivery=Delivery.AT_MOST_ONCE, batch_size=2) as subscription:
+            a = subscription.subscriber("a")
+            first = await take(a)
+            await first.ack()
+            await until(lambda: subscription.status is not None and subscription.status.in_flight == 2)
+            outside.checkpoints.gate.clear()
+            await a.leave()
+            await until(lambda: outside.checkpoints.waiting == 1)
+            b = subscription.subscriber("b")
+            outside.checkpoints.gate.set()
+            batch = await take(b)
+            assert numbers(batch) == [3, 4]
+            assert batch.epoch > first.epoch
+            await batch.ack()
+            outside.reader.append(1)
+            assert numbers(await take(b)) == [5]
+
+    async def test_what_was_taken_and_not_acknowledged_is_not_handed_out_again(self) -> None:
+        outside = Pulling(4)
+        async with outside.subscription(
+            delivery=Delivery.AT_MOST_ONCE, batch_size=4, retry=RetryPolicy(then=OnFailure.SKIP)
+        ) as subscription:
+            pairs = subscription.subscriber("pairs", buffer=2)
+            assert numbers(await take(pairs)) == [1, 2]
+            await pairs.leave()
+            assert numbers(await take(subscription.subscriber("b"))) == [3, 4], "the other pair was not taken"
+
+    async def test_what_a_taken_piece_leaves_parked_stays_before_the_rest_of_its_key(self) -> None:
+        outside = Pulling(4)
+        async with outside.subscription(delivery=Delivery.AT_MOST_ONCE, batch_size=4) as subscription:
+            pairs = subscription.subscriber("pairs", buffer=2)
+            assert numbers(await take(pairs)) == [1, 2]
+            await pairs.leave()
+            await until(lambda: outside.coordination.row(KEY).holder is None)
+        parked = outside.coordination.row(KEY).parked
+        assert {number: each.reason for number, each in parked.items()} == {
+            1: "failed", 2: "failed", 3: "behind", 4: "behind",
+        }  # fmt: skip
+        assert outside.checkpoint == 4
+
+    async def test_a_save_in_doubt_is_taken_back_too(self) -> None:
+        outside = Pulling(4)
+        answer = outside.checkpoints.save
+
+        async def save(grant: Grant, progress: Progress, **more: Any) -> None:
+            await answer(grant, progress, **more)
+            if progress.checkpoint == 4:
+                outside.checkpoints.save = answer  # type: ignore[method-assign]
+                raise StoreUnavailable("no answer, though it took effect")
+
+        async with outside.subscription(delivery=Delivery.AT_MOST_ONCE, batch_size=2) as subscription:
+            subscriber = subscription.subscriber("a")
+            batch = await take(subscriber)
+            outside.checkpoints.save = save  # type: ignore[method-assign]
+            await batch.ack()
+            await until(lambda: outside.checkpoint == 4)
+            await subscriber.leave()
+            await until(lambda: outside.coordination.row(KEY).holder is None)
+            assert outside.checkpoint == 2
+            assert numbers(await take(subscription.subscriber("b"))) == [3, 4]
