@@ -81,7 +81,7 @@ from headwater.subscriptions.options import (
     Start,
     SubscriptionOptions,
 )
-from headwater.subscriptions.ports import Unmendable
+from headwater.subscriptions.ports import Nack, Unmendable
 from headwater.subscriptions.pull import PullSubscription
 from headwater.subscriptions.pulled import PulledBatch
 
@@ -122,6 +122,7 @@ __all__ = [
     "InvalidArgument",
     "KeyUnavailable",
     "LocalCluster",
+    "Nack",
     "NewEvent",
     "OnFailure",
     "PoolerRefused",
