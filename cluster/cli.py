@@ -42,7 +42,7 @@ from headwater.storage.postgres.partitioning import partition
 from headwater.subscriptions.app import App
 from headwater.subscriptions.imports import resolve
 
-DETAILS = ("since", "checkpoint", "delivered", "redelivered", "epoch")
+DETAILS = ("since", "checkpoint", "delivered", "redelivered", "parked_ever", "epoch")
 """What a person sees of a partition only by ``--json``."""
 
 cli = typer.Typer(

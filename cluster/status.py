@@ -40,6 +40,9 @@ class PartitionStatus:
     delivered: int
     redelivered: int
     parked: int
+    """Events that are set aside now: parked, waiting behind one that is, or to be handled again."""
+    parked_ever: int
+    """How often an event was set aside since registration, whatever became of it."""
     epoch: int
     consumers: int | None
     """How many handler actors work for it; None when the handler runs in the owner's process."""
@@ -68,6 +71,7 @@ class PartitionStatus:
             delivered=state.delivered,
             redelivered=state.redelivered,
             parked=state.parked,
+            parked_ever=state.parked_ever,
             epoch=state.epoch,
             consumers=state.consumers if node else None,
             pulled=state.pulled,
@@ -131,6 +135,7 @@ class DeploymentStatus:
     """The lag of the slowest."""
     lag_seconds: float
     parked: int
+    """Events that are set aside now."""
     phases: dict[str, int]
     replacing: dict[str, str]
     """New versions that are about to take over: what they do, how much is to go, and for how long."""

@@ -71,6 +71,9 @@ class PartitionState:
     delivered: int
     redelivered: int
     parked: int
+    """Events that are set aside now: parked, waiting behind one that is, or to be handled again."""
+    parked_ever: int
+    """How often an event was set aside since registration, whatever became of it."""
     closed: bool
     """Whether another version has taken over: the reason says which, and where."""
     repartition_to: int | None = None

@@ -96,7 +96,7 @@ RETURNING "command_id", pg_notify('headwater_news', 'wanted');
 
 -- name: partition_states
 -- Every partition with its owner, as long as somebody holds its lock, and with its lag: in events, and as the age of the
--- first event behind the checkpoint.
+-- first event behind the checkpoint. What is parked now is counted in one look at all of it, not in one for each partition.
 SELECT
     "s"."name", "p"."partition", "p"."lock_id", "s"."options", "s"."source", "s"."wanted",
     "p"."wanted_owner", "p"."wanted_standby",
@@ -106,8 +106,8 @@ SELECT
         THEN extract(epoch FROM clock_timestamp() - coalesce("next"."created_at", clock_timestamp()))::float8 ELSE 0
     END,
     "p"."phase", "p"."reason", "p"."since", "p"."granted_at", "p"."checkpointed_at",
-    "p"."delivered", "p"."redelivered", "p"."parked", "p"."closed", "s"."repartition_to", "p"."consumers",
-    "s"."handler" = ''
+    "p"."delivered", "p"."redelivered", coalesce("open"."parked", 0), "p"."parked", "p"."closed",
+    "s"."repartition_to", "p"."consumers", "s"."handler" = ''
 FROM "headwater"."partitions" AS "p"
 JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
 CROSS JOIN "headwater"."head" AS "h"
@@ -137,5 +137,11 @@ LEFT JOIN LATERAL (
      ORDER BY "l"."version" LIMIT 1)
     LIMIT 1
 ) AS "next" ON true
+LEFT JOIN (
+    SELECT "e"."subscription_id", "e"."partition", count(*) AS "parked"
+    FROM "headwater"."parked_events" AS "e"
+    WHERE "e"."status" IN ('parked', 'retrying')
+    GROUP BY "e"."subscription_id", "e"."partition"
+) AS "open" ON "open"."subscription_id" = "p"."subscription_id" AND "open"."partition" = "p"."partition"
 WHERE %(name)s::text IS NULL OR "s"."name" = %(name)s
 ORDER BY "s"."name", "p"."partition";

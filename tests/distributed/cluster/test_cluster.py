@@ -136,7 +136,7 @@ async def test_a_handler_actor_that_starts_slower_than_a_delivery_may_take_is_re
     await world.settled()
     await world.append(1, kind="Slow")
     slow = next(p for p in await world.caught_up() if p.subscription == "slow")
-    assert slow.parked == 0
+    assert slow.parked_ever == 0
 
 
 async def test_a_killed_node_is_taken_over_and_nothing_is_lost_or_repeated(world: World) -> None:

@@ -238,6 +238,22 @@ def test_parked_events_are_looked_at_corrected_and_tried_again(two_parked: str) 
         assert says in done.stderr
 
 
+def test_what_is_parked_now_is_counted_and_what_ever_was_by_another_name(two_parked: str) -> None:
+    def counted() -> tuple[int, list[int], list[int]]:
+        rows = answer(two_parked, "subscriptions")
+        now, ever = [row["parked"] for row in rows], [row["parked_ever"] for row in rows]
+        return answer(two_parked, "status")["parked"], now, ever
+
+    assert counted() == (2, [2, 0], [2, 0])
+    answer(two_parked, "parked", "totals", "--retry", "--key", "a")
+    assert counted() == (2, [2, 0], [2, 0]), "it is still to be handled again"
+    answer(two_parked, "parked", "totals", "--discard", "--key", "a")
+    assert counted() == (1, [1, 0], [2, 0])
+    answer(two_parked, "parked", "totals", "--discard")
+    assert headwater("parked", "totals", "--database-url", two_parked).stdout == "Nothing is parked.\n"
+    assert counted() == (0, [0, 0], [2, 0])
+
+
 def test_a_wait_ends_with_what_was_settled_or_with_the_reason(registered: str) -> None:
     done = headwater("wait", "totals", "--timeout", "0", "--database-url", registered)
     assert done.returncode == 2
