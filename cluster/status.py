@@ -33,7 +33,7 @@ class PartitionStatus:
     standby: str | None
     """The node that is ready to take over."""
     lag: int
-    """Events between the checkpoint and the head."""
+    """Events between the checkpoint and the head; 0 when it is ``finished``."""
     lag_seconds: float
     """The age of the first event behind the checkpoint."""
     checkpoint: int

@@ -60,7 +60,7 @@ class PartitionState:
     head: int
     """The highest number of the source."""
     lag: int
-    """Events between the checkpoint and the head."""
+    """Events between the checkpoint and the head; 0 once another version has taken over."""
     lag_seconds: float
     """The age of the first event behind the checkpoint; 0 when there is none."""
     phase: str

@@ -96,13 +96,13 @@ RETURNING "command_id", pg_notify('headwater_news', 'wanted');
 
 -- name: partition_states
 -- Every partition with its owner, as long as somebody holds its lock, and with its lag: in events, and as the age of the
--- first event behind the checkpoint. What is parked now is counted in one look at all of it, not in one for each partition.
+-- first event behind the checkpoint. A closed partition has no more to handle, and no lag. What is parked now is counted in one look at all of it, not in one for each partition.
 SELECT
     "s"."name", "p"."partition", "p"."lock_id", "s"."options", "s"."source", "s"."wanted",
     "p"."wanted_owner", "p"."wanted_standby",
     CASE WHEN "lock"."objid" IS NOT NULL THEN "p"."owner" END, "p"."standby", "p"."epoch",
-    "p"."checkpoint", "at"."head", greatest("at"."head" - "p"."checkpoint", 0),
-    CASE WHEN "at"."head" > "p"."checkpoint"
+    "p"."checkpoint", "at"."head", "at"."lag",
+    CASE WHEN "at"."lag" > 0
         THEN extract(epoch FROM clock_timestamp() - coalesce("next"."created_at", clock_timestamp()))::float8 ELSE 0
     END,
     "p"."phase", "p"."reason", "p"."since", "p"."granted_at", "p"."checkpointed_at",
@@ -121,6 +121,10 @@ LEFT JOIN pg_locks AS "lock"
 LEFT JOIN "headwater"."streams" AS "t" ON "t"."name" = "s"."source"
 CROSS JOIN LATERAL (
     SELECT CASE WHEN "s"."source" = '$all' THEN "h"."position" ELSE coalesce("t"."version", 0) END AS "head"
+) AS "source"
+CROSS JOIN LATERAL (
+    SELECT
+        "source"."head", CASE WHEN "p"."closed" THEN 0 ELSE greatest("source"."head" - "p"."checkpoint", 0) END AS "lag"
 ) AS "at"
 LEFT JOIN LATERAL (
     (SELECT "e"."created_at" FROM "headwater"."events" AS "e"

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from headwater.cluster.client import Client
+from headwater.cluster.options import ClusterOptions
 from headwater.cluster.succession import next_step
 from headwater.storage.errors import StaleEpoch, SubscriptionConflict
 from headwater.storage.leases import Boundary, Grant, Progress
+from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.replacing import ReplacementRow, Replacements, Step, Versions
 from tests.integration.registry.conftest import Office
 from tests.plugins.events import events
@@ -71,6 +74,24 @@ async def test_the_boundary_becomes_final_where_the_old_version_is_closed(office
     assert boundaries == [Boundary(11, side_effects=False), Boundary(12, side_effects=False)]
     with pytest.raises(SubscriptionConflict):
         await office.registry.set_wanted("old", "running", issued_by="ada")
+
+
+async def test_a_version_that_was_replaced_has_no_lag(office: Office, database_url: str) -> None:
+    replacements, old = await begun(office)
+    await replacements.step(await row(replacements), at_once)
+    await office.checkpoints.save(old[0], Progress(20, 20))
+    await office.leases.release(old)
+    assert await replacements.step(await row(replacements), at_once) == "take over"
+    (new,) = await claim(office, "new")
+    await office.store.append("order-1", events(5))
+    await office.checkpoints.save(new, Progress(23))
+    async with await Client.open(ClusterOptions(store=StoreOptions(url=database_url))) as client:
+        lag = {each.subscription: (each.phase, each.lag) for each in await client.partitions()}
+        assert lag["old"] == ("finished", 0)
+        assert lag["new"][1] == 2
+        (finished,) = await client.partitions("old")
+        assert (finished.checkpoint, finished.lag_seconds) == (20, 0)
+        assert (await client.status()).lag == 2
 
 
 async def test_an_old_version_whose_owner_was_killed_goes_on_first(office: Office) -> None:
