@@ -204,7 +204,8 @@ def drop(
     """Remove the store with every event in it."""
     options = store_options(database_url, schema)
     if not yes:
-        raise InvalidArgument("yes", f"this removes every event in {options!r}: say --yes")
+        place = options.place(whole_database=database)
+        raise InvalidArgument("yes", f"this removes every event in {place}: say --yes")
     show.record({"removed": asyncio.run(schemas.drop(options, database=database))}, json=json)
 
 

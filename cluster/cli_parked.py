@@ -16,7 +16,7 @@ from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema, find_
 from headwater.cluster.asking import Reason, Subscription, ask
 from headwater.cluster.client import Client
 from headwater.storage.errors import InvalidArgument
-from headwater.storage.registry import ParkedFilter
+from headwater.storage.registry import ParkedDetails, ParkedEdit, ParkedFilter
 
 DETAILS = ("parked_id", "subscription", "number", "updated_at", "edited", "retry_at")
 """What a person sees of a parked event only by ``--json``, or when looking at it alone."""
@@ -70,11 +70,32 @@ def parked(
         answer = {"subscription": subscription, "command": verb, "number": len(positions), "positions": positions}
         show.record({**answer, "dry_run": dry_run}, json=json)
     elif position is not None:
-        details = asdict(ask(database_url, schema, lambda client: client.parked_event(subscription, position)))
-        show.record({**details.pop("parked"), **details}, json=json)
+        details = ask(database_url, schema, lambda client: client.parked_event(subscription, position))
+        fields = asdict(details)
+        show.record({**fields.pop("parked"), **(fields if json else _for_people(details))}, json=json)
     else:
         rows = ask(database_url, schema, lambda client: client.parked(subscription, where, limit=limit))
         show.rows(rows, json=json, empty="Nothing is parked.", leave_out=DETAILS)
+
+
+def _for_people(details: ParkedDetails) -> dict[str, object]:
+    """Say what the event holds, what its handler gets instead, and who decided that."""
+    deleted = details.parked.stream is None
+    shown: dict[str, object] = {
+        "data": None if deleted else show.payload(details.data),
+        "metadata": None if deleted else show.payload(details.metadata),
+    }
+    if details.edits:
+        shown["corrected_data"] = show.payload(details.edits[-1].after)
+        shown["edits"] = "\n".join(map(_told, details.edits))
+    return shown
+
+
+def _told(edit: ParkedEdit) -> str:
+    why = f" ({edit.reason})" if edit.reason else ""
+    return (
+        f"{show.when(edit.edited_at)} {edit.edited_by}{why}: {show.payload(edit.before)} -> {show.payload(edit.after)}"
+    )
 
 
 def _edit(
@@ -98,6 +119,8 @@ def _edit(
         return before.edits[-1].after if before.edits else before.data
 
     before = ask(database_url, schema, edited)
+    if not json:
+        before, data = show.payload(before), show.payload(data)
     answer = {"subscription": subscription, "command": "edit", "position": position, "before": before, "after": data}
     show.record({**answer, "dry_run": dry_run}, json=json)
 

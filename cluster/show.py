@@ -15,6 +15,7 @@ import orjson
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 WIDE = 200
 """The width of a table that goes into a file or a pipe."""
@@ -34,7 +35,7 @@ def rows(values: Sequence[Any], *, json: bool, empty: str = "", leave_out: Colle
             numeric = all(record[name] is None or isinstance(record[name], int | float) for record in records)
             table.add_column(name.replace("_", " "), justify="right" if numeric else "left")
         for record in records:
-            table.add_row(*(_text(record[name]) for name in columns))
+            table.add_row(*(Text(_text(record[name])) for name in columns))
         _print(table)
 
 
@@ -45,8 +46,18 @@ def record(values: Mapping[str, Any], *, json: bool) -> None:
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in values.items():
-        table.add_row(name.replace("_", " "), _text(value))
+        table.add_row(name.replace("_", " "), Text(_text(value)))
     _print(table)
+
+
+def payload(value: Any) -> str:
+    """Return a payload as JSON in one line: a string and a number look different."""
+    return orjson.dumps(value, default=str).decode()
+
+
+def when(time: datetime) -> str:
+    """Return a time as people here read it."""
+    return time.astimezone().isoformat(" ", "seconds")
 
 
 def _print(table: Table) -> None:
@@ -68,8 +79,10 @@ def _text(value: Any) -> str:
         case int():
             return f"{value:,}"
         case datetime():
-            return value.astimezone().isoformat(" ", "seconds")
+            return when(value)
         case dict():
             return ", ".join(f"{name} {_text(each)}" for name, each in value.items()) or "-"
+        case list() | tuple():
+            return ", ".join(map(_text, value)) or "-"
         case _:
             return str(value)

@@ -92,6 +92,12 @@ class StoreOptions:
         parts = _split(self.url)
         return f"<StoreOptions {parts.hostname or 'socket'}{parts.path} schema={self.schema!r}>"
 
+    def place(self, *, whole_database: bool = False) -> str:
+        """Say in words where the store is, without its password."""
+        parts = _split(self.url)
+        database = f"database {parts.path.lstrip('/')!r} on {parts.hostname or 'the local socket'}"
+        return f"the whole {database}" if whole_database else f"schema {self.schema!r} of {database}"
+
     @property
     def through_pooler(self) -> bool:
         """Whether ``url`` may give each transaction another server session."""

@@ -101,9 +101,8 @@ class LogObserver(Observer):
 
     def parked(self, key: PartitionKey, parked: Sequence[ParkedEvent]) -> None:
         for each in parked:
-            logger.error(
-                "%s/%d parks %r (%s): %s", key.subscription, key.partition, each.event, each.reason, each.error
-            )
+            why = "it waits behind an earlier one of its key" if each.error is None else each.error
+            logger.error("%s/%d parks %r (%s): %s", key.subscription, key.partition, each.event, each.reason, why)
 
     def trouble(self, key: PartitionKey, what: str, error: BaseException) -> None:
         logger.warning("%s/%d cannot %s: %r", key.subscription, key.partition, what, error)

@@ -238,6 +238,40 @@ def test_parked_events_are_looked_at_corrected_and_tried_again(two_parked: str) 
         assert says in done.stderr
 
 
+def test_a_parked_event_is_shown_in_words_and_its_payload_as_json(two_parked: str) -> None:
+    def told(*arguments: str) -> str:
+        done = headwater("parked", "totals", "--position", "1", *arguments, "--database-url", two_parked)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def line(name: str) -> str:
+        return next(each for each in told().splitlines() if each.startswith(f"{name} ")).removeprefix(name).strip()
+
+    assert line("data") == "null"
+    assert "edits" not in told()
+    changed = told("--edit", '"10"', "--reason", "was [bold] wrong")
+    assert ["after", '"10"'] in [each.split() for each in changed.splitlines()]
+    assert (line("data"), line("corrected data")) == ("null", '"10"')
+    told("--edit", '{"n": [10]}')
+    assert line("corrected data") == '{"n":[10]}'
+    first, second = (each.strip() for each in told().splitlines()[-2:])
+    assert '(was [bold] wrong): null -> "10"' in first
+    assert second.endswith(': "10" -> {"n":[10]}')
+    assert "datetime" not in told()
+
+
+def test_lists_and_stores_are_shown_in_words(two_parked: str) -> None:
+    done = headwater("parked", "totals", "--retry", "--dry-run", "--database-url", two_parked)
+    assert ["positions", "1,", "2"] in [each.split() for each in done.stdout.splitlines()]
+    done = headwater("parked", "totals", "--retry", "--key", "no", "--database-url", two_parked)
+    assert ["positions", "-"] in [each.split() for each in done.stdout.splitlines()]
+    refused = headwater("drop", "--database-url", "postgresql://ada:secret@somewhere/shop").stderr
+    assert "every event in schema 'headwater' of database 'shop' on somewhere: say --yes" in refused
+    assert "secret" not in refused
+    refused = headwater("drop", "--database", "--database-url", "postgresql://somewhere/shop").stderr
+    assert "every event in the whole database 'shop' on somewhere: say --yes" in refused
+
+
 def test_what_is_parked_now_is_counted_and_what_ever_was_by_another_name(two_parked: str) -> None:
     def counted() -> tuple[int, list[int], list[int]]:
         rows = answer(two_parked, "subscriptions")
