@@ -138,6 +138,9 @@ class StreamExists(WrongExpectedVersion):
 class StreamMissing(WrongExpectedVersion):
     """STREAM_EXISTS was expected and there is no such stream."""
 
+    def describe(self) -> str:
+        return f"stream {self.stream!r} does not exist, expected {self.expected!r}"
+
 
 class DuplicateEvent(AppendError):
     """An event id is stored already, in another place or in another order than this append has it."""
@@ -235,7 +238,10 @@ class HardDeletesDisabled(HeadwaterError):
     stream: str
 
     def describe(self) -> str:
-        return f"hard delete of {self.stream!r} refused: open the store with hard_deletes=True"
+        return (
+            f"removing events of {self.stream!r} for good (hard delete, truncate) refused: "
+            "open the store with hard_deletes=True"
+        )
 
 
 class ArchiveError(HeadwaterError):

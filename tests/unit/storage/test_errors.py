@@ -49,3 +49,9 @@ def test_an_error_is_public_and_travels_with_its_fields(kind: type[HeadwaterErro
     assert (type(travelled), travelled.fields, str(travelled)) == (kind, error.fields, str(error))
     assert all(getattr(travelled, name) == value for name, value in error.fields.items())
     assert not str(error).startswith("<"), "a sentence, not a repr"
+
+
+def test_refusals_say_what_was_refused_and_what_is_missing() -> None:
+    missing = str(errors.StreamMissing("order-1", "STREAM_EXISTS"))
+    assert missing.startswith("stream 'order-1' does not exist")
+    assert "truncate" in str(errors.HardDeletesDisabled("order-1"))
