@@ -96,7 +96,8 @@ RETURNING "command_id", pg_notify('headwater_news', 'wanted');
 
 -- name: partition_states
 -- Every partition with its owner, as long as somebody holds its lock, and with its lag: in events, and as the age of the
--- first event behind the checkpoint. A closed partition has no more to handle, and no lag. What is parked now is counted in one look at all of it, not in one for each partition.
+-- first event behind the checkpoint. A closed partition has no more to handle, and no lag. What is parked now is counted in one
+-- look at all of it, not in one for each partition.
 SELECT
     "s"."name", "p"."partition", "p"."lock_id", "s"."options", "s"."source", "s"."wanted",
     "p"."wanted_owner", "p"."wanted_standby",
