@@ -6,6 +6,8 @@ Never does I/O.
 from __future__ import annotations
 
 import dataclasses
+import enum
+import json
 from typing import Any, Final, Protocol
 
 import orjson
@@ -29,9 +31,12 @@ class JsonCodec:
     """JSON, with dataclasses, pydantic models, datetimes, dates, times, enums and UUIDs written as JSON knows them."""
 
     def encode(self, event_type: str, value: Any) -> bytes:
-        """Return compact JSON in UTF-8."""
+        """Return compact JSON in UTF-8. Refuses NaN and Infinity, too: JSON has no word for them."""
         try:
-            return orjson.dumps(value, _model_values)
+            raw = orjson.dumps(value, _model_values)
+            if b"null" in raw:  # what orjson writes for them, without a word
+                json.dumps(value, allow_nan=False, default=_inside)
+            return raw
         except (TypeError, ValueError, RecursionError) as error:
             raise EncodingFailed(event_type, str(error)) from error
 
@@ -67,3 +72,15 @@ def _model_values(value: Any) -> Any:
     if is_model(type(value)):
         return value.model_dump(mode="json")
     raise TypeError(f"Type is not JSON serializable: {type(value).__name__}")
+
+
+def _inside(value: Any) -> Any:
+    """Show what of a value's inside orjson has written, to whoever looks for floats in it."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if is_model(type(value)):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value):
+        names = getattr(value, "__dict__", None) or [field.name for field in dataclasses.fields(value)]
+        return {name: getattr(value, name) for name in names if not name.startswith("_")}
+    return None

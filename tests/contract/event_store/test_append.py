@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from headwater.storage.errors import (
     DuplicateEvent,
+    EncodingFailed,
     InvalidArgument,
     ReservedStream,
     StreamDeleted,
@@ -301,3 +306,75 @@ async def test_more_than_the_server_takes_at_once_is_refused_and_nothing_is_lost
     for event in large:
         await store.append("order-1", [event])
     assert [event.data["note"] for event in await store.read("order-1")] == ["x" * 60] * 2
+
+
+class Odds(enum.Enum):
+    """An enumeration of a number that JSON has no word for."""
+
+    UNKNOWN = float("nan")
+
+
+@dataclass
+class Measured:
+    """A payload with attributes in a dictionary."""
+
+    value: object
+
+
+@dataclass(slots=True)
+class Slotted:
+    """A payload without one."""
+
+    value: object
+
+
+class Modelled(BaseModel):
+    """A pydantic model."""
+
+    value: float | None
+    inner: Any = None
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        NAN,
+        INFINITY,
+        {"a": NAN, "b": 1},
+        {"a": [None, {"b": (1.5, -INFINITY)}]},
+        Odds.UNKNOWN,
+        {"odds": [Odds.UNKNOWN]},
+        Measured(NAN),
+        Slotted([INFINITY]),
+        Modelled(value=NAN),
+        Measured([Slotted(Modelled(value=1, inner=[Measured(None)])), Slotted({"a": Modelled(value=NAN)})]),
+    ],
+    ids=lambda payload: repr(payload)[:40],
+)
+async def test_a_number_that_json_has_no_word_for_is_refused(store: EventStore, payload: object) -> None:
+    for bad in (NewEvent("Odd", payload), NewEvent("Odd", metadata={"inside": payload})):
+        with pytest.raises(EncodingFailed, match="float"):
+            await store.append("s", [bad])
+        with pytest.raises(EncodingFailed, match="float"):
+            await store.append("s", [NewEvent("T"), bad])
+        with pytest.raises(EncodingFailed, match="float"):
+            await store.append_to_many([StreamAppend("s", [bad]), StreamAppend("other", [NewEvent("T")])])
+    assert await store.head() == 0
+
+
+@pytest.mark.parametrize(
+    ("payload", "stored"),
+    [
+        ({"a": None, "b": [1e300, "NaN", "null"]}, {"a": None, "b": [1e300, "NaN", "null"]}),
+        (Measured([None, Slotted(uuid.UUID(int=1))]), {"value": [None, {"value": str(uuid.UUID(int=1))}]}),
+        (Modelled(value=None, inner=datetime(2024, 1, 1)), {"value": None, "inner": "2024-01-01T00:00:00"}),  # noqa: DTZ001
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+async def test_a_null_is_stored_as_it_is_given(store: EventStore, payload: object, stored: object) -> None:
+    await store.append("s", [NewEvent("T", payload, metadata={"inside": payload})])
+    [event] = await store.read("s")
+    assert (event.data, event.metadata) == (stored, {"inside": stored})

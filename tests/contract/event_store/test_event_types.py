@@ -124,6 +124,8 @@ async def test_an_object_that_contradicts_what_is_given_is_refused(typed: EventS
             await typed.append("s", [bad])
     with pytest.raises(EncodingFailed):
         await typed.append("s", [NewEvent("T", object())])
+    with pytest.raises(EncodingFailed, match="float"):
+        await typed.append("s", [NewEvent("T", {"total": float("nan")})])
     for nothing in ([], [None], "", None, NewEvent("T")):
         with pytest.raises(InvalidArgument):
             await typed.append("s", nothing)  # type: ignore[arg-type]

@@ -100,7 +100,13 @@ async def test_a_state_that_cannot_be_encoded_is_told_before_a_transaction_that_
 
 
 async def test_a_state_that_cannot_be_encoded_is_refused(store: EventStore) -> None:
-    for data, metadata in ((object(), None), (1, {"x": object()}), ("\ud800", None)):
+    for data, metadata in (
+        (object(), None),
+        (1, {"x": object()}),
+        ("\ud800", None),
+        (float("nan"), None),
+        (1, {"x": [float("inf")]}),
+    ):
         with pytest.raises(EncodingFailed):
             await store.record_snapshot(Snapshot("s", 1, "State", data, metadata))
     with pytest.raises(SnapshotNotFound):

@@ -163,7 +163,11 @@ async def test_a_correction_needs_the_encryption_of_an_encrypted_event_only(opti
     async with await Client.open(ClusterOptions(store=elsewhere)) as client:
         await client.edit_parked("greetings", 2, {"name": "somebody"})
         assert (await client.parked_event("greetings", 2)).edits[0].after == {"name": "somebody"}
-        for position, data, refused in ((2, object(), EncodingFailed), (9, {}, InvalidArgument)):
+        for position, data, refused in (
+            (2, object(), EncodingFailed),
+            (2, {"n": float("nan")}, EncodingFailed),
+            (9, {}, InvalidArgument),
+        ):
             with pytest.raises(refused):
                 await client.edit_parked("greetings", position, data)
 
