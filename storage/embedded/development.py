@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -46,8 +47,9 @@ def serve(
     """
     with _interrupts() as interrupted, development_servers(folder, postgres_port, redis_port) as servers:
         postgres, redis = servers
-        say(f"HEADWATER_DATABASE_URL={postgres.url}")
-        say(f"HEADWATER_REDIS_URL={redis.url}")
+        # As a shell takes them: they are there to be pasted.
+        say(f"export HEADWATER_DATABASE_URL={shlex.quote(postgres.url)}")
+        say(f"export HEADWATER_REDIS_URL={shlex.quote(redis.url)}")
         say(f"The data is in {Path(folder).absolute()}. Stop with Ctrl-C.")
         while not interrupted.wait(0.5):
             for server in servers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,9 @@ PROGRAM = (
     "import sys; from headwater.storage.embedded import serve; serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
 )
 
+SHOW = "import os; print(os.environ['HEADWATER_DATABASE_URL'], os.environ['HEADWATER_REDIS_URL'])"
+"""What a program sees that is started in a terminal into which the first two lines were pasted."""
+
 
 @contextmanager
 def serving(folder: Path, *ports: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
@@ -29,9 +34,10 @@ def serving(folder: Path, *ports: int) -> Iterator[tuple[subprocess.Popen[str], 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         try:
-            name, _, url = program.stdout.readline().strip().partition("=")
-            assert name == "HEADWATER_DATABASE_URL"
-            assert program.stdout.readline() == f"HEADWATER_REDIS_URL=redis://127.0.0.1:{ports[1]}/0\n"
+            pasted = program.stdout.readline() + program.stdout.readline()
+            shell = [shutil.which("sh") or "sh", "-c", f"{pasted}exec {shlex.join([sys.executable, '-c', SHOW])}"]
+            url, redis = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.split()
+            assert redis == f"redis://127.0.0.1:{ports[1]}/0"
             yield program, url
         finally:
             program.kill()
