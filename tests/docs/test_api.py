@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from headwater import NewEvent, sync
+
 API = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 PROGRAM = re.compile(r"^```python\n(# (\w+)\.py\n.*?)^```\n\n```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAMS = {name: (text, prints) for text, name, prints in PROGRAM.findall(API)}
@@ -20,16 +22,29 @@ def test_there_are_programs() -> None:
     assert {"typed_events", "old_shapes", "forgetting", "invoices"} <= PROGRAMS.keys()
 
 
+@pytest.fixture
+def used_database_url(empty_database_url: str) -> str:
+    """The URL of a store that has events already, in streams with the names that one would think of first."""
+    with sync.connect(empty_database_url, migrate=True) as store:
+        for stream in ("order-1", "order-2", "guest-1", "guest-2", "account-1"):
+            store.append(stream, [NewEvent("OrderPaid", {"total": 10}), NewEvent("Registered", {"name": "Eve"})])
+    return empty_database_url
+
+
+@pytest.mark.parametrize("url", ["empty_database_url", "used_database_url"])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_prints_what_stands_below_it(name: str, empty_database_url: str, tmp_path: Path) -> None:
+def test_a_program_prints_what_stands_below_it_however_often_it_is_run(
+    name: str, url: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     text, prints = PROGRAMS[name]
     (tmp_path / f"{name}.py").write_text(text)
     environment = {
         **os.environ,
-        "HEADWATER_DATABASE_URL": empty_database_url,
+        "HEADWATER_DATABASE_URL": request.getfixturevalue(url),
         "HEADWATER_MASTER_KEYS": f"first:{base64.b64encode(os.urandom(32)).decode()}",
     }
-    done = subprocess.run(
-        [sys.executable, f"{name}.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
-    )
-    assert (done.stdout, done.stderr) == (prints, "")
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, f"{name}.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert (done.stdout, done.stderr) == (prints, "")
