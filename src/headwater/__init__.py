@@ -54,6 +54,7 @@ from headwater.storage.model import (
     EVERYTHING,
     NO_STREAM,
     STREAM_EXISTS,
+    AppendCondition,
     AppendResult,
     EventPage,
     ExpectedVersion,
@@ -69,6 +70,7 @@ from headwater.storage.model import (
 )
 from headwater.storage.opening import connect
 from headwater.storage.options import StoreOptions
+from headwater.storage.registry import ParkedFilter
 from headwater.storage.store import EventStore
 from headwater.subscriptions.app import App, Registration
 from headwater.subscriptions.handler import Context
@@ -95,6 +97,7 @@ __all__ = [
     "ORIGIN",
     "STREAM_EXISTS",
     "App",
+    "AppendCondition",
     "AppendError",
     "AppendResult",
     "ArchiveDamaged",
@@ -125,6 +128,7 @@ __all__ = [
     "Nack",
     "NewEvent",
     "OnFailure",
+    "ParkedFilter",
     "PoolerRefused",
     "PullSubscription",
     "PulledBatch",
