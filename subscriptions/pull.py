@@ -203,7 +203,8 @@ class PullSubscription:
             check_count("buffer", buffer)
         taken = [each.name for each in self._subscribers.values()]
         if name in taken:
-            raise SubscriptionConflict(self.key.subscription, f"{name!r} has subscribed already")
+            who = f"the subscriber {name!r}" if name else "somebody without a name"
+            raise SubscriptionConflict(self.key.subscription, f"{who} takes its batches already: give each a name")
         seats = max(1, self._options.most_consumers)
         free = next((seat for seat in range(seats) if seat not in self._subscribers), None)
         if free is None:

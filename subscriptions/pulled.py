@@ -71,12 +71,14 @@ class PulledBatch:
         self._check(frozenset((_number(number),)))
         self._settle(frozenset(each for each in self._open if each <= number))
 
-    async def nack(self, error: str = "not handled", action: OnFailure | None = None) -> None:
-        """Say that what is left was not handled; without an action the failure policy decides (first: retry).
+    async def nack(self, error: str | Exception = "not handled", action: OnFailure | None = None) -> None:
+        """Say that what is left was not handled, and why: in words, or by the exception that was caught.
+
+        Without an action the failure policy decides (first: retry).
 
         Raises UnexpectedAck, InvalidArgument.
         """
-        check_kind("error", error, str)
+        error = _words(error)
         if action is not None:
             check_kind("action", action, OnFailure)
         self._check(frozenset())
@@ -140,10 +142,10 @@ class _Piece(PulledBatch):
     def over(self) -> bool:
         return self._outcome.done() or self._whole.over
 
-    async def nack(self, error: str = "not handled", action: OnFailure | None = None) -> None:
+    async def nack(self, error: str | Exception = "not handled", action: OnFailure | None = None) -> None:
         self._check(frozenset())
-        self._open.clear()
         await self._whole.nack(error, action)
+        self._open.clear()
 
     async def until_over(self) -> None:
         await asyncio.wait([self._outcome, *self._whole._ends()], return_when=asyncio.FIRST_COMPLETED)
@@ -162,3 +164,10 @@ class _Piece(PulledBatch):
 
 def _number(event: RecordedEvent | int) -> int:
     return event.number if isinstance(event, RecordedEvent) else check_number("events", event)
+
+
+def _words(error: str | Exception) -> str:
+    if isinstance(error, Exception):
+        return f"{type(error).__name__}: {error}"
+    check_kind("error", error, str)
+    return error

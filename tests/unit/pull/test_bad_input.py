@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headwater.storage.errors import HeadwaterError, InvalidArgument, UnexpectedAck
+from headwater.storage.errors import HeadwaterError, InvalidArgument, SubscriptionConflict, UnexpectedAck
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.transient import transient
 from tests.plugins.waiting import until
@@ -57,3 +57,22 @@ async def test_what_is_no_name_or_no_option_is_no_subscription() -> None:
     ):
         with pytest.raises(HeadwaterError):
             transient(name, options, ListReader(0), after=after)  # type: ignore[arg-type]
+
+
+async def test_a_nack_that_is_refused_leaves_a_part_of_a_delivery_as_it_was() -> None:
+    outside = Pulling(3)
+    async with outside.subscription(batch_size=3) as subscription:
+        batch = await take(subscription.subscriber("a", buffer=2))
+        wrong: Any = 7
+        with pytest.raises(InvalidArgument):
+            await batch.nack(wrong)
+        await batch.ack()
+        assert (numbers(batch), batch.over) == ([1, 2], True)
+
+
+async def test_a_second_iteration_is_refused_with_what_is_to_be_done() -> None:
+    async with Pulling(1).subscription(consumers=2) as subscription:
+        async for _ in subscription:
+            with pytest.raises(SubscriptionConflict, match=r"somebody without a name .* give each a name"):
+                await anext(aiter(subscription))
+            break
