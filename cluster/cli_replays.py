@@ -10,9 +10,12 @@ from typing import Annotated
 import typer
 
 from headwater.cluster import show
-from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema, number_or_time
+from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema, find_users_code, number_or_time
 from headwater.cluster.asking import Partition, Subscription, ask
 from headwater.cluster.client import Client
+from headwater.storage.errors import InvalidArgument
+from headwater.storage.postgres.replacing import OPEN
+from headwater.subscriptions.imports import resolve
 
 SideEffects = Annotated[
     bool,
@@ -84,22 +87,33 @@ def replace(
         str | None,
         typer.Option(envvar="HEADWATER_HANDLER", help="Register the new one with this handler."),
     ] = None,
+    import_here: Annotated[
+        bool,
+        typer.Option("--import/--no-import", help="Import the handler here first; not when only the nodes have it."),
+    ] = True,
     side_effects: SideEffects = False,
     cancel: Annotated[bool, typer.Option("--cancel", envvar="HEADWATER_CANCEL", help="Let the old one go on.")] = False,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Let a new version catch up beside an old one. It takes over at an exact position."""
+    """Let a new version catch up beside an old one. It takes over at an exact position, once it runs."""
+    if handler is not None and import_here and not cancel:
+        find_users_code()
+        resolve(handler)
 
     async def change(client: Client) -> None:
-        if cancel:
+        if not cancel:
+            await client.replace(old, new, handler=handler, side_effects=side_effects, dry_run=dry_run)
+        elif not dry_run:
             await client.cancel_replace(new)
-        else:
-            await client.replace(old, new, handler=handler, side_effects=side_effects)
+        elif not any(row.new == new and row.phase in OPEN for row in await client.replacements()):
+            raise InvalidArgument("new", f"{new!r} is not about to replace anything")
 
     ask(database_url, schema, change)
-    show.record({"command": "cancel replace" if cancel else "replace", "old": old, "new": new}, json=json)
+    verb = "cancel replace" if cancel else "replace"
+    show.record({"command": verb, "old": old, "new": new, "dry_run": dry_run}, json=json)
 
 
 def replacements(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:

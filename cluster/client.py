@@ -115,29 +115,25 @@ class Client:
         """Whether this replacement was begun before, whatever became of it."""
         return any((row.old, row.new) == (old, new) for row in await self._replacements.latest())
 
-    async def replace(self, old: str, new: str, *, handler: str | None = None, side_effects: bool = False) -> None:
+    async def replace(
+        self, old: str, new: str, *, handler: str | None = None, side_effects: bool = False, dry_run: bool = False
+    ) -> None:
         """Let a new version catch up beside an old one and take over at an exact position: no overlap, no gap.
 
         With ``handler``, its import path, the new version is registered with the old one's options. Until it takes
-        over, everything is a replay for it, by default without side effects. Raises SubscriptionNotFound;
-        SubscriptionConflict when the new version has gone further than the old one, reads another source, or is
-        partitioned differently.
+        over, everything is a replay for it, by default without side effects. It takes over only while its handler runs
+        for every partition. ``dry_run`` checks and asks for nothing. Raises SubscriptionNotFound; SubscriptionConflict
+        when the new version has gone further than the old one, reads another source, or is partitioned differently. A
+        refusal changes nothing.
         """
-        record = _with_handler(await self._record(old))
+        _with_handler(await self._record(old))
         check_name("new", new)
         check_flag("side_effects", side_effects)
         if handler is not None:
             check_path("handler", handler)
-        if handler is not None:
-            await self._registry.register(
-                new,
-                handler,
-                record.options,
-                source=record.source,
-                partitions=record.partitions,
-                wanted="stopped",
-            )
-        await self._replacements.begin(old, new, issued_by=self._operator, side_effects=side_effects)
+        await self._replacements.begin(
+            old, new, issued_by=self._operator, side_effects=side_effects, handler=handler, dry_run=dry_run
+        )
 
     async def cancel_replace(self, new: str) -> None:
         """Let the old version go on, and stop the new one where it is. Raises InvalidArgument when it replaces none."""

@@ -22,13 +22,16 @@ REST: Final = 1.0
 def next_step(versions: Versions) -> Step | None:
     """Return the step that is due, None when something has to happen first.
 
+    The old version is neither stopped nor closed unless the new one runs: what cannot be started handles nothing, and
+    is caught up when there is nothing to handle.
     The old version ends cleanly: it was drained, so nothing after its checkpoint has reached its handler. When its
     owner died instead, it is resumed, and its next owner sorts out what the dead one has begun.
     """
+    runs = all(new.runs for _, new in versions.pairs)
     if versions.phase == "catching up":
         settled = all((old.owned or old.clean) and old.checkpoint >= versions.must_reach for old in versions.old)
         close = all(old.checkpoint - new.checkpoint <= CLOSE for old, new in versions.pairs)
-        return "stop old" if settled and close and versions.seconds >= REST else None
+        return "stop old" if settled and close and runs and versions.seconds >= REST else None
     if any(old.owned for old in versions.old):
         return None
-    return "take over" if all(old.clean for old in versions.old) else "resume old"
+    return "take over" if runs and all(old.clean for old in versions.old) else "resume old"

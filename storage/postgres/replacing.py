@@ -39,6 +39,8 @@ class VersionRow:
     in_flight_to: int
     stream_id: int | None
     closed: bool
+    phase: str
+    """What its owner has said last."""
     owned: bool
     """Whether anybody holds its lease."""
     head: int
@@ -48,6 +50,11 @@ class VersionRow:
     def clean(self) -> bool:
         """Whether nothing after the checkpoint can have reached the handler."""
         return self.in_flight_to <= self.checkpoint
+
+    @property
+    def runs(self) -> bool:
+        """Whether an owner has its handler at work, or could at once."""
+        return self.owned and self.phase == "running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +105,30 @@ class Replacements:
         self._pool = pool
         self._sql = sql
 
-    async def begin(self, old: str, new: str, *, issued_by: str, side_effects: bool = False) -> None:
-        """Let a registered version follow another one, and take over when it has caught up.
+    async def begin(
+        self,
+        old: str,
+        new: str,
+        *,
+        issued_by: str,
+        side_effects: bool = False,
+        handler: str | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        """Let a version follow another one, and take over when it has caught up.
 
-        Raises SubscriptionNotFound; SubscriptionConflict when they read differently, when the new version has gone
-        beyond the old one, when one of them is being replaced already, and while the partitions of one are about to
-        change, or it has still to pass what its earlier ones had settled.
+        With a ``handler`` it is registered by that, with all else as the old one has it, in the same transaction: a
+        refusal changes nothing. ``dry_run`` checks the same, and begins nothing. Raises SubscriptionNotFound;
+        SubscriptionConflict when they read differently, when the new version has gone beyond the old one, when one of
+        them is being replaced already, and while the partitions of one are about to change, or it has still to pass
+        what its earlier ones had settled.
         """
         if old == new:
             raise InvalidArgument("new", "a version cannot replace itself")
         with translated():
-            async with self._pool.connection() as conn, conn.transaction():
+            async with self._pool.connection() as conn, conn.transaction(force_rollback=dry_run):
+                if handler is not None:
+                    await self._register(conn, old, new, handler)
                 pairs = await self._pairs(conn, old, new)
                 await check_passed(conn, self._sql, [old, new])
                 begun: dict[str, Any] = {
@@ -188,6 +208,31 @@ class Replacements:
         await self._become(conn, row, "done")
         boundaries = [old.checkpoint for old, _ in versions.pairs]
         await self._audit(conn, row.new, "take over", {"old": row.old, "after": boundaries}, row.issued_by, "done")
+
+    async def _register(self, conn: Connection, old: str, new: str, handler: str) -> None:
+        """Register the new version with the old one's options, stopped until it follows."""
+        await keep_partitions(conn, self._sql, [old, new], refuse=False)
+        found = await (await conn.execute(self._sql.find_subscription, {"name": old})).fetchone()
+        if found is None:
+            raise SubscriptionNotFound(old)
+        _, _, source, options, partitions, *_ = found
+        start = await (await conn.execute(self._sql.stream_start, {"source": source})).fetchone()
+        values = {
+            "name": new,
+            "wanted": "stopped",
+            "handler": handler,
+            "source": source,
+            "options": options.decode() if isinstance(options, bytes) else options,
+            "partitions": partitions,
+            "checkpoint": 0,
+            "stream_id": None if start is None else start[1],
+        }
+        registered = await (await conn.execute(self._sql.register_subscription, values)).fetchone()
+        if registered is None:
+            raise SubscriptionConflict(new, f"it does not read {source!r}, as {old!r} does")
+        if registered[1] is not None:
+            problem = f"it is not partitioned as {old!r} is: change that first, or choose another name"
+            raise SubscriptionConflict(new, problem)
 
     async def _lock(self, conn: Connection, replacement_id: int) -> tuple[ReplacementPhase, str | None, float, int]:
         asked = {"replacement_id": replacement_id}

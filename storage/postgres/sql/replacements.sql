@@ -5,7 +5,7 @@
 -- Both versions with their partitions, locked, and whether anybody holds the lease of each.
 SELECT
     "s"."subscription_id", "s"."name", "s"."source", "s"."wanted", "s"."options", "p"."partition", "p"."lock_id",
-    "p"."checkpoint", "p"."in_flight_to", "p"."stream_id", "p"."closed",
+    "p"."checkpoint", "p"."in_flight_to", "p"."stream_id", "p"."closed", "p"."phase",
     EXISTS (
         SELECT FROM pg_locks AS "l"
         WHERE "l"."locktype" = 'advisory'
@@ -25,11 +25,13 @@ ORDER BY "p"."lock_id"
 FOR NO KEY UPDATE OF "p", "s";
 
 -- name: follow_partition
--- The epoch is raised, so that an owner of this partition that does not know the boundary delivers nothing more.
+-- The epoch is raised, so that an owner of this partition that does not know the boundary delivers nothing more. What was
+-- said of its phase before is no word on how it runs as a follower.
 UPDATE "headwater"."partitions"
 SET
     "follows" = %(follows)s, "closed" = false, "epoch" = "epoch" + 1,
-    "replay_side_effects" = %(side_effects)s
+    "replay_side_effects" = %(side_effects)s,
+    "phase" = 'new', "reason" = NULL, "since" = clock_timestamp()
 WHERE "lock_id" = %(lock_id)s;
 
 -- name: begin_replacement

@@ -301,8 +301,11 @@ def test_ranges_and_new_versions_are_asked_for_listed_and_taken_back(two_parked:
     told = answer(url, "rewind", "totals", "--to", "3", "--no-side-effects", "--dry-run")
     assert (told["side_effects"], told["number"]) == (False, 2)
     assert answer(url, "replays") == answer(url, "replacements") == []
-    told = answer(url, "replace", "totals", "totals-v2", "--handler", "shop:other")
-    assert told == {"command": "replace", "old": "totals", "new": "totals-v2"}
+    asked = ("replace", "totals", "totals-v2", "--handler", "shop:other", "--no-import")
+    told = answer(url, *asked, "--dry-run")
+    assert told == {"command": "replace", "old": "totals", "new": "totals-v2", "dry_run": True}
+    assert [row["subscription"] for row in answer(url, "subscriptions")] == ["totals", "totals"]
+    assert answer(url, *asked) == {**told, "dry_run": False}
     (row,) = answer(url, "replacements")
     assert (row["phase"], row["events_to_go"]) == ("catching up", 0)
     assert answer(url, "status")["replacing"] == {"totals-v2": "catching up, 0 to go, 0 s"}
@@ -312,6 +315,9 @@ def test_ranges_and_new_versions_are_asked_for_listed_and_taken_back(two_parked:
         (("replay", "totals", "--from", "1"), "nothing after 0 was handled"),
         (("replay", "totals", "--from", "5", "--to", "4"), "is no range"),
         (("replay", "nothing"), "no subscription named 'nothing'"),
+        (("replace", "totals", "totals-v3", "--handler", "no_such_module:other"), "No module named 'no_such_module'"),
+        (("replace", "totals", "totals-v3", "--handler", "headwater:typo"), "cannot import 'headwater:typo'"),
+        (("replace", "totals", "totals-v2", "--cancel", "--dry-run"), "is not about to replace"),
         (("replace", "nothing", "totals"), "no subscription named 'nothing'"),
         (("replace", "totals", "nothing"), "no subscription named 'nothing'"),
         (("replace", "totals", "totals"), "cannot replace itself"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 
 from headwater import App, SubscriptionConflict, SubscriptionOptions
 from headwater.cluster.status import ReplacementStatus
+from headwater.cluster.succession import REST
 from tests.integration.host.conftest import Shop
 from tests.integration.host.test_replays import Readings
 from tests.plugins.waiting import until
@@ -153,3 +155,31 @@ async def test_what_could_overlap_or_leave_a_gap_is_refused(shop: Shop, readings
         await shop.client.replace("wider", "ahead")
     assert await shop.client.replacements() == []
     assert readings.rows("old") == []
+
+
+async def test_a_version_whose_handler_cannot_be_loaded_never_takes_over(shop: Shop, readings: Readings) -> None:
+    shop.processes.start("a", app="reader:app")
+    await shop.settled("a")
+    await shop.append(3)
+    await shop.client.wait_for("old")
+    await shop.client.replace("old", "new", handler="reader:Typo")
+
+    async def is_stuck() -> bool:
+        [new] = await shop.client.partitions("new")
+        return new.phase == "stuck" and "Typo" in (new.reason or "")
+
+    await until(is_stuck, what="waiting until the new version cannot be started")
+    await until(lambda: has_run_for(shop, REST + 2), what="waiting until the old version could have been stopped")
+    assert (await standing(shop)).phase == "catching up"
+    [old] = await shop.client.partitions("old")
+    assert old.phase == "running"
+    await shop.append(2)
+    await shop.client.wait_for("old", timeout=PATIENCE)
+    with pytest.raises(SubscriptionConflict, match="already"):
+        await shop.client.replace("old", "new", handler="reader:Reading")
+    await shop.client.cancel_replace("new")
+    assert readings.numbers("old", replaying=False) == [1, 2, 3, 4, 5]
+
+
+async def has_run_for(shop: Shop, seconds: float) -> bool:
+    return (datetime.now(UTC) - (await standing(shop)).since).total_seconds() > seconds

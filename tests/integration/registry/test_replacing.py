@@ -27,6 +27,8 @@ async def begun(office: Office, *, partitions: int = 1) -> tuple[Replacements, l
     await office.registry.register("new", "m:h", {}, partitions=partitions, wanted="stopped")
     replacements = Replacements(office.store.pool, office.store.sql)
     await replacements.begin("old", "new", issued_by="ada")
+    for grant in await claim(office, "new"):
+        await office.checkpoints.report(grant, "running", None)
     return replacements, old
 
 
@@ -156,3 +158,32 @@ async def test_what_is_followed_cannot_be_deleted(office: Office) -> None:
     assert not await replacements.cancel("new", issued_by="ada")
     assert await office.registry.delete("new")
     assert await office.registry.delete("old")
+
+
+async def test_a_version_that_only_ran_before_it_followed_takes_nothing_over(office: Office) -> None:
+    await office.store.append("order-1", events(5))
+    await office.granted("old")
+    for grant in await office.granted("new"):
+        await office.checkpoints.report(grant, "running", None)
+    replacements = Replacements(office.store.pool, office.store.sql)
+    await replacements.begin("old", "new", issued_by="ada")
+    (new,) = await claim(office, "new")
+    assert await replacements.step(await row(replacements), at_once) is None
+    await office.checkpoints.report(new, "stuck", "the handler cannot be started")
+    assert await replacements.step(await row(replacements), at_once) is None
+    await office.checkpoints.report(new, "running", None)
+    assert await replacements.step(await row(replacements), at_once) == "stop old"
+
+
+async def test_a_refusal_of_a_new_version_changes_nothing_of_it(office: Office) -> None:
+    for name in ("old", "new"):
+        await office.granted(name)
+    await office.registry.register("elsewhere", "m:h", {}, source="order-1")
+    await office.registry.register("wider", "m:h", {}, partitions=2)
+    replacements = Replacements(office.store.pool, office.store.sql)
+    await replacements.begin("old", "new", issued_by="ada")
+    before = await office.registry.subscriptions()
+    for version in ("new", "elsewhere", "wider", "third"):
+        with pytest.raises(SubscriptionConflict):
+            await replacements.begin("old", version, issued_by="ada", handler="m:other")
+    assert await office.registry.subscriptions() == before

@@ -9,7 +9,9 @@ import pytest
 from headwater.cluster.succession import CLOSE, REST, next_step
 from headwater.storage.postgres.replacing import ReplacementPhase, Step, VersionRow, Versions
 
-ROW = VersionRow(1, "v", "$all", "running", b"{}", 0, 1, 5000, 5000, None, closed=False, owned=True, head=6000)
+ROW = VersionRow(
+    1, "v", "$all", "running", b"{}", 0, 1, 5000, 5000, None, closed=False, phase="running", owned=True, head=6000
+)
 
 
 def versions(phase: ReplacementPhase, *pairs: tuple[VersionRow, VersionRow], seconds: float = REST) -> Versions:
@@ -54,3 +56,14 @@ def test_a_new_version_takes_over_only_from_one_that_has_ended_cleanly() -> None
 def test_an_old_version_whose_owner_died_while_it_was_drained_is_resumed() -> None:
     died = replace(ROW, owned=False, in_flight_to=5003)
     assert next_step(versions("taking over", (died, ROW))) == "resume old"
+
+
+@pytest.mark.parametrize(
+    "new",
+    [replace(ROW, phase="stuck"), replace(ROW, phase="new"), replace(ROW, phase="paused"), replace(ROW, owned=False)],
+)
+def test_a_new_version_that_does_not_run_takes_nothing_over(new: VersionRow) -> None:
+    ended = replace(ROW, owned=False)
+    assert next_step(versions("catching up", (ROW, new))) is None
+    assert next_step(versions("taking over", (ROW, new))) is None
+    assert next_step(versions("taking over", (ended, new))) == "resume old"
