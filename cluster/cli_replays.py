@@ -32,7 +32,7 @@ DETAILS = ("command_id", "issued_at", "started_at", "ended_at", "last_error")
 
 def rewind(
     subscription: Subscription,
-    to: Annotated[str, typer.Option(envvar="HEADWATER_TO", help="Begin after this number, or at this time.")] = "0",
+    to: Annotated[str, typer.Option(help="Begin after this number, or at this time; 0: with the first event.")],
     side_effects: SideEffects = True,
     partition: Partition = None,
     database_url: DatabaseUrl = None,
@@ -40,18 +40,27 @@ def rewind(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Deliver again from a number or a time on. Or skip forward to it."""
+    """Deliver again from a number or a time on. Or skip forward to it.
+
+    The answer, also that of a dry run, says how many numbers of the source come again, and how many are skipped: those
+    between a partition's checkpoint and the number; of several partitions, the most of one.
+    """
     place = number_or_time("to", to)
 
-    async def rewound(client: Client) -> tuple[int, int]:
+    async def rewound(client: Client) -> tuple[int, list[int]]:
         number = await client.number_at(subscription, place)
-        concerned = await client.command(subscription, "rewind", {"to": number}, partition=partition, dry_run=True)
+        found = await client.partitions(subscription)
         await client.rewind(subscription, number, side_effects=side_effects, partition=partition, dry_run=dry_run)
-        return number, concerned
+        return number, [each.checkpoint for each in found if partition in (None, each.partition)]
 
-    number, concerned = ask(database_url, schema, rewound)
+    number, checkpoints = ask(database_url, schema, rewound)
     answer = {"subscription": subscription, "command": "rewind", "arguments": {"to": number}, "partition": partition}
-    show.record({**answer, "side_effects": side_effects, "number": concerned, "dry_run": dry_run}, json=json)
+    counts = {
+        "again": max(max(checkpoint - number, 0) for checkpoint in checkpoints),
+        "skipped": max(max(number - checkpoint, 0) for checkpoint in checkpoints),
+    }
+    number_of = {"side_effects": side_effects, "number": len(checkpoints)}
+    show.record({**answer, **number_of, **counts, "dry_run": dry_run}, json=json)
 
 
 def replay(

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from headwater.cluster.options import ClusterOptions
-from headwater.cluster.requests import check_arguments, check_complete, check_parked
+from headwater.cluster.requests import check_arguments, check_complete, check_node, check_parked, check_rewind
 from headwater.cluster.status import ENDED, DeploymentStatus, HostStatus, PartitionStatus, ReplacementStatus
 from headwater.storage.checks import check_flag, check_name, check_number, check_time
 from headwater.storage.encryption.envelope import is_sealed
@@ -41,6 +41,7 @@ from headwater.storage.registry import (
     ParkedDetails,
     ParkedFilter,
     ParkedRecord,
+    PartitionState,
     SubscriptionRecord,
     Wanted,
 )
@@ -210,7 +211,8 @@ class Client:
         """Begin again after a number of the subscription's source, or at a time; also to skip forward.
 
         What was settled before is a replay, which handlers see; ``side_effects`` tells them whether they may have
-        effects outside meanwhile. Returns the number. Raises SubscriptionNotFound, InvalidArgument; and
+        effects outside meanwhile. What is skipped counts as settled. Returns the number. Raises SubscriptionNotFound;
+        InvalidArgument above the head of the source, where nothing is to be skipped yet; and
         SubscriptionConflict (``wait_for`` is ``repartition``) while the partitions are about to change, and below what
         earlier ones had settled until the present ones have passed that.
         """
@@ -278,7 +280,7 @@ class Client:
         return record
 
     async def move(self, subscription: str, node: str, *, partition: int | None = None) -> None:
-        """Hand over to another node, without a gap."""
+        """Hand over to another node, without a gap. Raises InvalidArgument when no host is alive on it."""
         await self.command(subscription, "move", {"node": node}, partition=partition)
 
     async def repartition(self, subscription: str, to: int, *, wait: float = 0, dry_run: bool = False) -> int:
@@ -450,7 +452,12 @@ class Client:
             raise InvalidArgument("verb", f"{verb!r} is none of {', '.join(VERBS)}")
         given = check_arguments(arguments)
         check_complete(verb, given)
-        concerned = await self._check(subscription, partition)
+        states = await self._concerned(subscription, partition)
+        concerned = len(states)
+        if verb == "rewind":
+            check_rewind(states[0], given["to"])
+        elif verb == "move":
+            check_node(given["node"], {host.node for host in await self._placement.hosts()})
         if dry_run:
             if verb not in WANTED:
                 await self._issue(subscription, verb, given, partition, dry_run=True)
@@ -468,12 +475,15 @@ class Client:
             subscription, verb, given, issued_by=self._operator, partition=partition, dry_run=dry_run
         )
 
-    async def _check(self, subscription: str, partition: int | None) -> int:
+    async def _check(self, subscription: str, partition: int | None) -> None:
+        await self._concerned(subscription, partition)
+
+    async def _concerned(self, subscription: str, partition: int | None) -> list[PartitionState]:
         check_name("subscription", subscription)
         if partition is not None:
             check_number("partition", partition)
         states = await self._registry.states(subscription)
-        concerned = sum(partition in (None, state.key.partition) for state in states)
+        concerned = [state for state in states if partition in (None, state.key.partition)]
         if not concerned:
             raise SubscriptionNotFound(subscription if partition is None else f"{subscription}/{partition}")
         return concerned

@@ -5,14 +5,15 @@ Looks at values only; whether there is such a subscription, node or event is not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
 
 from headwater.storage.checks import check_name, check_number
 from headwater.storage.errors import InvalidArgument
-from headwater.storage.registry import ParkedFilter
+from headwater.storage.model import ALL
+from headwater.storage.registry import ParkedFilter, PartitionState
 
 
 def check_arguments(arguments: object) -> dict[str, Any]:
@@ -39,6 +40,23 @@ def check_complete(verb: str, arguments: Mapping[str, Any]) -> None:
     needed = {"rewind": "to", "move": "node"}.get(verb)
     if needed is not None and arguments.get(needed) is None:
         raise InvalidArgument(needed, f"'{verb}' needs it")
+
+
+def check_rewind(state: PartitionState, to: int) -> None:
+    """Refuse a number that the source has not reached: what comes up to it would be passed over, unseen.
+
+    Raises InvalidArgument.
+    """
+    if to > state.head:
+        head = "the head" if state.source == ALL else f"the version of {state.source!r}"
+        raise InvalidArgument("to", f"{to} is above {head}, which is {state.head}")
+
+
+def check_node(node: str, alive: Collection[str]) -> None:
+    """Refuse a node to which nothing could be handed over. Raises InvalidArgument."""
+    if node not in alive:
+        known = ", ".join(sorted(alive)) or "none"
+        raise InvalidArgument("node", f"no host is alive on a node {node!r}; there are {known}")
 
 
 def check_parked(where: object, limit: object = 1) -> None:

@@ -116,7 +116,12 @@ def generated(examples: int) -> Callable[[Test], Test]:
     ("call", "argument"),
     [
         (lambda client: client.move("mine", "\ud800"), "node"),
+        (lambda client: client.move("mine", "nowhere"), "node"),
+        (lambda client: client.command("mine", "move", {"node": "nowhere"}), "node"),
         (lambda client: client.rewind("mine", -1), "to"),
+        (lambda client: client.rewind("mine", 1), "to"),
+        (lambda client: client.rewind("mine", 1, dry_run=True), "to"),
+        (lambda client: client.command("mine", "rewind", {"to": 1}), "to"),
         (lambda client: client.command("mine", "rewind"), "to"),
         (lambda client: client.command("mine", "move", {"node": None}), "node"),
         (lambda client: client.command("mine", "pause", {"reason": "\ud800"}), "arguments"),

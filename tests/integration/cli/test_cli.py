@@ -15,6 +15,7 @@ import pytest
 from headwater import ERASED, App, Encryption, NewEvent, SubscriptionOptions, connect
 from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions
+from headwater.storage.errors import InvalidArgument
 from headwater.storage.leases import ParkedEvent
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints
@@ -149,6 +150,7 @@ def test_tables_are_for_people(registered: str) -> None:
 def test_a_dry_run_asks_for_nothing(registered: str) -> None:
     told = answer(registered, "rewind", "totals", "--to", "3", "--dry-run")
     assert (told["command"], told["arguments"], told["number"], told["dry_run"]) == ("rewind", {"to": 3}, 2, True)
+    assert (told["again"], told["skipped"]) == (0, 3)
     assert answer(registered, "pause", "totals", "--dry-run")["number"] == 2
     assert answer(registered, "subscriptions")[0]["phase"] == "unowned"
 
@@ -170,6 +172,8 @@ def test_another_number_of_partitions_is_asked_for_and_shown(registered: str) ->
         (["pause", "nothing"], "no subscription named 'nothing'"),
         (["parked", "nothing"], "no subscription named 'nothing'"),
         (["rewind", "totals", "--to", "yesterday"], "neither a number nor a time"),
+        (["rewind", "totals"], "'--to'"),
+        (["rewind", "totals", "--to", "11"], "11 is above the head, which is 10"),
         (["rewind", "totals", "--to", "3", "--partition", "7"], "totals/7"),
         (["move", "totals", "--to", "nowhere"], "no host is alive on a node 'nowhere'"),
         (["drain", "nowhere"], "no host is alive on 'nowhere'"),
@@ -326,3 +330,26 @@ def test_ranges_and_new_versions_are_asked_for_listed_and_taken_back(two_parked:
         done = headwater(*arguments, "--database-url", url)
         assert done.returncode == 2
         assert says in done.stderr
+
+
+async def test_a_rewind_says_what_comes_again_and_what_is_skipped(registered: str) -> None:
+    options = ClusterOptions(store=StoreOptions(url=registered))
+    app = App("other")
+    app.register("one", "shop:one", SubscriptionOptions(source="invoice-1"))
+    app.register("late", "shop:late", SubscriptionOptions(start=7))
+    async with connect(registered) as store, await Client.open(options) as client:
+        await store.append("invoice-1", [NewEvent("Sent") for _ in range(3)])
+        await client.register(app)
+        with pytest.raises(InvalidArgument, match="4 is above the version of 'invoice-1', which is 3"):
+            await client.rewind("one", 4)
+        assert await client.rewind("one", 3, dry_run=True) == 3
+        with pytest.raises(InvalidArgument, match="14 is above the head, which is 13"):
+            await client.rewind("late", 14)
+
+    def counts(*arguments: str) -> tuple[int, int]:
+        told = answer(registered, "rewind", *arguments)
+        return told["again"], told["skipped"]
+
+    loop = asyncio.get_running_loop()
+    assert await loop.run_in_executor(None, counts, "late", "--to", "2", "--dry-run") == (5, 0)
+    assert await loop.run_in_executor(None, counts, "late", "--to", "9") == (0, 2)
