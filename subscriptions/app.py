@@ -125,6 +125,8 @@ class App:
         check_kind("options", options, SubscriptionOptions)
         if name in self._registrations:
             raise InvalidArgument("subscription", f"{name!r} is registered in app {self.name!r} already")
+        if options.replaces == name:
+            raise InvalidArgument("replaces", f"{name!r} cannot replace itself: name the older version")
         if isinstance(handler, str):
             check_path("handler", handler)
         path = handler if isinstance(handler, str) else import_path(handler)

@@ -6,7 +6,7 @@ Imports nothing of what the values name: whether a path leads anywhere is found 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -87,13 +87,43 @@ def check_partition_key(value: object) -> None:
 
 def check_resources(value: object) -> None:
     """Refuse what are no pairs of a resource's name and how much of it is needed. Raises InvalidArgument."""
-    if not isinstance(value, Iterable) or isinstance(value, str | bytes):
-        raise InvalidArgument("resources", 'must be pairs of a name and an amount: (("GPU", 1.0),)')
+    for name, amount in _pairs("resources", value, "a name and an amount", '(("GPU", 1.0),)'):
+        check_name("resources", name)
+        check_share("resources", amount, 0)
+
+
+def check_labels(value: object) -> None:
+    """Refuse what are no pairs of a label and its value, or ask for two values of one. Raises InvalidArgument."""
+    wanted: dict[str, object] = {}
+    for label, each in _pairs("labels", value, "a label and its value", '(("zone", "a"),)'):
+        check_name("labels", label)
+        if each != "":  # a label may be empty
+            check_name("labels", each)
+        if wanted.setdefault(label, each) != each:
+            raise InvalidArgument("labels", f"no node has two values of {label!r:.100}")
+
+
+def check_policies(value: object, kind: type[Any]) -> None:
+    """Refuse what are no pairs of an error class and a policy of its own. Raises InvalidArgument."""
+    example = "((ConnectionError, RetryPolicy(attempts=50)),)"
+    for error, policy in _pairs("by_error", value, "an error class and its policy", example):
+        check_error_classes("by_error", (error,))
+        check_kind("by_error", policy, kind)
+        if policy.by_error:
+            raise InvalidArgument("by_error", "a policy for an error class has none of its own")
+
+
+def _pairs(argument: str, value: object, of: str, example: str) -> list[Any]:
+    """Return pairs. Raises InvalidArgument, which says what to write instead."""
+    if isinstance(value, Mapping):
+        raise InvalidArgument(argument, f"must be pairs of {of}, not a {type(value).__name__}: write {example}")
+    # What can be gone through only once would be used up here.
+    if not isinstance(value, tuple | list | set | frozenset):
+        raise InvalidArgument(argument, f"must be pairs of {of}: write {example}")
     for pair in value:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise InvalidArgument("resources", f"{pair!r:.100} is not a name and an amount")
-        check_name("resources", pair[0])
-        check_share("resources", pair[1], 0)
+            raise InvalidArgument(argument, f"{pair!r:.100} is not {of}: write {example}")
+    return list(value)
 
 
 def check_error_classes(argument: str, value: object) -> None:

@@ -20,8 +20,10 @@ from headwater.subscriptions.checks import (
     check_count,
     check_error_classes,
     check_kind,
+    check_labels,
     check_partition_key,
     check_path,
+    check_policies,
     check_resources,
     check_share,
     check_span,
@@ -100,8 +102,7 @@ class RetryPolicy:
         check_share("jitter", self.jitter, 0, 1)
         check_kind("then", self.then, OnFailure)
         check_error_classes("never", self.never)
-        if any(policy.by_error for _, policy in self.by_error):
-            raise InvalidArgument("by_error", "a policy for an error class has none of its own")
+        check_policies(self.by_error, RetryPolicy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +171,9 @@ class SubscriptionOptions:
         check_filter(self.where)
         if not isinstance(self.start, Start):
             check_start(self.start)
+        for name in ("replaces", "apart"):
+            if getattr(self, name) is not None:
+                check_name(name, getattr(self, name))
         check_kind("delivery", self.delivery, Delivery)
         for name in ("batch_size", "read_size", "max_in_flight", "checkpoint_events", "breaker"):
             check_count(name, getattr(self, name))
@@ -186,6 +190,7 @@ class SubscriptionOptions:
             check_span("handler_timeout", self.handler_timeout)
         check_kind("retry", self.retry, RetryPolicy)
         check_resources(self.resources)
+        check_labels(self.labels)
         if self.consumer_memory is not None:
             check_count("consumer_memory", self.consumer_memory)
             if not self.consumers:

@@ -81,6 +81,16 @@ def test_a_name_that_can_be_none_is_refused(name: Any) -> None:
         {"handler_timeout": timedelta.max},
         {"retry": {"attempts": 3}},
         {"resources": {"GPU": 1}},
+        {"resources": (pair for pair in (("GPU", 1.0),))},
+        {"labels": {"zone": "a"}},
+        {"labels": ("zone", "a")},
+        {"labels": (("zone", 1),)},
+        {"labels": (("zone", "a"), ("zone", "b"))},
+        {"labels": "ab"},
+        {"apart": 7},
+        {"apart": ""},
+        {"replaces": 7},
+        {"where": Filter(tags={"x": 1})},  # type: ignore[arg-type]
         {"resources": (("GPU", -1),)},
     ],
     ids=repr,
@@ -102,12 +112,36 @@ def test_an_option_that_can_never_work_is_refused_where_it_is_written(option: di
         {"then": "park"},
         {"never": ValueError},
         {"never": ("ValueError",)},
+        {"by_error": {ConnectionError: RetryPolicy()}},
+        {"by_error": (ConnectionError, RetryPolicy())},
+        {"by_error": ((ConnectionError, 50),)},
+        {"by_error": (("ConnectionError", RetryPolicy()),)},
+        {"by_error": None},
     ],
     ids=repr,
 )
 def test_a_retry_policy_that_can_never_work_is_refused(option: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
         RetryPolicy(**option)
+
+
+@pytest.mark.parametrize(
+    ("make", "option", "advice"),
+    [
+        (SubscriptionOptions, {"labels": {"zone": "a"}}, r'labels: .*not a dict: write \(\("zone", "a"\),\)'),
+        (SubscriptionOptions, {"resources": {"GPU": 1}}, r'resources: .*not a dict: write \(\("GPU", 1.0\),\)'),
+        (SubscriptionOptions, {"resources": ("GPU", 1)}, r"'GPU' is not a name and an amount: write \(\("),
+        (RetryPolicy, {"by_error": {KeyError: RetryPolicy()}}, r"by_error: .*write \(\(ConnectionError, RetryPolicy"),
+    ],
+)
+def test_a_refusal_of_what_are_no_pairs_says_what_to_write(make: Any, option: dict[str, Any], advice: str) -> None:
+    with pytest.raises(InvalidArgument, match=advice):
+        make(**option)
+
+
+def test_a_subscription_that_would_replace_itself_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="cannot replace itself"):
+        App("shop").register("totals", top_level, SubscriptionOptions(replaces="totals"))
 
 
 def test_what_no_other_process_could_import_is_refused() -> None:
