@@ -9,7 +9,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts
 from headwater.cluster.repartition import successor
@@ -19,13 +19,13 @@ from headwater.cluster.succession import next_step
 from headwater.storage.errors import HeadwaterError, SubscriptionConflict
 from headwater.storage.leases import Grant, PartitionKey
 from headwater.storage.postgres.commands import Commands
-from headwater.storage.postgres.placement import AssignedRow, PostgresPlacement
+from headwater.storage.postgres.placement import AssignedRow, PlacementRow, PostgresPlacement
 from headwater.storage.postgres.repartition import Repartition
 from headwater.storage.postgres.replacing import Replacements
 from headwater.storage.postgres.replaying import ReplayRange, Replays
 from headwater.storage.registry import CommandRecord
 from headwater.subscriptions.core.seam import share_of
-from headwater.subscriptions.encoding import decode
+from headwater.subscriptions.encoding import decode, decode_placement
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.runner import SubscriptionRunner
 
@@ -38,6 +38,22 @@ MakeSlotReplay = Callable[[Assigned, Grant, int, ReplayRange], OneReplay]
 """Makes a replay for a partition under a grant, given its command's id and its range."""
 
 
+READ_AGAIN: Final = 3.0
+"""How long until options that could not be read are tried again, in seconds: an error class may be there by then."""
+UNREAD: Final = SubscriptionOptions()
+"""In place of options that say nothing, or cannot be read."""
+
+
+class _Read(NamedTuple):
+    """What was stored of a subscription's options, and what it means."""
+
+    stored: dict[str, Any]
+    options: SubscriptionOptions
+    trouble: str | None
+    """Why it cannot be read, when it cannot."""
+    at: float
+
+
 class HostDirectory:
     """The assignments of hosts, and operators' commands for what they run."""
 
@@ -48,18 +64,22 @@ class HostDirectory:
         self._commands = commands
         self._replays = replays
         self._make_replay = make_replay
-        self._decoded: dict[PartitionKey, tuple[dict[str, Any], SubscriptionOptions]] = {}
+        self._decoded: dict[PartitionKey, _Read] = {}
         """What was stored of the options at the last look, and what it means: it hardly ever changes."""
 
     async def assigned(self, host: str) -> tuple[bool, Sequence[Assigned]]:
-        """Return whether the host should drain, and what it should own or stand by for."""
+        """Return whether the host should drain, and what it should own or stand by for.
+
+        A row that cannot be read stops no other: it is told with its trouble.
+        """
         draining, rows = await self._placement.assigned(host)
-        self._decoded = {row.key: (row.options, self._decode(row)) for row in rows}
+        self._decoded = {row.key: self._decode(row) for row in rows}
         return draining, [
             Assigned(
                 key=row.key,
                 handler=row.handler,
-                options=self._decoded[row.key][1],
+                options=self._decoded[row.key].options,
+                trouble=self._decoded[row.key].trouble,
                 paused=row.wanted == "paused",
                 wanted_owner=row.wanted_owner,
                 wanted_standby=row.wanted_standby,
@@ -70,9 +90,14 @@ class HostDirectory:
             for row in rows
         ]
 
-    def _decode(self, row: AssignedRow) -> SubscriptionOptions:
-        stored, options = self._decoded.get(row.key, (None, None))
-        return options if options is not None and stored == row.options else decode(row.options)
+    def _decode(self, row: AssignedRow) -> _Read:
+        last, now = self._decoded.get(row.key), time.monotonic()
+        if last is not None and last.stored == row.options and (last.trouble is None or now - last.at < READ_AGAIN):
+            return last
+        try:
+            return _Read(row.options, decode(row.options), None, now)
+        except Exception as error:  # noqa: BLE001  whatever is stored: the operator is told, and the others go on
+            return _Read(row.options, UNREAD, f"its options cannot be read: {error}", now)
 
     async def ready(self, host: str, keys: Sequence[PartitionKey]) -> None:
         """Say that the host is ready to take these over."""
@@ -149,6 +174,8 @@ class SupervisorDirectory:
         self._moving = False
         """Whether an operator's move was under way at the last look."""
         self._tidied_at = float("-inf")
+        self._wants: dict[int, tuple[dict[str, Any], SubscriptionOptions]] = {}
+        """By lock id: what was stored of the options at the last look, and where it may run by them."""
 
     async def supervise(self) -> bool:
         """Be, or become, the one that writes the plan; False while another one is."""
@@ -169,8 +196,12 @@ class SupervisorDirectory:
         ]
 
     async def partitions(self) -> list[PartitionFacts]:
-        """Return the partitions that should run."""
+        """Return the partitions that should run.
+
+        One whose options cannot be read may run anywhere: whoever owns it tells operators what is wrong.
+        """
         rows = await self._placement.partitions()
+        self._wants = {row.key.lock_id: (row.options, self._placed_by(row)) for row in rows}
         self._moving = any(row.target is not None for row in rows)
         return [
             PartitionFacts(
@@ -182,13 +213,23 @@ class SupervisorDirectory:
                 wanted_standby=row.wanted_standby,
                 lag=row.lag,
                 granted_at=row.granted_at,
-                needs=tuple((name, amount) for name, amount in row.options.get("resources", ())),
-                labels=tuple((name, value) for name, value in row.options.get("labels", ())),
-                apart=row.options.get("apart"),
+                needs=wants.resources,
+                labels=wants.labels,
+                apart=wants.apart,
                 target=row.target,
             )
-            for row in rows
+            for row, (_, wants) in zip(rows, self._wants.values(), strict=True)
         ]
+
+    def _placed_by(self, row: PlacementRow) -> SubscriptionOptions:
+        stored, wants = self._wants.get(row.key.lock_id, (None, UNREAD))
+        if stored == row.options and stored is not None:
+            return wants
+        try:
+            return decode_placement(row.options)
+        except HeadwaterError as error:
+            log.warning("%s/%d may run anywhere: %s", row.key.subscription, row.key.partition, error)
+            return UNREAD
 
     async def assign(self, assignments: Sequence[Assignment]) -> None:
         """Write assignments down; nothing is written when another supervisor has taken over."""

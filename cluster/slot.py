@@ -41,6 +41,8 @@ class Assigned:
     standby: str | None
     commanded: bool = True
     """Whether operators may have asked something of it that is not done."""
+    trouble: str | None = None
+    """Why it cannot run, when what is stored of it cannot be read; the options say nothing then."""
 
 
 MakeConsumers = Callable[[str, SubscriptionOptions], Sequence[StartableConsumer]]
@@ -74,7 +76,7 @@ class Slot:
         self.replays = SlotReplays()
         """What operators let it hand out once more, beside the live delivery."""
         self.trouble: str | None = None
-        """Why the handler could not be made ready, when it could not."""
+        """Why the handler could not be made ready, when it could not; or why it cannot run."""
 
     @property
     def key(self) -> PartitionKey:
@@ -113,10 +115,18 @@ class Slot:
     def fits(self, assigned: Assigned) -> bool:
         """Whether these consumers still do for what is wanted now."""
         mine = self.assigned
-        return (assigned.key, assigned.handler, assigned.options) == (mine.key, mine.handler, mine.options)
+        theirs = (assigned.key, assigned.handler, assigned.options, assigned.trouble)
+        return theirs == (mine.key, mine.handler, mine.options, mine.trouble)
 
     async def prepare(self) -> None:
-        """Load the handler and start its consumers; tries again until it succeeds or is cancelled."""
+        """Load the handler and start its consumers; tries again until it succeeds or is cancelled.
+
+        Without options that can be read there is nothing to try: the partition comes again when there are.
+        """
+        if self.assigned.trouble is not None:
+            self.trouble = self.assigned.trouble
+            log.warning("%s/%d: %s", self.key.subscription, self.key.partition, self.trouble)
+            return
         while self._crew is None:
             try:
                 consumers = await asyncio.to_thread(self._make_consumers, self.assigned.handler, self.assigned.options)

@@ -10,12 +10,15 @@ from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from headwater.storage.errors import ConfigurationError
+from headwater.storage.errors import ConfigurationError, HeadwaterError
 from headwater.storage.model import Filter
 from headwater.subscriptions.imports import import_path, resolve
 from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, Start, StartAt, SubscriptionOptions
 
 T = TypeVar("T")
+
+PLACEMENT: Final = ("resources", "labels", "apart")
+"""The options that say on which nodes a subscription may run."""
 
 
 def encode(options: SubscriptionOptions) -> dict[str, Any]:
@@ -24,8 +27,22 @@ def encode(options: SubscriptionOptions) -> dict[str, Any]:
 
 
 def decode(stored: Mapping[str, Any]) -> SubscriptionOptions:
-    """Return options from JSON values. Raises ConfigurationError for what a newer program has stored."""
+    """Return options from JSON values.
+
+    Raises ConfigurationError for what another version, or a hand, has stored; InvalidArgument for a value that can
+    never work; ImportPathError for an error class that is not there.
+    """
     return _decode(SubscriptionOptions, stored)
+
+
+def decode_placement(stored: Mapping[str, Any]) -> SubscriptionOptions:
+    """Return options of which only those are read that say where it may run: nothing is imported for them.
+
+    Raises ConfigurationError, InvalidArgument.
+    """
+    if not isinstance(stored, Mapping):
+        raise _unreadable(f"they are no object but {stored!r:.100}")
+    return _decode(SubscriptionOptions, {name: stored[name] for name in PLACEMENT if name in stored})
 
 
 def _encode(value: Any, default: Any) -> dict[str, Any]:
@@ -70,6 +87,13 @@ def _optional_seconds(value: Any) -> timedelta | None:
     return None if value is None else timedelta(seconds=value)
 
 
+def _pairs(value: Any) -> tuple[tuple[Any, Any], ...]:
+    # Of an object, or of a text, the keys or the letters would be taken for pairs.
+    if not isinstance(value, list) or not all(isinstance(pair, list) for pair in value):
+        raise TypeError(f"{value!r:.100} is no list of pairs")
+    return tuple((name, each) for name, each in value)
+
+
 _DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "where": lambda value: _decode(Filter, value),
     "start": _start,
@@ -81,13 +105,13 @@ _DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "handler_timeout": _optional_seconds,
     "drain_timeout": _optional_seconds,
     "retry": lambda value: _decode(RetryPolicy, value),
-    "resources": lambda value: tuple((name, amount) for name, amount in value),
-    "labels": lambda value: tuple((name, each) for name, each in value),
+    "resources": _pairs,
+    "labels": _pairs,
     "first_delay": _optional_seconds,
     "max_delay": _optional_seconds,
     "then": OnFailure,
     "never": lambda value: tuple(resolve(path) for path in value),
-    "by_error": lambda value: tuple((resolve(path), _decode(RetryPolicy, policy)) for path, policy in value),
+    "by_error": lambda value: tuple((resolve(path), _decode(RetryPolicy, policy)) for path, policy in _pairs(value)),
     "types": tuple,
     "categories": tuple,
     "streams": tuple,
@@ -99,8 +123,23 @@ _DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
 
 
 def _decode(kind: Callable[..., T], stored: Mapping[str, Any]) -> T:
-    values = {name: _DECODERS.get(name, lambda same: same)(value) for name, value in stored.items()}
+    if not isinstance(stored, Mapping):
+        raise _unreadable(f"they are no object but {stored!r:.100}")
+    values = {name: _decode_value(name, value) for name, value in stored.items()}
     try:
         return kind(**values)
     except TypeError as error:
-        raise ConfigurationError(f"these options were registered by another version: {error}") from error
+        raise _unreadable(str(error)) from error
+
+
+def _decode_value(name: str, value: Any) -> Any:
+    try:
+        return _DECODERS.get(name, lambda same: same)(value)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, HeadwaterError):  # it names what is wrong
+            raise
+        raise _unreadable(f"{name}: {error}") from error
+
+
+def _unreadable(problem: str) -> ConfigurationError:
+    return ConfigurationError(f"these options were registered by another version: {problem}")
