@@ -109,6 +109,9 @@ class App:
         InvalidArgument, ImportPathError.
         """
 
+        if callable(name):
+            raise InvalidArgument("subscription", 'has no name: write @app.subscription("name") above the handler')
+
         def register(handler: H) -> H:
             self.register(name, handler, options)
             return handler

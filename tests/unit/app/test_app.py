@@ -81,7 +81,6 @@ def test_a_name_that_can_be_none_is_refused(name: Any) -> None:
         {"handler_timeout": timedelta.max},
         {"retry": {"attempts": 3}},
         {"resources": {"GPU": 1}},
-        {"resources": (pair for pair in (("GPU", 1.0),))},
         {"labels": {"zone": "a"}},
         {"labels": ("zone", "a")},
         {"labels": (("zone", 1),)},
@@ -108,6 +107,7 @@ def test_an_option_that_can_never_work_is_refused_where_it_is_written(option: di
         {"first_delay": 1},
         {"factor": float("nan")},
         {"factor": -1},
+        {"factor": 0.1},
         {"jitter": 1.1},
         {"then": "park"},
         {"never": ValueError},
@@ -130,6 +130,7 @@ def test_a_retry_policy_that_can_never_work_is_refused(option: dict[str, Any]) -
     [
         (SubscriptionOptions, {"labels": {"zone": "a"}}, r'labels: .*not a dict: write \(\("zone", "a"\),\)'),
         (SubscriptionOptions, {"resources": {"GPU": 1}}, r'resources: .*not a dict: write \(\("GPU", 1.0\),\)'),
+        (SubscriptionOptions, {"resources": iter([("GPU", 1.0)])}, r"resources: must be pairs"),
         (SubscriptionOptions, {"resources": ("GPU", 1)}, r"'GPU' is not a name and an amount: write \(\("),
         (RetryPolicy, {"by_error": {KeyError: RetryPolicy()}}, r"by_error: .*write \(\(ConnectionError, RetryPolicy"),
     ],
@@ -137,6 +138,11 @@ def test_a_retry_policy_that_can_never_work_is_refused(option: dict[str, Any]) -
 def test_a_refusal_of_what_are_no_pairs_says_what_to_write(make: Any, option: dict[str, Any], advice: str) -> None:
     with pytest.raises(InvalidArgument, match=advice):
         make(**option)
+
+
+def test_a_decorator_without_parentheses_is_refused_where_it_is_written() -> None:
+    with pytest.raises(InvalidArgument, match=r'write @app.subscription\("name"\)'):
+        App("shop").subscription(top_level)  # type: ignore[call-overload,arg-type,unused-ignore]
 
 
 def test_a_subscription_that_would_replace_itself_is_refused() -> None:
