@@ -97,7 +97,7 @@ class RetryPolicy:
         """Refuse what can never work. Raises InvalidArgument."""
         check_count("attempts", self.attempts)
         check_span("first_delay", self.first_delay, may_be_zero=True)
-        check_share("factor", self.factor, 0, 1000)
+        check_share("factor", self.factor, 1, 1000)
         check_span("max_delay", self.max_delay, may_be_zero=True)
         check_share("jitter", self.jitter, 0, 1)
         check_kind("then", self.then, OnFailure)
