@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from headwater.cluster.directory import apply_command
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.wiring import open_reading
+from headwater.storage.checks import check_name
 from headwater.storage.errors import InvalidArgument, StoreUnavailable, SubscriptionConflict, SubscriptionNotFound
 from headwater.storage.leases import PartitionKey
 from headwater.storage.options import StoreOptions
@@ -24,6 +25,7 @@ from headwater.storage.postgres.leases import LeaseSession
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.registry import PULLED
+from headwater.subscriptions.checks import check_kind
 from headwater.subscriptions.encoding import encode
 from headwater.subscriptions.observer import LogObserver
 from headwater.subscriptions.options import SubscriptionOptions
@@ -53,7 +55,9 @@ async def pull(
     options that pull mode has no use for; ConfigurationError, SchemaMissing, SchemaOutdated, PoolerRefused,
     StoreUnavailable.
     """
+    check_name("subscription", name)
     options = SubscriptionOptions() if options is None else options
+    check_kind("options", options, SubscriptionOptions)
     for wrong, argument in ((options.partitions != 1, "partitions"), (options.replaces is not None, "replaces")):
         if wrong:
             raise InvalidArgument(argument, "is for subscriptions with a handler: pull mode has one partition")

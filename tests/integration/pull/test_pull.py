@@ -191,3 +191,9 @@ async def test_a_name_that_a_handler_consumes_is_refused_and_so_are_options_of_h
         await world.client.replace("pulled", "another", handler="shop:handle")
     with pytest.raises(SubscriptionConflict, match="programs pull it"):
         await world.client.replay("pulled")
+
+
+async def test_options_that_are_none_are_refused_before_anything_is_opened() -> None:
+    with pytest.raises(InvalidArgument, match="options: must be of type SubscriptionOptions, not dict"):
+        async with pull("w2", {"batch_size": 2}):  # type: ignore[arg-type]
+            pass
