@@ -23,10 +23,10 @@ RedisUrl = Annotated[str | None, typer.Option(envvar="HEADWATER_REDIS_URL", help
 Archive = Annotated[str | None, typer.Option(envvar="HEADWATER_ARCHIVE", help="The folder of the archive.")]
 PartitionSize = Annotated[
     int | None,
-    typer.Option(envvar="HEADWATER_PARTITION_SIZE", min=1, help="Keep the events in ranges of so many positions."),
+    typer.Option(min=1, help="Keep the events in ranges of so many positions."),
 ]
 Json = Annotated[bool, typer.Option("--json", envvar="HEADWATER_JSON", help="Answer in JSON.")]
-DryRun = Annotated[bool, typer.Option(envvar="HEADWATER_DRY_RUN", help="Say what would be done, and do nothing.")]
+DryRun = Annotated[bool, typer.Option(help="Say what would be done, and do nothing.")]
 
 
 def store_options(

@@ -19,8 +19,8 @@ from headwater.cluster.options import ClusterOptions
 T = TypeVar("T")
 
 Subscription = Annotated[str, typer.Argument(help="The subscription's name.")]
-Partition = Annotated[int | None, typer.Option(envvar="HEADWATER_PARTITION", help="Only this partition.")]
-Reason = Annotated[str, typer.Option(envvar="HEADWATER_REASON", help="Why; kept with the command.")]
+Partition = Annotated[int | None, typer.Option(help="Only this partition.")]
+Reason = Annotated[str, typer.Option(help="Why; kept with the command.")]
 
 
 def command(

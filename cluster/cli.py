@@ -195,8 +195,8 @@ def migrations(database_url: DatabaseUrl = None, schema: Schema = None, json: Js
 
 @cli.command()
 def drop(
-    yes: Annotated[bool, typer.Option("--yes", envvar="HEADWATER_YES", help="Really.")] = False,
-    database: Annotated[bool, typer.Option(envvar="HEADWATER_DROP_DATABASE", help="The whole database.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Really.")] = False,
+    database: Annotated[bool, typer.Option(help="The whole database.")] = False,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
@@ -240,9 +240,7 @@ def nodes(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = 
 def wait(
     subscription: Subscription,
     position: Annotated[int | None, typer.Argument(help="The store-wide position; without: the head of now.")] = None,
-    timeout: Annotated[
-        float, typer.Option(envvar="HEADWATER_TIMEOUT", min=0, help="Seconds after which to give up, with status 2.")
-    ] = 10,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds after which to give up, with status 2.")] = 10,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
@@ -291,7 +289,7 @@ cli.command()(replacements)
 @cli.command()
 def move(
     subscription: Subscription,
-    to: Annotated[str, typer.Option(envvar="HEADWATER_TO", help="The node that should own it.")],
+    to: Annotated[str, typer.Option(help="The node that should own it.")],
     partition: Partition = None,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
@@ -306,7 +304,7 @@ def move(
 def repartition(
     subscription: Subscription,
     to: Annotated[int, typer.Argument(min=1, help="How many partitions it should have.")],
-    wait: Annotated[float, typer.Option(envvar="HEADWATER_WAIT", min=0, help="Seconds to wait until it has them.")] = 0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it has them.")] = 0,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
@@ -326,9 +324,7 @@ def repartition(
 @cli.command()
 def drain(
     node: Annotated[str, typer.Argument(help="The node, or one host on it.")],
-    wait: Annotated[
-        float, typer.Option(envvar="HEADWATER_WAIT", min=0, help="Seconds to wait until its hosts have ended.")
-    ] = 0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until its hosts have ended.")] = 0,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,

@@ -28,7 +28,7 @@ EncryptionPath = Annotated[
 
 def forget(
     subject: Annotated[str, typer.Argument(help="Whose data.")],
-    yes: Annotated[bool, typer.Option("--yes", envvar="HEADWATER_YES", help="Really.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Really.")] = False,
     encryption: EncryptionPath = None,
     database_url: DatabaseUrl = None,
     schema: Schema = None,

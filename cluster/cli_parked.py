@@ -24,23 +24,17 @@ DETAILS = ("parked_id", "subscription", "number", "updated_at", "edited", "retry
 
 def parked(
     subscription: Subscription,
-    retry: Annotated[bool, typer.Option("--retry", envvar="HEADWATER_RETRY", help="Deliver them again.")] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", envvar="HEADWATER_CANCEL", help="Take a retry back.")] = False,
-    discard: Annotated[bool, typer.Option("--discard", envvar="HEADWATER_DISCARD", help="Give them up.")] = False,
-    edit: Annotated[
-        str | None, typer.Option(envvar="HEADWATER_EDIT", help="JSON that the handler gets instead, at the next retry.")
-    ] = None,
-    position: Annotated[
-        int | None, typer.Option(envvar="HEADWATER_POSITION", help="Only this event; alone: everything about it.")
-    ] = None,
-    key: Annotated[str | None, typer.Option(envvar="HEADWATER_KEY", help="Only this partition key.")] = None,
-    stream: Annotated[str | None, typer.Option(envvar="HEADWATER_STREAM", help="Only this stream.")] = None,
-    type: Annotated[str | None, typer.Option(envvar="HEADWATER_TYPE", help="Only this event type.")] = None,
-    error: Annotated[str | None, typer.Option(envvar="HEADWATER_ERROR", help="Only errors with this text.")] = None,
-    limit: Annotated[int, typer.Option(envvar="HEADWATER_LIMIT", min=1, help="At most so many.")] = 1000,
-    rate: Annotated[
-        float | None, typer.Option(envvar="HEADWATER_RATE", help="Deliver again at most so many a second.")
-    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Deliver them again.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Take a retry back.")] = False,
+    discard: Annotated[bool, typer.Option("--discard", help="Give them up.")] = False,
+    edit: Annotated[str | None, typer.Option(help="JSON that the handler gets instead, at the next retry.")] = None,
+    position: Annotated[int | None, typer.Option(help="Only this event; alone: everything about it.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only this partition key.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
+    type: Annotated[str | None, typer.Option(help="Only this event type.")] = None,
+    error: Annotated[str | None, typer.Option(help="Only errors with this text.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1000,
+    rate: Annotated[float | None, typer.Option(help="Deliver again at most so many a second.")] = None,
     reason: Reason = "",
     database_url: DatabaseUrl = None,
     schema: Schema = None,

@@ -21,7 +21,6 @@ SideEffects = Annotated[
     bool,
     typer.Option(
         "--side-effects/--no-side-effects",
-        envvar="HEADWATER_SIDE_EFFECTS",
         help="Whether handlers may have effects outside while they replay.",
     ),
 ]
@@ -65,12 +64,10 @@ def rewind(
 
 def replay(
     subscription: Subscription,
-    first: Annotated[str, typer.Option("--from", envvar="HEADWATER_FROM", help="The first number, or a time.")] = "1",
-    last: Annotated[
-        str | None, typer.Option("--to", envvar="HEADWATER_TO", help="The last number, or a time; else the checkpoint.")
-    ] = None,
+    first: Annotated[str, typer.Option("--from", help="The first number, or a time.")] = "1",
+    last: Annotated[str | None, typer.Option("--to", help="The last number, or a time; else the checkpoint.")] = None,
     side_effects: SideEffects = True,
-    cancel: Annotated[bool, typer.Option("--cancel", envvar="HEADWATER_CANCEL", help="End its replays.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End its replays.")] = False,
     partition: Partition = None,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
@@ -94,14 +91,14 @@ def replace(
     new: Annotated[str, typer.Argument(help="The version that is to take over.")],
     handler: Annotated[
         str | None,
-        typer.Option(envvar="HEADWATER_HANDLER", help="Register the new one with this handler."),
+        typer.Option(help="Register the new one with this handler."),
     ] = None,
     import_here: Annotated[
         bool,
         typer.Option("--import/--no-import", help="Import the handler here first; not when only the nodes have it."),
     ] = True,
     side_effects: SideEffects = False,
-    cancel: Annotated[bool, typer.Option("--cancel", envvar="HEADWATER_CANCEL", help="Let the old one go on.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Let the old one go on.")] = False,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,

@@ -35,7 +35,7 @@ keeping = typer.Typer()
 
 @keeping.command("partition")
 def partition_store(
-    size: Annotated[int, typer.Option(envvar="HEADWATER_PARTITION_SIZE", min=1, help="How many positions in a range.")],
+    size: Annotated[int, typer.Option(min=1, help="How many positions in a range.")],
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
@@ -54,12 +54,11 @@ def ranges(database_url: DatabaseUrl = None, schema: Schema = None, json: Json =
 
 @keeping.command()
 def archive(
-    before: Annotated[str, typer.Option(envvar="HEADWATER_BEFORE", help="Whole ranges before this position or time.")],
+    before: Annotated[str, typer.Option(help="Whole ranges before this position or time.")],
     readers_restarted: Annotated[
         bool,
         typer.Option(
             "--readers-restarted",
-            envvar="HEADWATER_READERS_RESTARTED",
             help="No program runs that opened the store before it was partitioned.",
         ),
     ] = False,
@@ -94,7 +93,7 @@ def verify(
 
 @keeping.command()
 def restore(
-    after: Annotated[int, typer.Option(envvar="HEADWATER_AFTER", min=0, help="Ranges with events after this.")] = 0,
+    after: Annotated[int, typer.Option(min=0, help="Ranges with events after this.")] = 0,
     archive: Archive = None,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
@@ -114,14 +113,10 @@ def erase(archive: Archive = None, database_url: DatabaseUrl = None, schema: Sch
 
 @keeping.command()
 def retain(
-    stream: Annotated[str | None, typer.Option(envvar="HEADWATER_STREAM", help="This stream.")] = None,
-    category: Annotated[str | None, typer.Option(envvar="HEADWATER_CATEGORY", help="All streams of it.")] = None,
-    max_age_days: Annotated[
-        float | None, typer.Option(envvar="HEADWATER_MAX_AGE_DAYS", min=0, max=365_000, help="How old events may be.")
-    ] = None,
-    max_count: Annotated[
-        int | None, typer.Option(envvar="HEADWATER_MAX_COUNT", min=0, help="How many versions of a stream stay.")
-    ] = None,
+    stream: Annotated[str | None, typer.Option(help="This stream.")] = None,
+    category: Annotated[str | None, typer.Option(help="All streams of it.")] = None,
+    max_age_days: Annotated[float | None, typer.Option(min=0, max=365_000, help="How old events may be.")] = None,
+    max_count: Annotated[int | None, typer.Option(min=0, help="How many versions of a stream stay.")] = None,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
@@ -141,12 +136,10 @@ def retain(
 
 @keeping.command("roles")
 def database_roles(
-    make: Annotated[bool, typer.Option("--make", envvar="HEADWATER_MAKE", help="Make what is missing.")] = False,
-    grant: Annotated[str | None, typer.Option(envvar="HEADWATER_GRANT", help="append, run or admin.")] = None,
-    revoke: Annotated[str | None, typer.Option(envvar="HEADWATER_REVOKE", help="append, run or admin.")] = None,
-    login: Annotated[
-        str | None, typer.Option(envvar="HEADWATER_LOGIN", help="The login that gets or loses it.")
-    ] = None,
+    make: Annotated[bool, typer.Option("--make", help="Make what is missing.")] = False,
+    grant: Annotated[str | None, typer.Option(help="append, run or admin.")] = None,
+    revoke: Annotated[str | None, typer.Option(help="append, run or admin.")] = None,
+    login: Annotated[str | None, typer.Option(help="The login that gets or loses it.")] = None,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
