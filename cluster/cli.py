@@ -12,7 +12,7 @@ import functools
 import sys
 from dataclasses import asdict
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,7 +35,7 @@ from headwater.cluster.cli_replays import replace, replacements, replay, replays
 from headwater.cluster.client import Client
 from headwater.cluster.keeping import keeping
 from headwater.cluster.options import ClusterOptions
-from headwater.storage.errors import HeadwaterError, InvalidArgument, StoreUnavailable
+from headwater.storage.errors import HeadwaterError, InvalidArgument, StoreUnavailable, SubscriptionNotFound
 from headwater.storage.making import Making
 from headwater.storage.postgres import schema as schemas
 from headwater.storage.postgres.partitioning import partition
@@ -298,6 +298,29 @@ def move(
 ) -> None:
     """Hand a subscription over to another node. Nothing is missed, and nothing repeated."""
     command(database_url, schema, subscription, "move", {"node": to}, partition, json=json, dry_run=dry_run)
+
+
+@cli.command()
+def delete(
+    subscription: Subscription,
+    yes: Annotated[bool, typer.Option("--yes", help="Really.")] = False,
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Delete a subscription with all that it has. Take it out of the app first."""
+    if not (yes or dry_run):
+        raise InvalidArgument("yes", f"how far {subscription!r} came, and what is parked, goes with it: say --yes")
+
+    async def remove(client: Client) -> dict[str, Any]:
+        partitions = await client.partitions(subscription)
+        if not partitions or not (dry_run or await client.delete(subscription)):
+            raise SubscriptionNotFound(subscription)
+        parked = sum(each.parked for each in partitions)
+        return {"subscription": subscription, "partitions": len(partitions), "parked": parked, "dry_run": dry_run}
+
+    show.record(ask(database_url, schema, remove), json=json)
 
 
 @cli.command()

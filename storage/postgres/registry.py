@@ -112,15 +112,22 @@ class Registry:
     async def delete(self, name: str) -> bool:
         """Delete a subscription with its checkpoints, parked events and audit; returns whether it was there.
 
-        Whoever still runs it can write nothing more. Raises SubscriptionConflict while a new version follows it.
+        Whoever still runs it can write nothing more. Raises SubscriptionConflict while it is about to replace another
+        one or to be replaced, and while a new version follows it.
         """
         with translated():
             async with self._pool.connection() as conn:
                 try:
                     cursor = await conn.execute(self._sql.delete_subscription, {"name": name})
                 except psycopg.errors.ForeignKeyViolation:
-                    raise SubscriptionConflict(name, "a new version follows it: delete that one first") from None
-                return cursor.rowcount > 0
+                    problem = "a new version follows it: delete that one first"
+                    raise SubscriptionConflict(name, problem, "replacement") from None
+                if cursor.rowcount:
+                    return True
+        if await self.find(name) is None:
+            return False
+        problem = "a replacement is under way: wait for it, or cancel it, before one of its versions is deleted"
+        raise SubscriptionConflict(name, problem, "replacement")
 
     async def set_wanted(self, name: str, wanted: Wanted, *, issued_by: str) -> None:
         """Say whether a subscription should run; kept in the audit.

@@ -57,8 +57,15 @@ WITH "registered" AS (
 SELECT "subscription_id", "repartition_to" FROM "registered";
 
 -- name: delete_subscription
--- Everything of it goes along. Whoever still runs it writes nothing any more: its epoch names no row.
-DELETE FROM "headwater"."subscriptions" WHERE "name" = %(name)s;
+-- Everything of it goes along. Whoever still runs it writes nothing any more: its epoch names no row. A replacement that is
+-- under way would be lost with it, and the other version stay as it is.
+DELETE FROM "headwater"."subscriptions" AS "s"
+WHERE "s"."name" = %(name)s
+    AND NOT EXISTS (
+        SELECT FROM "headwater"."replacements" AS "r"
+        WHERE "s"."subscription_id" IN ("r"."old_id", "r"."new_id") AND "r"."phase" IN ('catching up', 'taking over')
+    )
+RETURNING "subscription_id", pg_notify('headwater_news', 'wanted');
 
 -- name: stream_start
 -- Where the source stream ends now, and which incarnation that is.

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from headwater import App, Delivery, SubscriptionOptions
 from tests.integration.host.conftest import Shop
 from tests.plugins.waiting import until
 
@@ -95,6 +96,28 @@ async def test_an_operator_moves_pauses_and_rewinds_from_anywhere(shop: Shop) ->
     await shop.client.rewind("exact", 15)
     await until(lambda: len(shop.handled("exact")) == 25, what="waiting for the rewind")
     assert [c.verb for c in await shop.client.audit("exact")] == ["rewind", "resume", "resume", "pause", "move"]
+
+
+@pytest.mark.parity("T190", "T191")
+async def test_what_is_deleted_ends_wherever_it_runs_and_its_name_is_free(shop: Shop) -> None:
+    shop.processes.start("a", "b")
+    await shop.settled("a", "b")
+    await shop.append(10)
+    await shop.caught_up()
+    assert await shop.client.delete("exact")
+    assert not await shop.client.delete("exact")
+    await shop.append(10)
+    partitions = await shop.caught_up()
+    assert {p.subscription for p in partitions} == {"exact-sync", "shared"}
+    anew = App("anew")
+    options = SubscriptionOptions(delivery=Delivery.EXACTLY_ONCE, batch_size=50, start=15)
+    anew.register("exact", "shop:exact", options)
+    await shop.client.register(anew)
+    await shop.caught_up()
+    assert shop.handled("exact") == [*range(1, 11), *range(16, 21)]
+    assert await shop.client.audit("exact") == []
+    for node in ("a", "b"):
+        assert "Traceback" not in shop.processes.log(node)
 
 
 async def test_a_drained_node_ends_and_another_one_goes_on(shop: Shop) -> None:

@@ -55,6 +55,8 @@ async def following(office: Office, grant: Grant) -> None:
 
 async def replaced(office: Office, grant: Grant) -> None:
     await followed(office, grant)
+    for new in await office.leases.claim([state.key for state in await office.registry.states("next")]):
+        await office.checkpoints.report(new, "running", None)
     steps = replacements(office)
     assert await steps.step(await row(steps), at_once) == "stop old"
     await office.leases.release([grant])
