@@ -15,11 +15,12 @@ from headwater import NewEvent, sync
 
 API = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 PROGRAM = re.compile(r"^```python\n(# (\w+)\.py\n.*?)^```\n\n```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+TEST = re.compile(r"^```python\n(# tests/test_paid\.py\n.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAMS = {name: (text, prints) for text, name, prints in PROGRAM.findall(API)}
 
 
 def test_there_are_programs() -> None:
-    assert {"typed_events", "old_shapes", "forgetting", "invoices"} <= PROGRAMS.keys()
+    assert {"without_await", "typed_events", "old_shapes", "forgetting", "invoices", "paid"} <= PROGRAMS.keys()
 
 
 @pytest.fixture
@@ -48,3 +49,21 @@ def test_a_program_prints_what_stands_below_it_however_often_it_is_run(
             [sys.executable, f"{name}.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
         )
         assert (done.stdout, done.stderr) == (prints, "")
+
+
+def test_the_test_that_uses_the_plugin_passes_and_can_fail(tmp_path: Path) -> None:
+    found = TEST.search(API)
+    assert found is not None
+    plugins = ["-p", "headwater.subscriptions.testing.plugin", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    for text, counts in ((found[1], "1 passed"), (found[1].replace("[10, 20]", "[10, 21]"), "1 failed")):
+        (tmp_path / "test_paid.py").write_text(text)
+        (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", *plugins, "test_paid.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert counts in done.stdout.splitlines()[-1], done.stdout + done.stderr
