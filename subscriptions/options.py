@@ -123,7 +123,8 @@ class SubscriptionOptions:
     """1: the handler takes one event. More: it takes a list of up to so many."""
     consumers: int | tuple[int, int] = 0
     """0: the handler runs in the owner's process, one delivery at a time. N: on N handler actors, in parallel. A pair:
-    on as many handler actors as the load wants, at least the first number and at most the second."""
+    on as many handler actors as the load wants, at least the first number and at most the second. Handler actors are
+    processes where Ray runs them; without Ray they are tasks of the owner's process."""
     idle_after: timedelta = timedelta(seconds=30)
     """With a pair of ``consumers``: how long more of them than the load wants are kept."""
     partition_by: str | None = None
@@ -156,7 +157,7 @@ class SubscriptionOptions:
     """How long a hand-over waits for what is in flight."""
     consumer_memory: int | None = None
     """How many bytes of memory each handler actor may have. Its owner looks ten times a second, and ends one that has
-    more; what that had in its hands has failed once more, and goes to a new one."""
+    more; what that had in its hands has failed once more, and goes to a new one. Nothing is looked at without Ray."""
     resources: tuple[tuple[str, float], ...] = ()
     """Ray resources that each handler actor needs: ``(("GPU", 1.0),)``."""
     labels: tuple[tuple[str, str], ...] = ()
