@@ -27,6 +27,13 @@ PartitionSize = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", envvar="HEADWATER_JSON", help="Answer in JSON.")]
 DryRun = Annotated[bool, typer.Option(help="Say what would be done, and do nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Really.")]
+
+
+def confirm(loss: str, *, yes: bool) -> None:
+    """Go on only where it was said that what cannot be undone is meant. Raises InvalidArgument."""
+    if not yes:
+        raise InvalidArgument("yes", f"{loss}: say --yes")
 
 
 def store_options(

@@ -25,6 +25,8 @@ from headwater.cluster.arguments import (
     PartitionSize,
     RedisUrl,
     Schema,
+    Yes,
+    confirm,
     find_users_code,
     store_options,
 )
@@ -195,7 +197,7 @@ def migrations(database_url: DatabaseUrl = None, schema: Schema = None, json: Js
 
 @cli.command()
 def drop(
-    yes: Annotated[bool, typer.Option("--yes", help="Really.")] = False,
+    yes: Yes = False,
     database: Annotated[bool, typer.Option(help="The whole database.")] = False,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
@@ -203,9 +205,7 @@ def drop(
 ) -> None:
     """Remove the store with every event in it."""
     options = store_options(database_url, schema)
-    if not yes:
-        place = options.place(whole_database=database)
-        raise InvalidArgument("yes", f"this removes every event in {place}: say --yes")
+    confirm(f"this removes every event in {options.place(whole_database=database)}", yes=yes)
     show.record({"removed": asyncio.run(schemas.drop(options, database=database))}, json=json)
 
 
@@ -303,19 +303,18 @@ def move(
 @cli.command()
 def delete(
     subscription: Subscription,
-    yes: Annotated[bool, typer.Option("--yes", help="Really.")] = False,
+    yes: Yes = False,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
     """Delete a subscription with all that it has. Take it out of the app first."""
-    if not (yes or dry_run):
-        raise InvalidArgument("yes", f"how far {subscription!r} came, and what is parked, goes with it: say --yes")
+    confirm(f"how far {subscription!r} came, and what is parked, goes with it", yes=yes or dry_run)
 
     async def remove(client: Client) -> dict[str, Any]:
         partitions = await client.partitions(subscription)
-        if not partitions or not (dry_run or await client.delete(subscription)):
+        if not await client.delete(subscription, dry_run=dry_run):
             raise SubscriptionNotFound(subscription)
         parked = sum(each.parked for each in partitions)
         return {"subscription": subscription, "partitions": len(partitions), "parked": parked, "dry_run": dry_run}

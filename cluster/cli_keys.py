@@ -13,9 +13,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from headwater.cluster import show
-from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema, find_users_code, store_options
+from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema, Yes, confirm, find_users_code, store_options
 from headwater.storage.encryption.options import Encryption
-from headwater.storage.errors import InvalidArgument
 from headwater.storage.postgres.store import PostgresEventStore
 
 T = TypeVar("T")
@@ -28,7 +27,7 @@ EncryptionPath = Annotated[
 
 def forget(
     subject: Annotated[str, typer.Argument(help="Whose data.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Really.")] = False,
+    yes: Yes = False,
     encryption: EncryptionPath = None,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
@@ -36,8 +35,7 @@ def forget(
     dry_run: DryRun = False,
 ) -> None:
     """Destroy the key of a subject. What was encrypted under it can never be read again."""
-    if not (yes or dry_run):
-        raise InvalidArgument("yes", f"what is stored of {subject!r} can never be read again: say --yes")
+    confirm(f"what is stored of {subject!r} can never be read again", yes=yes or dry_run)
 
     async def destroy(store: PostgresEventStore) -> dict[str, Any]:
         known = await store.payloads.knows(subject)

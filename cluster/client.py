@@ -279,14 +279,15 @@ class Client:
             raise SubscriptionNotFound(subscription)
         return record
 
-    async def delete(self, subscription: str) -> bool:
+    async def delete(self, subscription: str, *, dry_run: bool = False) -> bool:
         """Delete a subscription with its checkpoints, parked events and audit; returns whether it was there.
 
         Its owners end wherever they run, and what they had not settled is lost with it; the name is free for a new one,
-        from any start. An app that still declares it registers it anew when it is run. Safe to repeat. Raises
-        SubscriptionConflict while it takes part in a replacement, and while a new version follows it.
+        from any start. An app that still declares it registers it anew when it is run. ``dry_run`` checks the same and
+        deletes nothing. Safe to repeat. Raises SubscriptionConflict while it takes part in a replacement, and while a
+        new version follows it.
         """
-        return await self._registry.delete(check_name("subscription", subscription))
+        return await self._registry.delete(check_name("subscription", subscription), dry_run=dry_run)
 
     async def move(self, subscription: str, node: str, *, partition: int | None = None) -> None:
         """Hand over to another node, without a gap. Raises InvalidArgument when no host is alive on it."""

@@ -109,14 +109,14 @@ class Registry:
         """Return every registered subscription, by name."""
         return [_subscription(row) for row in await self._rows(self._sql.list_subscriptions)]
 
-    async def delete(self, name: str) -> bool:
+    async def delete(self, name: str, *, dry_run: bool = False) -> bool:
         """Delete a subscription with its checkpoints, parked events and audit; returns whether it was there.
 
         Whoever still runs it can write nothing more. Raises SubscriptionConflict while it is about to replace another
-        one or to be replaced, and while a new version follows it.
+        one or to be replaced, and while a new version follows it. ``dry_run`` does the same and takes it back.
         """
         with translated():
-            async with self._pool.connection() as conn:
+            async with self._pool.connection() as conn, conn.transaction(force_rollback=dry_run):
                 try:
                     cursor = await conn.execute(self._sql.delete_subscription, {"name": name})
                 except psycopg.errors.ForeignKeyViolation:

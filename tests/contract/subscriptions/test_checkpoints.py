@@ -108,25 +108,17 @@ async def test_only_a_rewind_lowers_a_checkpoint(world: World) -> None:
 
 
 @pytest.mark.parametrize("write", ["save", "save durably", "load", "park"])
-async def test_what_was_sent_before_a_rewind_and_comes_after_it_changes_nothing(world: World, write: str) -> None:
+@pytest.mark.parametrize("back", ["rewind", "take_back"])
+async def test_what_was_sent_before_a_checkpoint_fell_and_comes_after_it_changes_nothing(
+    world: World, back: str, write: str
+) -> None:
     grant = await granted(world)
     await world.checkpoints.save(grant, Progress(5))
-    await world.checkpoints.rewind(grant.rewound(), Progress(2))
-    with pytest.raises(StaleEpoch):
-        await WRITES[write](world.checkpoints, grant)
-    assert await world.checkpoints.load(grant.rewound()) == Progress(2)
-    assert await world.checkpoints.parked_keys(grant) == set()
-
-
-@pytest.mark.parametrize("write", ["save", "save durably", "load", "park"])
-async def test_what_was_sent_before_a_take_back_and_comes_after_it_changes_nothing(world: World, write: str) -> None:
-    grant = await granted(world)
-    await world.checkpoints.save(grant, Progress(5))
-    await world.checkpoints.take_back(grant.rewound(), Progress(2))
+    await getattr(world.checkpoints, back)(grant.rewound(), Progress(2))
     with pytest.raises(StaleEpoch):
         await WRITES[write](world.checkpoints, grant)
     with pytest.raises(StaleEpoch):
-        await world.checkpoints.take_back(grant.rewound(), Progress(1))
+        await getattr(world.checkpoints, back)(grant.rewound(), Progress(1))
     assert await world.checkpoints.load(grant.rewound()) == Progress(2)
     assert await world.checkpoints.parked_keys(grant) == set()
 

@@ -186,6 +186,8 @@ async def test_what_is_wanted_is_written_with_who_asked_for_it(office: Office) -
 @pytest.mark.parity("T190", "T191", "E10")
 async def test_deleting_removes_everything_of_a_subscription_wherever_it_runs(office: Office) -> None:
     (grant,) = await office.granted()
+    assert await office.registry.delete("orders", dry_run=True)
+    assert await office.registry.find("orders") is not None
     assert await office.registry.delete("orders")
     assert not await office.registry.delete("orders")
     with pytest.raises(StaleEpoch):

@@ -153,8 +153,9 @@ async def test_a_version_that_was_replaced_can_replace_the_other_one_again(offic
 async def test_what_is_followed_cannot_be_deleted(office: Office) -> None:
     replacements, _ = await begun(office)
     for name in ("old", "new"):
-        with pytest.raises(SubscriptionConflict, match="under way"):
-            await office.registry.delete(name)
+        for dry_run in (True, False):
+            with pytest.raises(SubscriptionConflict, match="under way"):
+                await office.registry.delete(name, dry_run=dry_run)
     assert await replacements.cancel("new", issued_by="ada")
     assert not await replacements.cancel("new", issued_by="ada")
     with pytest.raises(SubscriptionConflict, match="follows it"):
