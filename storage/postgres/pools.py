@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 import psycopg
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool
 
 from headwater.storage.options import StoreOptions
@@ -31,8 +31,6 @@ CONNECT_MOST: Final = 5
 is mended: the system repeats the first packet ever more seldom."""
 _AT_REST: Final = frozenset({TransactionStatus.IDLE, TransactionStatus.UNKNOWN})
 """How a connection is given back about which the server is not asked any more."""
-GOODBYE: Final = 8
-"""So often at most is read what the server said unasked, before its connection is lent all the same."""
 
 
 class Door:
@@ -166,19 +164,16 @@ class _WatchfulPool(AsyncConnectionPool[StoreConnection]):
 
 
 def ended(conn: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> bool:
-    """Whether the server has ended a connection that is idle: it said so, or its socket is closed. Asks nobody."""
+    """Whether the server has ended a connection that is idle, or is about to. Asks nobody, and reads nothing.
+
+    A server says nothing unasked but its goodbye, and closes the socket a while after it. (It does tell a connection
+    that listens what it listens for: such a one is of no use to who borrows it next.)
+    """
     if conn.closed:
         return True
     arrived = select.poll()
     arrived.register(conn.pgconn.socket, select.POLLIN)
-    try:
-        for _ in range(GOODBYE):
-            if not arrived.poll(0):
-                break
-            conn.pgconn.consume_input()  # a goodbye, or news that mean nothing here
-    except psycopg.OperationalError:
-        return True
-    return conn.pgconn.status != ConnStatus.OK
+    return bool(arrived.poll(0))
 
 
 async def _configure(conn: Connection) -> None:

@@ -22,6 +22,7 @@ class Proxy:
 
     With ``falls`` set, the first cut takes the whole server away: see ``go_down``. ``late`` is a part of the next
     request that is kept back: its client is cut, and the server hears it when it is ``let_go``, as on a slow network.
+    With ``holds_ends`` set, a client hears what its server said last, but not that the connection has ended.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -30,6 +31,8 @@ class Proxy:
         self.made = 0
         self.falls = False
         self.late: bytes | None = None
+        self.holds_ends = False
+        self.held = 0
         self._let_go = asyncio.Event()
         self._kept: list[asyncio.Future[None]] = []
         self._down = False
@@ -76,6 +79,9 @@ class Proxy:
                     return
                 writer.write(data)
                 await writer.drain()
+            if self.holds_ends:
+                self.held += 1
+                await asyncio.get_running_loop().create_future()  # the client leaves, or the proxy is closed
 
         sides = [asyncio.create_task(requests()), asyncio.create_task(answers())]
         try:

@@ -137,18 +137,34 @@ async def test_sessions_ended_by_an_administrator_lose_no_append(store: Postgres
     assert [event.position async for event in store.stream_all()] == list(range(1, 121))
 
 
-async def end_idle_sessions(database_url: str) -> None:
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
+async def test_a_goodbye_is_enough_to_know_that_a_connection_ends(
+    proxied: tuple[Proxy, PostgresEventStore], database_url: str
+) -> None:
+    proxy, store = proxied
+    await asyncio.gather(*[store.read("warm") for _ in range(8)])
+    proxy.holds_ends = True
+    ended = await end_idle_sessions(database_url)
+    await until(lambda: proxy.held == ended)
+    assert [len(await store.read("warm")) for _ in range(8)] == [1] * 8
 
-        async def ended() -> bool:
+
+async def end_idle_sessions(database_url: str) -> int:
+    """End the store's sessions and wait until the server has none of them; returns how many there were."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as conn:
+        ended: set[int] = set()
+
+        async def all_ended() -> bool:
             cursor = await conn.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'headwater'"
             )
-            return await cursor.fetchone() is None
+            left = {pid for pid, _ in await cursor.fetchall()}
+            ended.update(left)
+            return not left
 
-        assert not await ended()
-        await until(ended)
+        await until(all_ended)
+    assert ended
+    return len(ended)
 
 
 async def test_no_call_meets_a_connection_that_the_server_has_ended(
