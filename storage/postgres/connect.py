@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import select
+import weakref
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -32,6 +33,8 @@ Value = TypeVar("Value")
 BURST: Final = 32
 """So many pieces of an answer are read in a row before others have their turn."""
 
+_LAST: Final = frozenset({"FATAL", "PANIC"})
+"""How bad it is what the server says last."""
 _UTC_NAMES: Final = frozenset({"UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Etc/UCT", "Zulu", "Etc/Zulu"})
 _POSTGRES_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -92,7 +95,28 @@ def _zone(conn: Connection) -> str | None:
     return conn.info.parameter_status("TimeZone")
 
 
-class StoreConnection(psycopg.AsyncConnection[Any]):
+class Parting(psycopg.BaseConnection[Any]):
+    """A connection that remembers that the server has taken its leave.
+
+    When its last message is read together with the answer to a statement, the driver has it, and nothing of it can be
+    seen on the socket until that is closed.
+    """
+
+    goodbye = False
+    """Whether the server has said that it ends the connection."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.add_notice_handler(partial(_noticed, weakref.ref(self)))  # weakly: no connection may keep itself alive
+
+
+def _noticed(which: weakref.ref[Parting], notice: psycopg.errors.Diagnostic) -> None:
+    conn = which()
+    if conn is not None and notice.severity_nonlocalized in _LAST:
+        conn.goodbye = True
+
+
+class StoreConnection(Parting, psycopg.AsyncConnection[Any]):
     """A connection that the store opened itself: adapted once, not for each statement."""
 
     def __init__(self, pgconn: pq.abc.PGconn, row_factory: AsyncRowFactory[Any] = tuple_row) -> None:

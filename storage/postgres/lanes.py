@@ -10,7 +10,8 @@ comes again, at which readers wait in the server for the append that opens it.
 Invariants:
 1. A lane is free, or in exactly one call, or given back to the pool.
 2. At most as many lanes are kept as there are calls at once; none when others wait for the pool, or it is small.
-3. A connection whose call did not end (cancelled, too late, broken) is closed, and the pool replaces it.
+3. A connection whose call did not end (cancelled, too late, broken) is closed, and the pool replaces it; so is one on
+   which something came without a call.
 4. A lane has one gate shut at most, and none when the pool has its connection again.
 """
 
@@ -29,6 +30,7 @@ from psycopg import pq
 from headwater.storage.model import MAX_GATE
 from headwater.storage.postgres.arrays import numbers_of
 from headwater.storage.postgres.connect import Connection, Pool, StoreConnection
+from headwater.storage.postgres.pools import ended
 from headwater.storage.postgres.wire import numbered, wire
 
 KEPT: Final = 0.05
@@ -86,6 +88,7 @@ class Lane:
         self._timeout = timeout
         self._begun = 0.0
         self._prepare = prepare
+        self._ended = False
         self._answer: asyncio.Future[None] | None = None
         self._results: list[pq.abc.PGresult] = []
         self._socket = self._pgconn.socket
@@ -192,6 +195,11 @@ class Lane:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
 
+    def look(self) -> None:
+        """See whether the connection has ended while nobody called, which makes it a broken one."""
+        if ended(self.conn):
+            self._end()
+
     def worth_keeping(self, now: float) -> bool:
         """Whether another call is to be expected soon, or somebody to wait for it."""
         return now - self.called_at < KEPT if self.gate is None else now - self._shut_at < KEPT_SHUT
@@ -199,10 +207,16 @@ class Lane:
     @property
     def broken(self) -> bool:
         """Whether the connection can take no further call."""
-        return bool(self._pgconn.pipeline_status) or self._pgconn.transaction_status != pq.TransactionStatus.IDLE
+        return (
+            self._ended
+            or bool(self._pgconn.pipeline_status)
+            or self._pgconn.transaction_status != pq.TransactionStatus.IDLE
+        )
 
     async def _answered(self) -> list[pq.abc.PGresult]:
         """Wait for the results of what was sent, all of them or up to the first error, which is raised."""
+        if self._ended:  # nobody would hear an answer
+            raise psycopg.OperationalError("the server has ended the connection")
         answer = self._answer = self._loop.create_future()
         self._results = []
         self._begun = self._loop.time()
@@ -222,9 +236,12 @@ class Lane:
 
     def _readable(self) -> None:
         answer = self._answer
+        if answer is None:
+            self._end()
+            return
         try:
             self._pgconn.consume_input()
-            while answer is not None and not answer.done() and not self._pgconn.is_busy():
+            while not answer.done() and not self._pgconn.is_busy():
                 result = self._pgconn.get_result()
                 if result is not None:
                     self._results.append(result)
@@ -245,6 +262,11 @@ class Lane:
                 self._loop.remove_writer(self._socket)
         except psycopg.Error as error:
             self._broke(error)
+
+    def _end(self) -> None:
+        """Call nobody any more. What came is left where it is: the pool looks for it there."""
+        self._ended = True
+        self.leave()
 
     def _broke(self, error: psycopg.Error) -> None:
         self.leave()
@@ -280,6 +302,7 @@ class Lanes:
         """Return a lane for one call; ``leave`` it afterwards, whatever became of the call."""
         while self._free and not self._pool.closed:
             lane = self._free.pop()  # the one used last: the server's memory of it is warm
+            lane.look()
             if not lane.broken:
                 self._busy.add(lane)
                 return lane

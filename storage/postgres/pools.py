@@ -20,7 +20,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from headwater.storage.options import StoreOptions
 from headwater.storage.outages import pauses
-from headwater.storage.postgres.connect import Connection, Pool, StoreConnection, adapt, connection_settings
+from headwater.storage.postgres.connect import Connection, Parting, Pool, StoreConnection, adapt, connection_settings
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Door:
         self._closed.set()
 
 
-class _Entering(psycopg.AsyncConnection[Any]):
+class _Entering(Parting, psycopg.AsyncConnection[Any]):
     """A connection that comes through a door."""
 
     @classmethod
@@ -163,13 +163,16 @@ class _WatchfulPool(AsyncConnectionPool[StoreConnection]):
         await super().close(timeout)
 
 
-def ended(conn: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> bool:
+def ended(conn: Parting) -> bool:
     """Whether the server has ended a connection that is idle, or is about to. Asks nobody, and reads nothing.
 
     A server says nothing unasked but its goodbye, and closes the socket a while after it. (It does tell a connection
     that listens what it listens for: such a one is of no use to who borrows it next.)
     """
     if conn.closed:
+        return True
+    conn.pgconn.is_busy()  # has the driver look at what it has read already
+    if conn.goodbye:
         return True
     arrived = select.poll()
     arrived.register(conn.pgconn.socket, select.POLLIN)

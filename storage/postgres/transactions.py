@@ -16,10 +16,14 @@ from headwater.storage.errors import UnexpectedAck
 from headwater.storage.leases import Grant, Progress, Retried
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.checkpoints import Found, PostgresCheckpoints, fence, stale
-from headwater.storage.postgres.connect import Connection, Pool, connection_settings
+from headwater.storage.postgres.connect import Connection, Parting, Pool, connection_settings
 from headwater.storage.postgres.failures import outages_translated, translated
 from headwater.storage.postgres.pools import ended
 from headwater.storage.postgres.statements import Statements
+
+
+class _BlockingConnection(Parting, psycopg.Connection[Any]):
+    """One for handlers that run in a thread."""
 
 
 class PostgresTransactions:
@@ -38,7 +42,7 @@ class PostgresTransactions:
         self._sql = sql
         self._checkpoints = checkpoints
         self._options = options
-        self._idle: list[psycopg.Connection[Any]] = []
+        self._idle: list[_BlockingConnection] = []
         self._closed = False
         self._lock = threading.Lock()
         """Guards the two above: nothing may be put aside when nobody closes it any more."""
@@ -93,19 +97,19 @@ class PostgresTransactions:
         finally:
             self._give_back(conn)
 
-    def _take(self) -> psycopg.Connection[Any]:
+    def _take(self) -> _BlockingConnection:
         while (conn := self._idle_one()) is not None:
             if not ended(conn):
                 return conn
             conn.close()
         with translated():
-            return psycopg.connect(self._options.url, **connection_settings(self._options))
+            return _BlockingConnection.connect(self._options.url, **connection_settings(self._options))
 
-    def _idle_one(self) -> psycopg.Connection[Any] | None:
+    def _idle_one(self) -> _BlockingConnection | None:
         with self._lock:
             return self._idle.pop() if self._idle else None
 
-    def _give_back(self, conn: psycopg.Connection[Any]) -> None:
+    def _give_back(self, conn: _BlockingConnection) -> None:
         usable = not conn.broken and conn.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
         with self._lock:
             kept = usable and not self._closed
