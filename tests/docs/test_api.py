@@ -42,6 +42,7 @@ def test_a_program_prints_what_stands_below_it_however_often_it_is_run(
     environment = {
         **os.environ,
         "HEADWATER_DATABASE_URL": request.getfixturevalue(url),
+        "HEADWATER_LEASE": "30",  # a machine that pauses is no owner that is gone
         "HEADWATER_MASTER_KEYS": f"first:{base64.b64encode(os.urandom(32)).decode()}",
     }
     for _ in range(2):

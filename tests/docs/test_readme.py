@@ -25,7 +25,8 @@ def shop(tmp_path: Path) -> Path:
 
 
 def test_the_first_program_appends_and_its_subscription_delivers(shop: Path, empty_database_url: str) -> None:
-    environment = {**os.environ, "HEADWATER_DATABASE_URL": empty_database_url}
+    # A machine that pauses is no owner that is gone: what it had would be delivered again.
+    environment = {**os.environ, "HEADWATER_DATABASE_URL": empty_database_url, "HEADWATER_LEASE": "30"}
     appended = subprocess.run(
         [sys.executable, "shop.py"], cwd=shop, env=environment, capture_output=True, text=True, timeout=60, check=True
     )

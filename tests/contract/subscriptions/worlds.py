@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uuid
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
 
 import orjson
 import psycopg
@@ -21,6 +21,9 @@ from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.subscriptions.ports import Boundaries, Checkpoints, Leases, Parking
 from tests.plugins.waiting import until
+
+LEASE: Final = timedelta(seconds=30)
+"""Longer than any pause of a busy machine: how long a lease is has tests of its own."""
 
 
 class World(Protocol):
@@ -47,7 +50,7 @@ class World(Protocol):
         ...
 
     async def break_session(self, leases: Leases) -> None:
-        """End a session from the server's side; returns when its owner knows."""
+        """End a session from the server's side; returns when its owner knows, and the server has nothing of it."""
         ...
 
     async def new_session(self, leases: Leases) -> None:
@@ -114,7 +117,7 @@ class PostgresWorld:
         )
 
     async def owner(self, name: str) -> Leases:
-        session = LeaseSession(StoreOptions(url=self._store.options.url), host=name)
+        session = LeaseSession(StoreOptions(url=self._store.options.url), host=name, lease=LEASE)
         await session.open()
         self._stack.push_async_callback(session.close)
         return session
@@ -129,11 +132,19 @@ class PostgresWorld:
         assert isinstance(leases, LeaseSession)
         number = leases.session
         async with await psycopg.AsyncConnection.connect(self._store.options.url, autocommit=True) as conn:
-            await conn.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            cursor = await conn.execute(
+                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND application_name LIKE %s",
                 [f"%leases of {leases.host}"],
             )
+            ended = [pid for pid, _ in await cursor.fetchall()]
+
+            async def gone() -> bool:
+                # It says goodbye before it gives its locks back.
+                left = await conn.execute("SELECT FROM pg_stat_activity WHERE pid = ANY(%s)", [ended])
+                return await left.fetchone() is None
+
+            await until(gone)
         await until(lambda: leases.session != number)
 
     async def new_session(self, leases: Leases) -> None:

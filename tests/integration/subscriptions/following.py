@@ -24,6 +24,8 @@ from headwater.subscriptions.runner import SubscriptionRunner
 from tests.plugins.waiting import until
 
 SOON = timedelta(milliseconds=20)
+LEASE = timedelta(seconds=30)
+"""Longer than any pause of a busy machine: nothing here is about how long a lease is."""
 
 
 class Following:
@@ -75,7 +77,9 @@ async def following(
         batches.append([received] if isinstance(received, RecordedEvent) else list(received))
 
     leases = LeaseSession(
-        StoreOptions(url=store.options.url, schema=store.options.schema), host=f"{name} {store.options.schema}"
+        StoreOptions(url=store.options.url, schema=store.options.schema),
+        host=f"{name} {store.options.schema}",
+        lease=LEASE,
     )
     await leases.open()
     try:

@@ -20,6 +20,7 @@ from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.options import RetryPolicy, SubscriptionOptions
 from headwater.subscriptions.ports import Delivered
 from headwater.subscriptions.runner import SubscriptionRunner
+from tests.integration.subscriptions.following import LEASE
 from tests.plugins.events import events
 from tests.plugins.proxy import Proxy, proxy_before
 from tests.plugins.waiting import until
@@ -91,7 +92,7 @@ async def owner(database_url: str) -> AsyncIterator[Owner]:
         # As behind a pooler: statements go as they are and not under a name, so that the proxy knows them.
         pooled = StoreOptions(url=url, session_url=database_url)
         behind = await stack.enter_async_context(await PostgresEventStore.open(options=pooled))
-        leases = LeaseSession(StoreOptions(url=database_url), host="host")
+        leases = LeaseSession(StoreOptions(url=database_url), host="host", lease=LEASE)
         await leases.open()
         stack.push_async_callback(leases.close)
         registry = Registry(store.pool, store.sql, store)

@@ -17,6 +17,7 @@ from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.leases import LeaseSession
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
+from tests.integration.subscriptions.following import LEASE
 from tests.plugins.events import events
 
 
@@ -40,7 +41,7 @@ async def desk(database_url: str) -> AsyncIterator[Desk]:
     options = StoreOptions(url=database_url)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await PostgresEventStore.open(options=options))
-        leases = LeaseSession(options, host="host")
+        leases = LeaseSession(options, host="host", lease=LEASE)
         await leases.open()
         stack.push_async_callback(leases.close)
         yield Desk(store, leases)
