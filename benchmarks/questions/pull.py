@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -76,7 +77,8 @@ async def cases(bench: Bench) -> AsyncIterator[Case]:
         await asyncio.to_thread(fill, url, events)
         await asyncio.to_thread(recorder.fill, events // 100, 100)
         store = await stack.enter_async_context(await PostgresEventStore.open(url))
-        leases = LeaseSession(StoreOptions(url=url), host="benchmarks")
+        # No figure depends on the lease; to lose it to a pause of the machine would spoil the round.
+        leases = LeaseSession(StoreOptions(url=url), host="benchmarks", lease=timedelta(seconds=30))
         await leases.open()
         stack.push_async_callback(leases.close)
         rows = await stack.enter_async_context(limit.rows(url, 1))

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -127,7 +128,8 @@ async def filled(bench: Bench, nodes: int, partitions: int) -> AsyncIterator[Fil
             await cursor.execute(_FILL, {"nodes": nodes, "partitions": partitions})
             await cursor.execute(_LOCK)
         options = StoreOptions(url=url)
-        leases = LeaseSession(options, host="host-1")
+        # It asks and holds nothing: to lose it to a pause of the machine would only spoil the round.
+        leases = LeaseSession(options, host="host-1", lease=timedelta(seconds=30))
         async with await PostgresEventStore.open(options=options) as store:
             await leases.open()
             try:

@@ -93,7 +93,13 @@ async def slower_than_the_writers(bench: Bench, seconds: float) -> Sample:
     async with bench.database() as url:
         await headwater.make_schema(url)
         with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder:
-            environment = {**os.environ, "HEADWATER_DATABASE_URL": url, handlers.FOLDER: folder}
+            # What is lost to a pause of the machine would be delivered again, and counted twice.
+            environment = {
+                **os.environ,
+                "HEADWATER_DATABASE_URL": url,
+                "HEADWATER_LEASE": "30",
+                handlers.FOLDER: folder,
+            }
             arguments = ("-m", "headwater", "run", f"{slow.__name__}:app", "--node", "slow", "--database-url", url)
             with (Path(folder) / "owner.log").open("wb") as log:
                 owner = await asyncio.create_subprocess_exec(
