@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -84,13 +85,15 @@ async def test_a_read_that_is_cancelled_leaves_its_connection_free(
 
 async def test_a_read_that_takes_too_long_ends_and_leaves_its_connection_free(database_url: str) -> None:
     async with (
-        await PostgresEventStore.open(database_url, pool_size=1, timeout=0.5) as store,
+        await PostgresEventStore.open(database_url, pool_size=1) as store,
         await psycopg.AsyncConnection.connect(database_url) as holder,
     ):
         await store.append("s", events(LENGTH))
         await holder.execute(LOCKED)
+        patient, store.options = store.options, replace(store.options, timeout=0.5)
         with pytest.raises(StoreUnavailable):
             await store.read("s")
+        store.options = patient
         await holder.rollback()
         assert len(await store.read("s")) == LENGTH
 

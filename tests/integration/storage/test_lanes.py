@@ -13,7 +13,7 @@ import pytest
 from headwater.storage.errors import CommitUnknown
 from headwater.storage.model import NewEvent
 from headwater.storage.postgres.connect import StoreConnection
-from headwater.storage.postgres.lanes import SMALLEST_POOL, Lane
+from headwater.storage.postgres.lanes import SMALLEST_POOL, Lane, Lanes
 from headwater.storage.postgres.store import PostgresEventStore
 from tests.plugins.events import events
 from tests.plugins.proxy import Cut, proxy_before
@@ -71,7 +71,7 @@ async def test_a_call_that_was_given_up_does_not_answer_the_next(database_url: s
         await store.append("a", events(1))
         await holder.execute(LOCKED)
         given_up = asyncio.create_task(store.append("a", events(1)))
-        await until(lambda: store.pool.get_stats()["pool_available"] < store.pool.get_stats()["pool_size"])
+        await until(lambda: somebody_waits(store))
         given_up.cancel()
         await asyncio.wait([given_up])
         await holder.rollback()
@@ -80,17 +80,29 @@ async def test_a_call_that_was_given_up_does_not_answer_the_next(database_url: s
         assert [event.version for event in await store.read("b")] == [1]
 
 
+async def somebody_waits(store: PostgresEventStore) -> bool:
+    async with store.connection() as conn:
+        cursor = await conn.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return await cursor.fetchone() is not None
+
+
 @pytest.mark.parametrize("number", [1, 2])
-async def test_a_call_that_takes_too_long_ends(database_url: str, number: int) -> None:
+async def test_a_call_that_takes_too_long_ends(database_url: str, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     async with (
-        await PostgresEventStore.open(database_url, timeout=0.5) as store,
+        await PostgresEventStore.open(database_url) as store,
         await psycopg.AsyncConnection.connect(database_url) as holder,
     ):
         await store.append("s", events(1))
         await holder.execute(LOCKED)
         new = events(number)
-        with pytest.raises(CommitUnknown):
-            await store.append("s", new)
+        hasty = Lanes(store.pool, timeout=0.5, prepare=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "_lanes", hasty)
+            with pytest.raises(CommitUnknown):
+                await store.append("s", new)
+        await hasty.close()
         await holder.rollback()
         # It may have been written when the lock went: the same events again are that or this.
         await store.append("s", new)

@@ -65,9 +65,10 @@ class Writer:
 
 @pytest.fixture(autouse=True)
 def never_too_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every lone append pass a gate, however quickly it follows another, and keep gates shut."""
+    """Let every lone append pass a gate, however quickly it follows another, keep gates shut, and wait for its end."""
     monkeypatch.setattr(lanes, "QUIET", 0.0)
     monkeypatch.setattr(lanes, "KEPT_SHUT", 3600.0)
+    monkeypatch.setattr(reading, "LONGEST_APPEND", LONG)
 
 
 @pytest.fixture
@@ -111,9 +112,8 @@ async def test_what_an_append_brings_is_read_as_soon_as_it_is_committed(
 
 
 async def test_whoever_is_let_through_waits_for_the_end_of_the_append(
-    store: PostgresEventStore, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    store: PostgresEventStore, writer: Writer
 ) -> None:
-    monkeypatch.setattr(reading, "LONGEST_APPEND", LONG)
     read = asyncio.create_task(store.page_behind(writer.gate, 1, 10, wait=LONG))
     await until(lambda: _waits(store))
     async with held_up(store):
@@ -196,14 +196,13 @@ async def test_gates_are_open_when_the_pool_has_its_connections_again(
 async def test_a_gate_is_not_kept_shut_by_calls_that_pass_none(
     store: PostgresEventStore, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "KEPT_SHUT", 0.2)
-
     async def opened_between_appends() -> bool:
         await writer.store.append_to_many([StreamAppend(name, [NewEvent("Placed")]) for name in ("a-1", "a-2")])
         return await _none_shut(store)
 
     await writer.append()
     assert await _shut(store) == 1
+    monkeypatch.setattr(lanes, "KEPT_SHUT", 0.2)
     await until(opened_between_appends)
 
 
@@ -213,13 +212,14 @@ async def test_a_closed_store_leaves_no_gate_shut(store: PostgresEventStore, wri
 
 
 async def test_a_store_is_closed_in_time_although_the_server_does_not_hear_that_its_gates_open(
-    database_url: str,
+    database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with wire(database_url) as cable:
         writer = Writer()
-        writer.store = await PostgresEventStore.open(cable.url, announce=writer.announce, timeout=1)
+        writer.store = await PostgresEventStore.open(cable.url, announce=writer.announce)
         await writer.append()
         assert writer.gate
+        monkeypatch.setattr(writer.store._lanes, "_timeout", 1.0)
         cable.cut()
         async with asyncio.timeout(LONG):
             await writer.store.close()
