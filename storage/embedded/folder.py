@@ -13,6 +13,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
@@ -105,6 +106,25 @@ class ServerFolder:
             return
         for part in (path, *path.rglob("*")):
             os.chown(part, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+
+    def wait_until_left(self, seconds: float) -> None:
+        """Wait until nobody holds the lock, up to so long: what a killed server had started outlives it a while."""
+        deadline = time.monotonic() + seconds
+        while not self._is_left() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _is_left(self) -> bool:
+        try:
+            descriptor = os.open(self.path / LOCK_NAME, os.O_RDWR)
+        except OSError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
 
     def release(self) -> None:
         """Close this process' hold on the lock (the server keeps its own)."""

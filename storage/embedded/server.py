@@ -17,6 +17,8 @@ from headwater.storage.embedded.ports import choose_port
 from headwater.storage.embedded.process import RunAs, ServerProcess
 from headwater.storage.errors import ConfigurationError
 
+LEAVE_SECONDS: Final = 10.0
+"""How long it is waited for the processes of a server that has ended by itself: those that run notice it at once."""
 PORT_ATTEMPTS: Final = 5
 """A free port may be taken by somebody else before the server listens on it."""
 
@@ -103,7 +105,10 @@ class EmbeddedServer(ABC):
         if process is None or folder is None:
             return
         atexit.unregister(self.stop)
+        ended_by_itself = process.exit_status is not None
         process.stop()
+        if ended_by_itself:
+            folder.wait_until_left(LEAVE_SECONDS)
         if folder.throw_away:
             folder.remove()
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
-from headwater.storage.embedded import EmbeddedPostgres
+from headwater.storage.embedded import EmbeddedPostgres, folder
 from headwater.storage.errors import ConfigurationError
-from tests.plugins.processes import is_listening, is_running
+from tests.plugins.processes import descendants, is_listening, is_running
 from tests.plugins.waiting import wait_until
 
 
@@ -62,6 +65,26 @@ def test_a_server_that_was_killed_starts_again_on_its_port_with_its_data(tmp_pat
         assert server.url == url
         with psycopg.connect(url) as conn:
             conn.execute("SELECT FROM kept")
+
+
+def test_a_start_waits_for_what_a_killed_server_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fast(tmp_path / "data") as server:
+        left = next(each.pid for each in descendants(server.pid) if "checkpointer" in each.command)
+        os.kill(left, signal.SIGSTOP)  # it notices the end of its server when it goes on
+        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda: not server.running)
+
+        def goes_on(seconds: float) -> None:
+            os.kill(left, signal.SIGCONT)
+            wait_until(lambda: not is_running(left))
+
+        monkeypatch.setattr(folder, "time", SimpleNamespace(monotonic=time.monotonic, sleep=goes_on))
+        try:
+            server.start()
+        finally:
+            if is_running(left):
+                os.kill(left, signal.SIGKILL)
+        assert is_running(server.pid)
 
 
 def test_only_the_loopback_interface_is_listened_on() -> None:
