@@ -172,24 +172,28 @@ class TransactionPooler:
                 if session is None:
                     session = self._take()
                 os.write(session.fileno(), request)
-                if kind in (b"Q", b"S") and self._answer(session.fileno(), client) == b"I":
-                    self._give_back(session)
-                    session = None
+                if kind in (b"Q", b"S"):
+                    ready = self._answer(session.fileno(), client)
+                    if ready[-1:] == b"I":
+                        self._give_back(session)
+                        session = None
+                    # Afterwards: a client that is answered may begin elsewhere at once, and must find the session free.
+                    client.sendall(ready)
         finally:
             if session is not None:
                 self._give_back(session)
 
     @staticmethod
     def _answer(server: int, client: socket.socket) -> bytes:
-        """Pass the answer on up to the end of the statement; returns whether a transaction is open."""
+        """Pass the answer on up to the statement's end, which is returned: it says whether a transaction is open."""
         with socket.socket(fileno=os.dup(server)) as duplicate:
             duplicate.setblocking(True)
             try:
                 while True:
                     kind, message = _read_message(duplicate)
-                    client.sendall(message)
                     if kind == b"Z":
-                        return message[-1:]
+                        return message
+                    client.sendall(message)
             finally:
                 duplicate.setblocking(False)
 
