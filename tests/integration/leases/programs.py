@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 LEASE: Final = 2.0
+LONG: Final = 30.0
+"""For owners whose session must not end by itself, however long somebody is kept waiting."""
 
 
 class OwnerProgram:
@@ -44,7 +46,13 @@ class OwnerProgram:
 
 @contextmanager
 def owner(
-    url: str, host: str, lock_id: int, *, leases_url: str | None = None, prefix: tuple[str, ...] = ()
+    url: str,
+    host: str,
+    lock_id: int,
+    *,
+    lease: float = LEASE,
+    leases_url: str | None = None,
+    prefix: tuple[str, ...] = (),
 ) -> Iterator[OwnerProgram]:
     """Run an owner for the length of the block; ``leases_url`` is the way of its lease session."""
     command = [
@@ -56,7 +64,7 @@ def owner(
         url,
         host,
         str(lock_id),
-        str(LEASE),
+        str(lease),
     ]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
