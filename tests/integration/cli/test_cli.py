@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ async def two_parked(registered: str) -> str:
     """The same store, with the first two events set aside, as an owner would."""
     options = StoreOptions(url=registered)
     async with connect(registered) as store:
-        leases = LeaseSession(options, host="a test")
+        leases = LeaseSession(options, host="a test", lease=timedelta(seconds=30))
         await leases.open()
         states = await Registry(store.pool, store.sql, store).states("totals")
         grant = (await leases.claim([states[0].key]))[0]

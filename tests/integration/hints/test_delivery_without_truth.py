@@ -70,7 +70,8 @@ async def subscription(
         store = await stack.enter_async_context(await PostgresEventStore.open(database_url, announce=announce))
         registry = Registry(store.pool, store.sql, store)
         await registry.register("orders", "package.module:handler", {})
-        leases = LeaseSession(StoreOptions(url=database_url), host="host")
+        # Long: with another session the subscription would begin anew, and deliver some events once more.
+        leases = LeaseSession(StoreOptions(url=database_url), host="host", lease=timedelta(seconds=30))
         await leases.open()
         stack.push_async_callback(leases.close)
         (grant,) = await leases.claim([state.key for state in await registry.states()])

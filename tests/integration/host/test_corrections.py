@@ -69,7 +69,8 @@ async def options(request: pytest.FixtureRequest, empty_database_url: str) -> St
 @asynccontextmanager
 async def running(options: StoreOptions) -> AsyncIterator[Client]:
     """Run the app in this process; gives an operator's client."""
-    cluster = ClusterOptions(store=options)
+    # A long lease: whoever lost it by being kept waiting would greet some once more.
+    cluster = ClusterOptions(store=options, lease=timedelta(seconds=30))
     async with (
         await Client.open(cluster) as client,
         open_host(cluster, "here", {}) as host,
@@ -83,8 +84,10 @@ async def running(options: StoreOptions) -> AsyncIterator[Client]:
         finally:
             for task in tasks:
                 task.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(*tasks)
+            await asyncio.wait(tasks)  # all of them: what they use is closed next
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    task.result()
 
 
 async def parked(client: Client, *positions: int) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import pytest
 
@@ -153,7 +154,8 @@ async def world(database_url: str) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await PostgresEventStore.open(options=options))
         client = await stack.enter_async_context(await Client.open(ClusterOptions(store=options)))
-        leases = LeaseSession(options, host="here")
+        # Long: an owner dies here when it is said, and not because somebody was kept waiting.
+        leases = LeaseSession(options, host="here", lease=timedelta(seconds=30))
         await leases.open()
         stack.push_async_callback(leases.close)
         made = World(store, leases, client)

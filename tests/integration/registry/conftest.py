@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
 
 import pytest
 
@@ -16,6 +18,9 @@ from headwater.storage.postgres.leases import LeaseSession
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.postgres.transactions import PostgresTransactions
+
+LONG: Final = timedelta(seconds=30)
+"""A lease that nobody loses by being kept waiting: none of these tests is about its length."""
 
 
 @dataclass
@@ -41,7 +46,7 @@ async def office(database_url: str) -> AsyncIterator[Office]:
     options = StoreOptions(url=database_url)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await PostgresEventStore.open(options=options))
-        leases = LeaseSession(options, host="host")
+        leases = LeaseSession(options, host="host", lease=LONG)
         await leases.open()
         stack.push_async_callback(leases.close)
         checkpoints = PostgresCheckpoints(store.pool, store.sql)

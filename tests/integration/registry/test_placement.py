@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 from headwater.storage.postgres.leases import LeaseSession, Presence
 from headwater.storage.postgres.placement import PostgresPlacement
-from tests.integration.registry.conftest import Office
+from tests.integration.registry.conftest import LONG, Office
 
 
 async def test_a_standby_stands_by_until_its_successor_is_ready(office: Office) -> None:
@@ -14,7 +14,7 @@ async def test_a_standby_stands_by_until_its_successor_is_ready(office: Office) 
     (grant,) = await office.granted()
     async with AsyncExitStack() as stack:
         for name in ("first", "second"):
-            session = LeaseSession(office.store.options, host=name, presence=Presence(node=name))
+            session = LeaseSession(office.store.options, host=name, presence=Presence(node=name), lease=LONG)
             await session.open()
             stack.push_async_callback(session.close)
         generation = await office.leases.supervise()

@@ -226,9 +226,14 @@ async def test_the_next_owner_ends_a_transaction_that_an_older_one_left_open(off
 
 
 async def test_a_transaction_that_has_saved_and_never_commits_gives_the_partition_up(
-    office: Office, work: Work
+    office: Office, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (stale,) = await office.granted()
+    # A session that was told to end does so when it gets its turn: here it is waited for, and not for a moment only.
+    sql = office.leases._sql
+    patient = sql.end_older_transactions.replace(b'("pid", 50)', b'("pid", 20000)')
+    assert patient != sql.end_older_transactions
+    monkeypatch.setattr(sql, "end_older_transactions", patient)
     granted: list[Grant] = []
 
     async def stuck() -> None:
