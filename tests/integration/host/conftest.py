@@ -23,6 +23,10 @@ from headwater.storage.postgres.store import PostgresEventStore
 from tests.plugins.waiting import until
 
 HERE = Path(__file__).parent
+LEASE = 6.0
+"""Seconds: so long that no process loses what it holds by being kept waiting, which would let events come again."""
+SHORT_LEASE = 3.0
+"""Seconds: for tests in which a lease is to run out."""
 
 
 class Processes:
@@ -111,7 +115,7 @@ class Shop:
 
 @pytest.fixture
 def processes(database_url: str, tmp_path: Path) -> Iterator[Processes]:
-    environment = {**os.environ, "HEADWATER_DATABASE_URL": database_url, "HEADWATER_LEASE": "1.5"}
+    environment = {**os.environ, "HEADWATER_DATABASE_URL": database_url, "HEADWATER_LEASE": str(LEASE)}
     running = Processes(environment, tmp_path)
     yield running
     running.close()

@@ -1,22 +1,26 @@
-"""An app of many exactly-once subscriptions, half of them sync: each delivery wants a connection of its own."""
+"""An app of many exactly-once subscriptions, half of them sync: each delivery wants a connection of its own.
+
+Each handler waits, on that connection, while a test holds the lock ``GATE``.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from typing import Any
+from typing import Any, Final
 
 from headwater import App, Context, Delivery, SubscriptionOptions
 
 app = App("crowd")
 
+GATE: Final = 4711
+PASS: Final = "SELECT pg_advisory_xact_lock_shared(%s)"
+
 
 async def on_loop(event: Any, context: Context) -> None:
-    await asyncio.sleep(0.02)
+    await context.transaction.execute(PASS, [GATE])
 
 
 def in_thread(event: Any, context: Context) -> None:
-    time.sleep(0.02)
+    context.transaction.execute(PASS, [GATE])
 
 
 for number in range(8):

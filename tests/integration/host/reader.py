@@ -42,4 +42,7 @@ class Reading:
         self.conn.close()
 
 
-app.subscription("old", drain_timeout=timedelta(seconds=1), retry=RetryPolicy(attempts=1000))(Reading)
+DRAIN_TIMEOUT = timedelta(seconds=float(os.environ.get("READER_DRAIN_TIMEOUT", "1")))
+"""Short, because handlers that are held up at a gate are not waited for."""
+
+app.subscription("old", drain_timeout=DRAIN_TIMEOUT, retry=RetryPolicy(attempts=1000))(Reading)

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from headwater import App, Delivery, SubscriptionOptions
-from tests.integration.host.conftest import Shop
+from tests.integration.host.conftest import SHORT_LEASE, Shop
 from tests.plugins.waiting import until
 
 
@@ -38,7 +38,7 @@ async def test_a_killed_process_is_replaced_and_nothing_is_lost_or_repeated(shop
 
 
 async def test_a_frozen_owner_is_replaced_and_harmless_when_it_thaws(shop: Shop) -> None:
-    shop.processes.start("a", "b")
+    shop.processes.start("a", "b", environment={"HEADWATER_LEASE": str(SHORT_LEASE)})
     owners = await shop.settled("a", "b")
     frozen = owners["exact", 0] or ""
     shop.processes.signal(frozen, signal.SIGSTOP)

@@ -15,10 +15,12 @@ from tests.integration.host.conftest import Shop
 from tests.plugins.waiting import until
 
 STREAMS = 20
+AHEAD = 3000
+"""Events: no more than can be caught up with soon, however slow the processes are beside the writer."""
 
 
 class Writer:
-    """Appends to many streams until the block ends."""
+    """Appends to many streams until the block ends, never far ahead of what is handled."""
 
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
@@ -27,9 +29,17 @@ class Writer:
 
     async def run(self) -> None:
         while not self.stopped:
+            if self.appended % 50 == 0:
+                await until(self._is_near, deadline=60, what="waiting until the events that there are are handled")
             await self.shop.store.append(f"order-{self.appended % STREAMS}", [NewEvent("Placed", {}) for _ in range(3)])
             self.appended += 1
             await asyncio.sleep(0)
+
+    async def _is_near(self) -> bool:
+        async with self.shop.store.connection() as conn:
+            row = await (await conn.execute('SELECT count(*) FROM "log"')).fetchone()
+        assert row is not None
+        return self.stopped or 3 * self.appended - int(row[0]) <= AHEAD
 
     async def more(self, appends: int = 30) -> None:
         wanted = self.appended + appends
