@@ -60,11 +60,20 @@ class Owner:
             return []
 
 
-async def main(leases_url: str, store_url: str, host: str, lock_id: int, lease: float) -> None:
+async def open_leases(url: str, host: str, lease: float) -> LeaseSession | None:
     leases = LeaseSession(
-        StoreOptions(url=leases_url), host=host, presence=Presence(node="here"), lease=timedelta(seconds=lease)
+        StoreOptions(url=url), host=host, presence=Presence(node="here"), lease=timedelta(seconds=lease)
     )
-    await leases.open()
+    try:
+        await leases.open()
+    except StoreUnavailable:  # it did not answer for the length of the lease
+        return None
+    return leases
+
+
+async def main(leases_url: str, store_url: str, host: str, lock_id: int, lease: float) -> None:
+    leases = await until(lambda: open_leases(leases_url, host, lease))
+    assert leases is not None
     async with await PostgresEventStore.open(store_url) as store:
         owner = Owner(leases, store, lock_id)
         print("ready", flush=True)
