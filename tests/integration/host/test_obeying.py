@@ -108,7 +108,9 @@ class World:
     async def grant(self) -> Grant:
         """Grant the lease to the next owner: what an earlier one writes from now on is refused."""
         [state] = await self.registry.states("orders")
-        return (await self.leases.claim([state.key]))[0]
+        # A claim passes over a row that a write of the last owner's still holds.
+        [grant] = await until(lambda: self.leases.claim([state.key]), what="waiting for the lease")
+        return grant
 
     @asynccontextmanager
     async def owner(self) -> AsyncIterator[Slot]:
