@@ -267,18 +267,25 @@ class Child:
             # What the command leaves behind becomes a child of this process, which can then end it.
             libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
+        # A signal that comes as soon as the command runs is kept until it can be passed on.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
+
         def prepare() -> None:
             # A shell's background job is born deaf to Ctrl-C; what it is passed on here is meant.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             if libc:
                 libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-        self.process = subprocess.Popen(
-            command, env=environment(), start_new_session=True, preexec_fn=prepare, **options
-        )
-        for number in self.SIGNALS:
-            signal.signal(number, self.pass_on)
-        signal.signal(signal.SIGALRM, lambda *_: self.kill())
+        try:
+            self.process = subprocess.Popen(
+                command, env=environment(), start_new_session=True, preexec_fn=prepare, **options
+            )
+            for number in self.SIGNALS:
+                signal.signal(number, self.pass_on)
+            signal.signal(signal.SIGALRM, lambda *_: self.kill())
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def lines(self) -> Iterator[str]:
         """Yield the lines that the command writes, to the last, when its output was asked for."""

@@ -73,6 +73,26 @@ def test_a_signal_ends_the_command_and_what_it_left_behind(number: signal.Signal
         assert not is_running(run.left_behind)
 
 
+# The signal is there as soon as the command is, before dev.py can do anything more.
+EARLY = """
+import os, signal, subprocess, sys, dev
+
+class Popen(subprocess.Popen):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+subprocess.Popen = Popen
+sys.exit(dev.call([sys.executable, "-c", "import time; time.sleep(600)"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_comes_as_soon_as_the_command_runs_is_passed_on(number: signal.Signals) -> None:
+    ended = subprocess.run([sys.executable, "-c", EARLY, str(int(number))], cwd=ROOT, timeout=60, check=False)
+    assert ended.returncode == 128 + number
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
 def test_the_command_does_not_outlive_dev_py() -> None:
     with running(600) as run:
