@@ -15,8 +15,9 @@ NAME = "a thread of this test's own"
 
 
 async def begin_and_give_up(worker: Worker, function: Callable[[], object]) -> None:
-    hanging = asyncio.create_task(worker.run(function))
-    await until(lambda: threads() == 1, what="waiting for the call to begin")
+    begun = threading.Event()
+    hanging = asyncio.create_task(worker.run(lambda: (begun.set(), function())))
+    await until(begun.is_set, what="waiting for the call to begin")
     hanging.cancel()
     with pytest.raises(asyncio.CancelledError):
         await hanging
@@ -27,10 +28,16 @@ def threads() -> int:
 
 
 async def test_a_call_that_is_cancelled_before_its_turn_is_never_made() -> None:
-    worker, go_on, made = Worker(NAME), threading.Event(), list[str]()
-    hanging = asyncio.create_task(worker.run(lambda: made.append("first") if go_on.wait() else None))
+    worker, begun, go_on, made = Worker(NAME), threading.Event(), threading.Event(), list[str]()
+
+    def hang() -> None:
+        begun.set()
+        go_on.wait()
+        made.append("first")
+
+    hanging = asyncio.create_task(worker.run(hang))
     waiting = asyncio.create_task(worker.run(lambda: made.append("second")))
-    await until(lambda: threads() == 1, what="waiting for the first call to begin")
+    await until(begun.is_set, what="waiting for the first call to begin")
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

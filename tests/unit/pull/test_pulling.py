@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -141,16 +141,20 @@ async def test_what_is_not_in_flight_cannot_be_acknowledged() -> None:
 @pytest.mark.parity("L18", "L37")
 async def test_after_a_time_out_only_the_new_delivery_can_be_acknowledged() -> None:
     outside = Pulling(1)
-    fast = RetryPolicy(first_delay=timedelta(milliseconds=1))
-    async with outside.subscription(handler_timeout=timedelta(milliseconds=30), retry=fast) as subscription:
+    often = RetryPolicy(attempts=1000, first_delay=timedelta(milliseconds=1), max_delay=timedelta(milliseconds=1))
+    async with outside.subscription(handler_timeout=timedelta(milliseconds=30), retry=often) as subscription:
         subscriber = subscription.subscriber("a")
         late = await take(subscriber)
         await until(lambda: late.over)
         with pytest.raises(UnexpectedAck):
             await late.ack()
-        again = await take(subscriber)
-        assert again.attempt > 1
-        await again.ack()
+        accepted = False
+        while not accepted:  # a busy machine may take longer than the time-out to acknowledge it
+            again = await take(subscriber)
+            assert again.attempt > 1
+            with suppress(UnexpectedAck):
+                await again.ack()
+                accepted = True
         await until(lambda: subscription.status is not None and subscription.status.watermark == 1)
 
 
