@@ -148,6 +148,9 @@ class Running:
     def phase(self) -> str | None:
         return next((s.runner.status.phase.value for s in self.host.slots if s.runner is not None), None)
 
+    def in_flight(self) -> int:
+        return sum(s.runner.status.in_flight for s in self.host.slots if s.runner is not None)
+
 
 @contextlib.asynccontextmanager
 async def running(world: World, name: str, options: ClusterOptions = OPTIONS) -> AsyncIterator[Running]:
@@ -219,7 +222,7 @@ async def test_what_is_no_longer_assigned_is_finished_saved_and_released(world: 
     world.assign("a", "b")
     world.gate.clear()
     async with running(world, "a") as owner, running(world, "b") as other:
-        await until(lambda: owner.phase() == "running")
+        await until(owner.in_flight, what="waiting for a delivery that holds the drain up")
         world.assign("b")
         await until(lambda: owner.phase() == "draining")
         world.gate.set()
