@@ -60,6 +60,7 @@ class Demo:
         self._view = view
         self._stopwatch = stopwatch
         self._fed = 0
+        self._killed = asyncio.Event()
 
     async def run(self) -> Report:
         """Run everything, and take the nodes down again. Raises Stuck."""
@@ -112,16 +113,19 @@ class Demo:
                 if self._options.kill:
                     tasks.create_task(self._kill_half_way(cluster, watch, timeline))
                 with self._stopwatch.time("feed"):
-                    await self._feed(store, watch)
+                    await self._feed(store, watch, timeline)
                 with self._stopwatch.time("catch-up"):
                     await watching
         except ExceptionGroup as group:
             # The first thing that went wrong is what there is to say; the rest was cancelled for it.
             raise group.exceptions[0] from group
 
-    async def _feed(self, store: EventStore, watch: Watch) -> None:
+    async def _feed(self, store: EventStore, watch: Watch, timeline: Timeline) -> None:
         async def wait_for_room() -> None:
             await watch.until(lambda sample: self._fed - sample.slowest <= AHEAD)
+            if self._options.kill and self._fed >= timeline.total / 2:
+                # A takeover is seen by what is handled after it: the rest comes once the node is dead.
+                await self._killed.wait()
 
         flights = (parse(row) for row in rows(self._options.flights, self._options.seed))
         async for appended in feed(store, in_order(flights), wait_for_room):
@@ -141,4 +145,5 @@ class Demo:
         busiest = max(cluster.nodes, key=sample.work_of)
         kill = watch.killed(busiest)
         await cluster.kill_node(busiest)
+        self._killed.set()
         self._view.say(f"{clock(kill.at)}  {busiest} killed with SIGKILL; it owned {', '.join(kill.owned)}")
