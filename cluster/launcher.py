@@ -14,13 +14,16 @@ import selectors
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from headwater.cluster import environment, processes
 from headwater.storage.errors import ConfigurationError
 
 REAP_INTERVAL = 0.1
+REMOVE_SECONDS, REMOVE_PAUSE = 5.0, 0.02
 
 
 def main() -> None:
@@ -54,7 +57,17 @@ def main() -> None:
             ray.shutdown()
         # What was started when a start failed is in nobody's books.
         processes.send(processes.tree(os.getpid())[1:], signal.SIGKILL)
+        remove(folder)
+
+
+def remove(folder: str | Path) -> None:
+    """Delete a folder, again while something that was just killed still writes to it."""
+    deadline = time.monotonic() + REMOVE_SECONDS
+    while True:
         shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder) or time.monotonic() > deadline:
+            return
+        time.sleep(REMOVE_PAUSE)
 
 
 def encode(value: Any) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -167,7 +166,7 @@ class LocalCluster:
                 await self._launcher.wait()
             await asyncio.to_thread(processes.send, everything, signal.SIGKILL)
             self._launcher = None
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(launcher.remove, self._folder)
 
     def __repr__(self) -> str:
         return f"<LocalCluster {', '.join(self._raylets) or 'stopped'} pid={os.getpid()}>"
