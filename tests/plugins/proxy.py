@@ -41,14 +41,33 @@ class Proxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection until either side ends or it is cut."""
-        if self._down:
-            writer.close()
-            return
-        up_reader, up_writer = await asyncio.open_connection(*self._server)
-        ends = {writer, up_writer}
-        self._ends |= ends
+        ends = {writer}
         served: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._served.add(served)
+        try:
+            if not self._down:
+                up_reader, up_writer = await asyncio.open_connection(*self._server)
+                ends.add(up_writer)
+                if not self._down:  # it may have gone down, or been closed, meanwhile
+                    self._ends |= ends
+                    await self._forward(reader, writer, up_reader, up_writer, served)
+        finally:
+            for end in ends:
+                end.close()
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
+            self._ends -= ends
+            self._served.remove(served)
+            served.set_result(None)
+
+    async def _forward(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        up_reader: asyncio.StreamReader,
+        up_writer: asyncio.StreamWriter,
+        served: asyncio.Future[None],
+    ) -> None:
         drop_answer = False
 
         async def requests() -> None:
@@ -90,13 +109,6 @@ class Proxy:
             for side in sides:
                 side.cancel()
             await asyncio.gather(*sides, return_exceptions=True)
-            for end in ends:
-                end.close()
-                with contextlib.suppress(OSError):
-                    await end.wait_closed()
-            self._ends -= ends
-            self._served.remove(served)
-            served.set_result(None)
 
     @property
     def keeps(self) -> int:
