@@ -16,7 +16,12 @@ NAME = "a thread of this test's own"
 
 async def begin_and_give_up(worker: Worker, function: Callable[[], object]) -> None:
     begun = threading.Event()
-    hanging = asyncio.create_task(worker.run(lambda: (begun.set(), function())))
+
+    def call() -> object:
+        begun.set()
+        return function()
+
+    hanging = asyncio.create_task(worker.run(call))
     await until(begun.is_set, what="waiting for the call to begin")
     hanging.cancel()
     with pytest.raises(asyncio.CancelledError):
