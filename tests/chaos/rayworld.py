@@ -23,11 +23,15 @@ GCS: Final = "/gcs_server "
 
 
 def raylets_of_nodes(processes: Iterable[Process]) -> dict[int, str]:
-    """Return which of these are raylets of nodes, and the names of the nodes: two clusters may have the same ones."""
+    """Return which of these are raylets of nodes, and the names of the nodes: two clusters may have the same ones.
+
+    A worker that a raylet has just begun to start is none, although it still has the raylet's command line.
+    """
+    raylets = {process.pid: process for process in processes if RAYLET in process.command}
     return {
         process.pid: process.command.partition(NAME)[2].split()[0]
-        for process in processes
-        if RAYLET in process.command and HEAD not in process.command
+        for process in raylets.values()
+        if HEAD not in process.command and process.parent not in raylets
     }
 
 

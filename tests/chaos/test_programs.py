@@ -49,6 +49,7 @@ def test_a_node_is_told_by_the_name_that_its_raylet_has_and_not_by_the_order_of_
         Process(32700, 1, f"{raylet} --node-name=node-1 --labels="),
         Process(32600, 1, f"{raylet} --node-name=head --resources=node:__internal_head__,1"),
         Process(410, 400, "ray::_HostActor"),
+        Process(411, 400, f"{raylet} --node-name=node-2 --labels="),  # about to become another worker
     ]
     assert raylets_of_nodes(processes) == {32700: "node-1", 400: "node-2"}
 

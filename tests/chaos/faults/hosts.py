@@ -13,7 +13,8 @@ from headwater.cluster.status import PartitionStatus
 from tests.chaos.faults.base import Fault
 from tests.chaos.hosts import Host
 from tests.chaos.processes import frozen
-from tests.chaos.world import LEASE, PlainWorld
+from tests.chaos.world import LEASE, PATIENCE, PlainWorld
+from tests.plugins.waiting import until
 
 
 class OwnerFault(Fault[PlainWorld]):
@@ -76,7 +77,8 @@ class CutHost(OwnerFault):
 def _answers(url: str) -> bool:
     """Whether anybody says anything to the first message of the protocol, the question for TLS."""
     parts = urlsplit(url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=0.1) as conn:
+    with socket.create_connection((parts.hostname, parts.port), timeout=5) as conn:
+        conn.settimeout(0.1)
         conn.sendall(bytes([0, 0, 0, 8, 4, 210, 22, 47]))
         try:
             return bool(conn.recv(1))
@@ -89,10 +91,11 @@ class KillLeaseSession(OwnerFault):
     what = "the server ends the one session that holds an owner's locks"
 
     async def inject(self) -> None:
-        self.ended = await asyncio.to_thread(self._terminate)
+        # An owner that has just lost it for another reason has none for a moment.
+        await until(lambda: asyncio.to_thread(self._terminate), deadline=PATIENCE, what="waiting for a lease session")
 
     async def took_effect(self) -> bool:
-        return self.ended > 0 and await asyncio.to_thread(self._left) == 0
+        return await asyncio.to_thread(self._left) == 0
 
     def _terminate(self) -> int:
         with self.world.servers.connect(self.world.url) as conn:

@@ -13,7 +13,7 @@ from tests.chaos.faults.hosts import HandOver
 from tests.chaos.follower import Wanted
 from tests.chaos.processes import frozen, gone
 from tests.chaos.rayworld import HANDLER, HOST, RayWorld
-from tests.chaos.world import LEASE
+from tests.chaos.world import LEASE, PATIENCE
 from tests.plugins.processes import descendants
 from tests.plugins.waiting import until
 
@@ -39,7 +39,7 @@ class NodeFault(Fault[RayWorld]):
 
     async def inject(self) -> None:
         # In a cluster that is new, the actors it is aimed at may not have handled anything yet.
-        await until(self._found, what=f"a process for {self.name!r}")
+        await until(self._found, deadline=PATIENCE, what=f"a process for {self.name!r}")
         _send(self.pids, self.number)
 
     def _found(self) -> bool:
