@@ -48,14 +48,19 @@ class Pool:
 
 @app.subscription("scaled", consumers=(1, 3), idle_after=timedelta(seconds=1), where=Filter(types=("Work",)))
 class Scaled:
-    """A little slow, so that one is not enough."""
+    """Slow until as many as there may be have something to do, whatever a machine takes to start them; then less so."""
 
     def start(self) -> None:
         self.conn: psycopg.Connection[Any] = psycopg.connect(os.environ["SHOP_DATABASE_URL"], autocommit=True)
 
     def handle(self, event: RecordedEvent) -> None:
-        time.sleep(0.05)
         self.conn.execute(INSERT, ["scaled", [event.position], os.getpid()])
+        wait_until(self._all_are_here, deadline=60, what="waiting for the most consumers")
+        time.sleep(0.05)
+
+    def _all_are_here(self) -> bool:
+        query = 'SELECT count(DISTINCT "process") >= 3 FROM "handled" WHERE "subscription" = %s'
+        return bool(self.conn.execute(query, ["scaled"]).fetchone()[0])  # type: ignore[index]
 
 
 @app.subscription("slow", consumers=1, where=Filter(types=("Slow",)), handler_timeout=timedelta(seconds=1))

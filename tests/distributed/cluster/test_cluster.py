@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -79,7 +80,8 @@ async def world(database_server: str, template_database: str) -> AsyncIterator[W
         with psycopg.connect(url) as conn:
             conn.execute('CREATE TABLE "handled" ("subscription" text, "position" bigint, "process" integer)')
         os.environ["SHOP_DATABASE_URL"] = url
-        options = ClusterOptions.read(StoreOptions(url=url), {"HEADWATER_LEASE": "2"})
+        # One test waits until it ends; in the others nobody must lose it who gets no processor for two seconds.
+        options = ClusterOptions.read(StoreOptions(url=url), {"HEADWATER_LEASE": "5"})
         async with connect(url) as store, LocalCluster(3) as cluster:
             client = await cluster.deploy(app, options)
             yield World(url, cluster, client, store)
@@ -97,7 +99,10 @@ async def test_the_nodes_share_the_subscriptions_and_handle_everything(world: Wo
 async def test_hosts_and_handler_actors_are_not_kept_from_the_processor(world: World) -> None:
     await world.settled()
     actors = [p for p in descendants(os.getpid()) if p.command.startswith(("ray::_HostActor", "ray::_HandlerActor"))]
-    niceness = {os.getpriority(os.PRIO_PROCESS, actor.pid) for actor in actors}
+    niceness = set()
+    for actor in actors:
+        with suppress(ProcessLookupError):  # one that another test has done with may just be ending
+            niceness.add(os.getpriority(os.PRIO_PROCESS, actor.pid))
     assert niceness
     assert max(niceness) <= os.getpriority(os.PRIO_PROCESS, 0)
 

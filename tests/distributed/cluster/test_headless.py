@@ -22,12 +22,14 @@ def kill_head() -> None:
     """Kill the head's raylet, and then its control store, which would be started again beside that."""
     below = descendants(os.getpid())
     for mark in ("__internal_head__", "/gcs_server "):
-        (process,) = [process for process in below if mark in process.command]
+        marked = {process.pid: process for process in below if mark in process.command}
+        # What one of them has just begun to start still has its command line.
+        (process,) = [process for process in marked.values() if process.parent not in marked]
         os.kill(process.pid, signal.SIGKILL)
 
 
 async def test_a_handler_actor_that_cannot_be_started_keeps_nothing_else_on_its_host_waiting(database_url: str) -> None:
-    options = ClusterOptions.read(StoreOptions(url=database_url), {"HEADWATER_LEASE": "2"})
+    options = ClusterOptions.read(StoreOptions(url=database_url), {"HEADWATER_LEASE": "10"})
     async with connect(database_url) as store, LocalCluster(1) as cluster:
         client = await cluster.deploy(app, options)
 

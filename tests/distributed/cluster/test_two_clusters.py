@@ -50,7 +50,8 @@ class Doomed(LocalCluster):
 
 
 def options(url: str) -> ClusterOptions:
-    return ClusterOptions.read(StoreOptions(url=url), {"HEADWATER_LEASE": "2"})
+    # Long: what is killed holds it no longer, and nobody else must lose it.
+    return ClusterOptions.read(StoreOptions(url=url), {"HEADWATER_LEASE": "10"})
 
 
 async def owners(client: Client) -> set[str | None]:

@@ -54,7 +54,9 @@ async def world(database_server: str, template_database: str) -> AsyncIterator[W
             conn.execute('CREATE TABLE "handled" ("subscription" text, "position" bigint, "stream" text)')
         os.environ["MISBEHAVING_DATABASE_URL"] = url
         async with connect(url) as store, LocalCluster(1) as cluster:
-            client = await cluster.deploy(app, ClusterOptions.read(StoreOptions(url=url)))
+            # Long: attempts are counted, and whoever loses the lease makes another one.
+            options = ClusterOptions.read(StoreOptions(url=url), {"HEADWATER_LEASE": "10"})
+            client = await cluster.deploy(app, options)
             yield World(url, client, store)
         del os.environ["MISBEHAVING_DATABASE_URL"]
 
