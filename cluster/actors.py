@@ -283,7 +283,8 @@ class ActorConsumer:
         except asyncio.CancelledError:
             # It may go on for ever, and it may hold what the next one needs: only its end is certain.
             actor, self._actor = self._actor, None
-            ray.kill(actor)
+            if actor is not None:  # else it was ended for its memory a moment ago
+                ray.kill(actor)
             raise
 
     async def close(self) -> None:
