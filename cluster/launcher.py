@@ -23,7 +23,7 @@ from headwater.cluster import environment, processes
 from headwater.storage.errors import ConfigurationError
 
 REAP_INTERVAL = 0.1
-REMOVE_SECONDS, REMOVE_PAUSE = 5.0, 0.02
+REMOVE_SECONDS, REMOVE_PAUSE = 2.0, 0.02
 
 
 def main() -> None:
