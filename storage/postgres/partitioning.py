@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from headwater.storage.checks import check_number
 from headwater.storage.errors import ConfigurationError, StoreUnavailable
@@ -64,8 +65,16 @@ async def ranges_lock(options: StoreOptions) -> AsyncIterator[Connection]:
                 raise StoreUnavailable(
                     f"the ranges of schema {options.schema!r} are being worked on by another process"
                 )
-            await roles.become_admin(conn, sql)
-            yield conn
+            try:
+                await roles.become_admin(conn, sql)
+                yield conn
+            finally:
+                # The server ends a session that is closed when it comes to it: who works on the ranges next may be
+                # quicker.
+                if conn.info.transaction_status is TransactionStatus.IDLE:
+                    with suppress(psycopg.Error, TimeoutError):
+                        async with asyncio.timeout(options.timeout):
+                            await conn.execute(sql.leave_ranges)
 
 
 async def check_partitioned(conn: Connection, options: StoreOptions) -> Statements:

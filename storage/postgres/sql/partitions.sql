@@ -7,6 +7,9 @@ SELECT coalesce((SELECT "relkind" = 'p' FROM pg_class WHERE "oid" = to_regclass(
 -- Held by the session: one process at a time converts, archives or restores.
 SELECT pg_try_advisory_lock(hashtextextended('headwater ranges of "headwater"', 0));
 
+-- name: leave_ranges
+SELECT pg_advisory_unlock(hashtextextended('headwater ranges of "headwater"', 0));
+
 -- name: stored_places_partitioned
 -- An archived event has its place here, too; one that was erased in the archive has an id but no place.
 SELECT

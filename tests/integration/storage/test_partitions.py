@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -13,6 +14,7 @@ from headwater.storage.model import ALL, NO_STREAM, ImportedEvent, NewEvent
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres import partitioning
 from headwater.storage.postgres.archiving import open_archive
+from headwater.storage.postgres.connect import StoreConnection
 from headwater.storage.postgres.partitioning import partition, ranges_lock
 from headwater.storage.postgres.store import PostgresEventStore
 from tests.plugins.events import events
@@ -134,6 +136,27 @@ async def test_one_process_at_a_time_works_on_the_ranges(partitioned_url: str) -
     async with ranges_lock(options):
         with pytest.raises(StoreUnavailable, match="another process"):
             await partition(options, 5)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_works_on_the_ranges_next_need_not_wait_until_the_last_session_has_ended(
+    partitioned_url: str, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    options = StoreOptions(url=partitioned_url)
+    left: list[StoreConnection] = []
+
+    async def leave(conn: StoreConnection) -> None:
+        left.append(conn)  # the server has yet to come to it
+
+    with monkeypatch.context() as patch, suppress(ZeroDivisionError):
+        patch.setattr(StoreConnection, "close", leave)
+        async with ranges_lock(options):
+            if fails:
+                raise ZeroDivisionError
+    async with ranges_lock(options):
+        pass
+    [conn] = left
+    await conn.close()
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, True, None])

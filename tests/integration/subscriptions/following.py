@@ -83,9 +83,12 @@ async def following(
     )
     await leases.open()
     try:
-        grants: list[Grant] = []
-        for state in await registry.states(name):
-            grants += await leases.claim([state.key])
+
+        async def granted() -> list[Grant]:
+            # A session that was closed just before holds its locks until the server comes to it.
+            return await leases.claim([state.key for state in await registry.states(name)])
+
+        grants = await until(granted)
         opener = None if store.payloads.plain else store.payloads
         consumer = LocalConsumer(Handler(handler, options, name), None, opener=opener)
         await consumer.start()
