@@ -13,6 +13,9 @@ LEASE: Final = 2.0
 LONG: Final = 30.0
 """For owners whose session must not end by itself, however long somebody is kept waiting."""
 
+MANY_TRIES: Final = 90.0
+"""Seconds: for what takes several leases and is tried again when a pause came in between."""
+
 
 class OwnerProgram:
     """A running owner."""

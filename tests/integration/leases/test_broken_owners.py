@@ -16,7 +16,7 @@ import pytest
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
-from tests.integration.leases.programs import LEASE, LONG, owner
+from tests.integration.leases.programs import LEASE, LONG, MANY_TRIES, owner
 from tests.plugins.proxies import wire
 from tests.plugins.waiting import wait_until
 
@@ -130,7 +130,7 @@ def test_heartbeats_keep_a_lease_for_longer_than_its_length(database_url: str, l
                 return False
             return bool(row[0] >= 2.5 * LEASE)
 
-        wait_until(has_outlived_leases, what="a session that holds the lease has outlived two leases")
+        wait_until(has_outlived_leases, MANY_TRIES, what="a session that holds the lease has outlived two leases")
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.schema import migrate
 from headwater.storage.postgres.store import PostgresEventStore
+from tests.integration.leases.programs import MANY_TRIES
 from tests.plugins.proxies import transaction_pooler, wire
 from tests.plugins.waiting import DEADLINE, until, wait_until
 
@@ -304,7 +305,7 @@ async def test_a_handler_that_computes_for_longer_than_the_lease_does_not_lose_i
         return False
 
     # Again when a process, or the server, stood still: a handler that keeps the heartbeat waiting does so each time.
-    await until(is_held_through)
+    await until(is_held_through, deadline=MANY_TRIES)
 
 
 async def test_a_host_is_alive_while_its_session_lives(store: PostgresEventStore, open_session: OpenSession) -> None:
@@ -332,7 +333,7 @@ async def test_a_host_with_the_name_of_a_living_one_is_refused(open_session: Ope
             return True
         raise AssertionError("it was let in")
 
-    await until(is_refused)
+    await until(is_refused, deadline=MANY_TRIES)
 
 
 async def test_only_one_supervises_and_each_next_one_has_a_higher_generation(open_session: OpenSession) -> None:
