@@ -47,7 +47,8 @@ class NodeFault(Fault[RayWorld]):
         return bool(self.pids)
 
     async def took_effect(self) -> bool:
-        return all(gone(pid) if self.number == signal.SIGKILL else frozen(pid) for pid in self.pids)
+        # What is frozen may be gone by now: a worker that was ending, a consumer that was given up and replaced.
+        return all(gone(pid) or (self.number == signal.SIGSTOP and frozen(pid)) for pid in self.pids)
 
     async def heal(self) -> None:
         if self.number == signal.SIGSTOP:
