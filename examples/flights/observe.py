@@ -36,8 +36,12 @@ class Observer:
             if (there := found.get(name)) is not None
         }
 
-    async def settled(self, *, standbys: bool) -> bool:
-        """Whether every subscription has an owner, and a standby."""
+    async def settled(self, nodes: Sequence[str]) -> bool:
+        """Whether every subscription has an owner, and a standby if there is a node for it, and none will move.
+
+        None moves once the nodes own as many each, or one more.
+        """
         partitions = await self._client.partitions()
-        ready = [there for there in partitions if there.node and (there.standby or not standbys)]
-        return len(ready) == len(self._names)
+        ready = [there for there in partitions if there.node and (there.standby or len(nodes) == 1)]
+        owned = [sum(there.node == node for there in partitions) for node in nodes]
+        return len(ready) == len(self._names) and max(owned) - min(owned) <= 1

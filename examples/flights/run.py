@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -74,7 +74,7 @@ class Demo:
                 client = await cluster.deploy(app)
                 expected = await expecting
                 observer = Observer(client, store, [registration.name for registration in app.registrations])
-                await self._until_shared_out(observer)
+                await self._until_shared_out(observer, cluster.nodes)
             timeline = Timeline(expected.total_events)
             self._view.say(
                 f"{len(app.registrations)} subscriptions run on {nodes}. "
@@ -98,10 +98,10 @@ class Demo:
     def _expect(self) -> Expected:
         return expect(rows(self._options.flights, self._options.seed))
 
-    async def _until_shared_out(self, observer: Observer) -> None:
-        """Wait until every subscription has an owner, and a standby when there is a node for it. Raises Stuck."""
+    async def _until_shared_out(self, observer: Observer, nodes: Sequence[str]) -> None:
+        """Wait until the nodes share the subscriptions, and none is on the move. Raises Stuck."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        while not await observer.settled(standbys=self._options.nodes > 1):
+        while not await observer.settled(nodes):
             if time.monotonic() > deadline:
                 raise Stuck(f"the nodes have not shared out the subscriptions after {SETTLE_SECONDS:.0f} s")
             await asyncio.sleep(0.1)
