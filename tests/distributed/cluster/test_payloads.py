@@ -38,6 +38,7 @@ async def test_actors_get_objects_and_nothing_of_whom_was_forgotten(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADWATER_DATABASE_URL", database_url)
+    monkeypatch.setenv("HEADWATER_LEASE", "10")  # whoever loses it handles something twice
     monkeypatch.setenv("HEADWATER_MASTER_KEYS", f"first:{base64.b64encode(os.urandom(32)).decode()}")
     with psycopg.connect(database_url) as conn:
         conn.execute('CREATE TABLE "seen" ("subscription" text, "position" bigint, "saw" text, "process" int)')
