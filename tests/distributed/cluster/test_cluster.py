@@ -125,7 +125,7 @@ async def test_handler_actors_become_more_under_load_and_fewer_again(world: Worl
     async def as_many(number: int) -> bool:
         return await consumers() == number
 
-    await until(lambda: as_many(1), what="waiting for the least")
+    await until(lambda: as_many(1), deadline=60, what="waiting for the least")
     for number in range(20):
         await world.append(20, kind="Work", stream=f"order-{number}")
     await until(lambda: as_many(3), deadline=60, what="waiting for the most")
@@ -181,7 +181,7 @@ async def test_an_operator_moves_a_subscription_and_nothing_is_repeated(world: W
     async def moved() -> bool:
         return (await world.cluster.owners())["second", 0] == target
 
-    await until(moved, what="waiting for the move")
+    await until(moved, deadline=60, what="waiting for the move")
     await world.append(50)
     await world.check()
     after = {p.subscription: p.redelivered for p in await world.client.partitions()}
@@ -196,7 +196,7 @@ async def test_a_drained_node_hands_over_and_gets_nothing_again(world: World) ->
     async def empty() -> bool:
         return all(host.node != node for host in await world.client.hosts())
 
-    await until(empty, what="waiting until the drained host has ended")
+    await until(empty, deadline=60, what="waiting until the drained host has ended")
     await world.append(50)
     await world.check()
     await world.cluster.kill_node(node)
