@@ -116,7 +116,10 @@ def run(
     redis_url: RedisUrl = None,
     archive: Archive = None,
 ) -> None:
-    """Run an app's subscriptions until interrupted. On SIGTERM or Ctrl-C they are handed over first."""
+    """Run an app's subscriptions until interrupted.
+
+    On SIGTERM or Ctrl-C they are handed over first; with --address the hosts of that cluster go on.
+    """
     if nodes and address:
         raise InvalidArgument("nodes", "give a number of local nodes or an address, not both")
     find_users_code()

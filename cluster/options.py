@@ -29,6 +29,9 @@ class ClusterOptions:
     """Where the events are, and where hints of appends come from."""
     lease: timedelta = timedelta(seconds=3)
     """How long an owner that is frozen or cut off keeps its partitions from others."""
+    stall: timedelta = timedelta(seconds=10)
+    """How long a handler may keep its host's event loop (an ``async`` one that computes, or waits without ``await``)
+    before all that the host owns goes to others. Never less than the lease."""
     poll_interval: timedelta = timedelta(seconds=1)
     """How often the head is asked for when no hint comes."""
     claim_interval: timedelta = timedelta(milliseconds=100)

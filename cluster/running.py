@@ -1,6 +1,7 @@
 """Running a deployment in the foreground: in this process, on Ray nodes of this machine, or on a Ray cluster.
 
-Each way registers the app, runs until it is interrupted, and hands over before it ends.
+Each way registers the app and runs until it is interrupted. What runs here is handed over before it ends; what runs on
+a Ray cluster elsewhere goes on there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 from headwater.cluster.client import Client
 from headwater.cluster.local import LocalCluster
@@ -21,6 +23,8 @@ from headwater.subscriptions.app import App
 
 log = logging.getLogger(__name__)
 
+HAND_OVER_MOST = 30.0
+"""How long nodes of this machine may take to hand over, in seconds: drain time-outs bound each handler before that."""
 SUPERVISOR_CHECK = 2.0
 """How often a program that joined a Ray cluster looks whether the supervisor is there, in seconds."""
 
@@ -62,11 +66,24 @@ async def in_process(app: App | None, options: ClusterOptions, node: str | None 
 
 
 async def on_local_ray(app: App | None, options: ClusterOptions, nodes: int) -> None:
-    """Run on so many Ray nodes of this machine; they end with this process."""
+    """Run on so many Ray nodes of this machine: they hand over and end with this process, at once when asked twice."""
     async with _interrupted() as interrupted, LocalCluster(nodes) as cluster:
-        await cluster.deploy(app, options)
+        client = await cluster.deploy(app, options)
         print(f"running on {', '.join(cluster.nodes)}", flush=True)
         await interrupted.wait()
+        interrupted.clear()
+        hurry = asyncio.create_task(interrupted.wait())
+        handing_over = asyncio.gather(
+            *[client.drain(node, wait=HAND_OVER_MOST) for node in cluster.nodes], return_exceptions=True
+        )
+        both: set[asyncio.Future[Any]] = {handing_over, hurry}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        for problem in handing_over.result() if handing_over.done() else ():
+            if isinstance(problem, Exception):
+                log.warning("not handed over: %s", problem)
+        hurry.cancel()
+        handing_over.cancel()
+        await asyncio.gather(hurry, handing_over, return_exceptions=True)
 
 
 async def on_ray(app: App | None, options: ClusterOptions, address: str) -> None:

@@ -114,6 +114,7 @@ async def open_host(
             host=name,
             presence=Presence(node=node, facts={"resources": dict(resources), "labels": dict(labels)}),
             lease=options.lease,
+            stall=max(options.stall, options.lease),
         )
         await leases.open()
         stack.push_async_callback(leases.close)

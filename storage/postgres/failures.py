@@ -17,6 +17,7 @@ from headwater.storage.errors import (
     ConfigurationError,
     HeadwaterError,
     InvalidArgument,
+    PoolerRefused,
     RangeArchived,
     SchemaMissing,
     StoreClosed,
@@ -25,6 +26,8 @@ from headwater.storage.errors import (
 
 _NO_SUCH_TABLES: Final = frozenset({"3F000", "42P01", "42883", "42704"})
 _ARCHIVED: Final = "HW420"
+_OTHERS_STATEMENTS: Final = frozenset({"42P05", "26000"})
+"""A statement that was prepared here is unknown to the server's session, or one was prepared there by somebody else."""
 _BAD_VALUE: Final = ("22", "54")
 _TRY_AGAIN: Final = ("08", "40", "53", "55", "57", "58")
 _WRONG_SETTINGS: Final = ("28", "3D", "42")
@@ -91,6 +94,11 @@ def translate(error: psycopg.Error | TimeoutError) -> HeadwaterError:
         return RangeArchived(1, int(error.diag.message_detail or 0))
     if state in _NO_SUCH_TABLES:
         return SchemaMissing(f"{problem} (has 'headwater migrate' been run on this database and schema?)")
+    if state in _OTHERS_STATEMENTS:
+        return PoolerRefused(
+            "a transaction-mode pooler seems to stand before the database: say so by giving a direct connection as "
+            f"session_url, or HEADWATER_SESSION_URL ({problem})"
+        )
     if state == "25006" or state.startswith(_TRY_AGAIN):
         return StoreUnavailable(problem, state)
     if state.startswith(_BAD_VALUE):

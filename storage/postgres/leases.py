@@ -10,8 +10,10 @@ import contextlib
 import logging
 import os
 import queue
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -55,6 +57,8 @@ class LeaseSession:
     2. ``valid_until`` counts from when the last answered statement was *sent*: the server cannot have heard it earlier,
        so it cannot end the session earlier than a whole lease after it.
     3. Only the thread touches the connection and changes what is held; everybody may read it.
+    4. With ``stall``, nothing is held for longer than that (and a heartbeat) by an event loop that does not turn:
+       others take over, and the next session is opened when the loop turns again.
     """
 
     def __init__(
@@ -65,8 +69,12 @@ class LeaseSession:
         presence: Presence | None = None,
         lease: timedelta = timedelta(seconds=3),
         heartbeat: timedelta | None = None,
+        stall: timedelta | None = None,
     ) -> None:
-        """``presence=None``: hold locks without being a host. ``heartbeat`` is a sixth of the lease by default."""
+        """``presence=None``: hold locks without being a host. ``heartbeat`` is a sixth of the lease by default.
+
+        ``stall=None``: the event loop may be kept busy for as long as the program likes.
+        """
         self._lease = lease.total_seconds()
         if not 1 <= self._lease <= 60:
             raise ConfigurationError(f"lease: {self._lease:g} s is not between 1 and 60 s")
@@ -74,6 +82,9 @@ class LeaseSession:
         if not 0 < self._beat <= self._lease / 3:
             raise ConfigurationError(f"heartbeat: {self._beat:g} s is not below a third of the lease")
         self._margin = self._lease / 6
+        self._stall = None if stall is None else stall.total_seconds()
+        if self._stall is not None and self._stall < self._lease:
+            raise ConfigurationError(f"stall: {self._stall:g} s is shorter than the lease of {self._lease:g} s")
         self.host = host
         self._presence = presence
         self._settings = LinkSettings(store, self._lease, host)
@@ -83,6 +94,10 @@ class LeaseSession:
         self._opened: Future[None] = Future()
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
+        self._loop_asked_at = NEVER
+        self._loop_turns = threading.Event()
+        self._loop_turns.set()
         self._when_lost: list[Callable[[int], None]] = []
         self._when_news: list[Callable[[News], None]] = []
         self._wake_read, self._wake_write = -1, -1
@@ -101,7 +116,7 @@ class LeaseSession:
 
         Raises PoolerRefused, ConfigurationError, SchemaMissing, and StoreUnavailable when the database does not answer.
         """
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -218,6 +233,8 @@ class LeaseSession:
                 link.close()
                 self._forget()
                 tries = pauses()
+            while not (self._closing or self._loop_turns.is_set()):
+                self._pause(self._beat)
 
     def _connect(self) -> LeaseLink:
         sent = time.monotonic()
@@ -248,6 +265,7 @@ class LeaseSession:
 
     def _serve(self, link: LeaseLink) -> None:
         while not self._closing:
+            self._watch_loop()
             # A look is due by itself: requests that keep the session alive would put it off for ever.
             rest = min(link.asked_at + self._beat, link.look_at) - time.monotonic()
             if rest <= 0:
@@ -260,6 +278,27 @@ class LeaseSession:
                 self._drain_wake()
                 continue
             self._renew(link.asked_at)
+
+    def _watch_loop(self) -> None:
+        """See whether the event loop turns, once for each heartbeat. Raises _LoopBlocked."""
+        if self._stall is None:
+            return
+        since = time.monotonic() - self._loop_asked_at
+        if not self._loop_turns.is_set():
+            if since > self._stall:
+                raise _LoopBlocked(kept_for=since, by=self._where_the_loop_is())
+        elif since > self._beat:
+            self._loop_asked_at = time.monotonic()
+            self._loop_turns.clear()
+            self._on_loop(lambda turns: turns.set(), self._loop_turns)
+
+    def _where_the_loop_is(self) -> str:
+        frame = sys._current_frames().get(self._loop_thread)
+        if frame is None:
+            return "its thread has ended"
+        return ", called by ".join(
+            f"{at.name} ({at.filename}:{at.lineno})" for at in reversed(traceback.extract_stack(frame)[-3:])
+        )
 
     def _answer(self, link: LeaseLink, request: _Request) -> None:
         if not request.answer.set_running_or_notify_cancel():
@@ -376,3 +415,13 @@ class LeaseSession:
 
 class _PresenceHeld(ConfigurationError):
     """The host's own lock is taken: by its previous session for up to a lease, or by another process for good."""
+
+
+class _LoopBlocked(HeadwaterError):
+    """Nothing can be delivered or given back here: code on the event loop does not let it go on."""
+
+    kept_for: float
+    by: str
+
+    def describe(self) -> str:
+        return f"the event loop has been kept for {self.kept_for:.0f} s by {self.by}: all it owned goes to others"

@@ -17,7 +17,7 @@ from headwater.subscriptions.core.retry import Verdict, delay, judge
 from headwater.subscriptions.core.work import Work
 from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
 
-DIED = "the handler ended its process, or was ended with it, at every attempt"
+DIED = "the handler ended its process, was ended with it, or kept its event loop for too long, at every attempt"
 
 
 class Failing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,24 @@ async def test_a_frozen_owner_is_replaced_and_harmless_when_it_thaws(shop: Shop)
     assert shop.handled("exact") == list(range(1, 301))
     assert shop.handled("exact-sync") == list(range(1, 301))
     assert set(shop.handled("shared")) == set(range(1, 301))
+
+
+async def test_a_handler_that_keeps_its_event_loop_keeps_nothing_else(shop: Shop, tmp_path: Path) -> None:
+    """It is as good as frozen: others take over all that was there."""
+    gate = tmp_path / "gate"
+    environment = {
+        "HEADWATER_LEASE": str(SHORT_LEASE), "HEADWATER_STALL": str(SHORT_LEASE), "BLOCKER_GATE": str(gate),
+    }  # fmt: skip
+    shop.processes.start("a", "b", app="blocking:app", environment=environment)
+    await shop.settled("a", "b")
+    await shop.append(1, "stone-1")
+    await shop.append(50)
+    partitions = await shop.caught_up()
+    assert shop.handled("exact") == list(range(1, 52))
+    [left] = {"a", "b"} - {p.node for p in partitions}
+    assert "keeps_the_loop" in shop.processes.log(left)
+    gate.touch()
+    await shop.settled("a", "b")
 
 
 async def test_sigterm_hands_over_and_repeats_nothing(shop: Shop) -> None:

@@ -74,6 +74,12 @@ async def test_a_transaction_mode_pooler_is_refused(database_url: str, sessions:
             await session.open()
 
 
+async def test_a_store_that_was_not_told_of_its_pooler_says_what_to_do(database_url: str) -> None:
+    with transaction_pooler(database_url, 1) as pooler, pytest.raises(PoolerRefused, match="session_url"):
+        async with await PostgresEventStore.open(f"{pooler.url}?sslmode=disable&gssencmode=disable") as store:
+            await asyncio.gather(*[store.read("s-1") for _ in range(4)])
+
+
 async def test_leases_go_past_the_pooler_when_there_is_a_direct_way(
     database_url: str, open_session: OpenSession, keys: list[PartitionKey]
 ) -> None:
@@ -112,6 +118,37 @@ async def test_missing_tables_are_told_at_once(empty_database_url: str) -> None:
     session = LeaseSession(StoreOptions(url=empty_database_url), host="host", presence=Presence(node="n"))
     with pytest.raises(SchemaMissing):
         await session.open()
+
+
+async def test_an_event_loop_that_does_not_turn_holds_nothing(
+    open_session: OpenSession, keys: list[PartitionKey], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others on the loop could do nothing with what they hold; it goes to whoever can."""
+    session = await open_session(lease=timedelta(seconds=3), stall=timedelta(seconds=3))
+    (grant, *_) = await session.claim(keys)
+    lost: list[int] = []
+    session.on_lost(lost.append)
+    wait_until(lambda: not session.connected, what="waiting, without await, until the session is given up")
+    assert session.lost(grant)
+    assert "test_an_event_loop_that_does_not_turn_holds_nothing" in caplog.text
+    other = await open_session("other")
+    assert len(await other.claim(keys)) == 3
+    await until(lambda: session.connected)
+    assert lost[0] == grant.session
+    assert session.session > grant.session
+
+
+async def test_a_program_without_a_bound_may_keep_its_loop(open_session: OpenSession, keys: list[PartitionKey]) -> None:
+    session = await open_session(heartbeat=timedelta(milliseconds=100))
+    grants = await session.claim(keys)
+    heard = session.valid_until
+    wait_until(lambda: session.valid_until > heard + 4, what="waiting, without await, for a while")
+    assert not any(session.lost(grant) for grant in grants)
+
+
+async def test_a_stall_shorter_than_the_lease_is_refused(open_session: OpenSession) -> None:
+    with pytest.raises(ConfigurationError, match="stall"):
+        await open_session(lease=timedelta(seconds=5), stall=timedelta(seconds=4))
 
 
 async def test_a_closed_session_grants_nothing(open_session: OpenSession, keys: list[PartitionKey]) -> None:
