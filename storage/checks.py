@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast, get_args
 
-from headwater.storage.errors import DuplicateEvent, InvalidArgument, ReservedStream
+from headwater.storage.errors import AlreadyLinked, InvalidArgument, ReservedStream
 from headwater.storage.model import (
     ALL,
     MAX_BIGINT,
@@ -130,7 +130,7 @@ def check_filter(where: Any) -> Filter:
 
 
 def check_link_ids(stream: str, events: object) -> list[uuid.UUID]:
-    """Return the ids of the events to be linked. Raises InvalidArgument, DuplicateEvent for one named twice."""
+    """Return the ids of the events to be linked. Raises InvalidArgument, AlreadyLinked for one named twice."""
     if isinstance(events, str | RecordedEvent) or not isinstance(events, Sequence):
         raise InvalidArgument("events", f"must be a list of events or ids, not {type(events).__name__}")
     if not events:
@@ -139,7 +139,7 @@ def check_link_ids(stream: str, events: object) -> list[uuid.UUID]:
     seen: set[uuid.UUID] = set()
     for id in ids:
         if id in seen:
-            raise DuplicateEvent(stream, id)
+            raise AlreadyLinked(stream, id, named_twice=True)
         seen.add(id)
     return ids
 

@@ -16,6 +16,7 @@ Never a text to be parsed: callers look at the class and at the fields.
     │   │   ├── StreamExists       NO_STREAM was expected and the stream has events
     │   │   └── StreamMissing      STREAM_EXISTS was expected and there is no such stream
     │   ├── DuplicateEvent         an event id is stored already, elsewhere or in another order
+    │   │   └── AlreadyLinked      an event that is to be linked stands in that stream already
     │   ├── ConditionFailed        an event that matches the append's condition has appeared
     │   └── ReservedStream         ``$all`` cannot be written to, linked to or deleted
     ├── StreamNotFound
@@ -152,7 +153,25 @@ class DuplicateEvent(AppendError):
     event_id: uuid.UUID | None
 
     def describe(self) -> str:
-        return f"event {self.event_id} is stored already; append to {self.stream!r} refused"
+        return f"event {self.event_id} is stored already, or comes twice; append to {self.stream!r} refused"
+
+
+class AlreadyLinked(DuplicateEvent):
+    """A stream holds an event at most once, itself or by a link: one of those to be linked would come twice.
+
+    Nothing was linked. Whoever only wants the link to be there has what they want.
+    """
+
+    def __init__(self, stream: str, event_id: uuid.UUID, named_twice: bool = False) -> None:
+        HeadwaterError.__init__(self, stream=stream, event_id=event_id, named_twice=named_twice)
+
+    named_twice: bool
+    """Whether it stands twice among the events that were to be linked; else it was in the stream before."""
+
+    def describe(self) -> str:
+        if self.named_twice:
+            return f"event {self.event_id} is to be linked into {self.stream!r} twice; nothing was linked"
+        return f"event {self.event_id} is in stream {self.stream!r} already, itself or by a link; nothing was linked"
 
 
 class ConditionFailed(AppendError):

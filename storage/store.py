@@ -89,7 +89,7 @@ class EventStore(Protocol):
         """Put stored events into a further stream, in the given order; returns that stream's new version.
 
         A reader of the stream sees the originals, numbered in the target. Raises EventNotFound when any is not
-        stored, DuplicateEvent when any is in the stream already; nothing is linked then.
+        stored, AlreadyLinked when any is in the stream already; nothing is linked then.
         """
         ...
 

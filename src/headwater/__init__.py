@@ -9,6 +9,7 @@ from headwater.cluster.options import ClusterOptions
 from headwater.cluster.pulling import pull
 from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import (
+    AlreadyLinked,
     AppendError,
     ArchiveDamaged,
     ArchiveError,
@@ -96,6 +97,7 @@ __all__ = [
     "NO_STREAM",
     "ORIGIN",
     "STREAM_EXISTS",
+    "AlreadyLinked",
     "App",
     "AppendCondition",
     "AppendError",

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from headwater.storage.codec import Codec, type_of
 from headwater.storage.errors import (
+    AlreadyLinked,
     AppendError,
     ConditionFailed,
     DuplicateEvent,
@@ -146,7 +147,7 @@ def link(state: State, name: str, ids: Sequence[uuid.UUID], expected: Expected) 
     there = set(state.streams[name].events.positions) if name in state.streams else set()
     for id in ids:
         if state.by_id[id].position in there or state.by_id[id].stream == name:
-            raise DuplicateEvent(name, id)
+            raise AlreadyLinked(name, id)
     stream = state.open_stream(name, datetime.now(UTC))
     for id in ids:
         stream.version += 1

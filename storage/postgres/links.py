@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from headwater.storage.errors import DuplicateEvent, EventNotFound, StreamDeleted
+from headwater.storage.errors import AlreadyLinked, EventNotFound, StreamDeleted
 from headwater.storage.model import Expected
 from headwater.storage.postgres.appending import wrong_version
 from headwater.storage.postgres.arrays import UuidArray, uuid_part
@@ -22,7 +22,7 @@ _WRONG_VERSION, _DELETED, _NOT_STORED = 1, 2, 3
 async def link(conn: Connection, sql: Statements, stream: str, ids: Sequence[uuid.UUID], expected: Expected) -> int:
     """Link events by their ids, all or none; returns the stream's new version.
 
-    Raises WrongExpectedVersion, StreamDeleted, EventNotFound, DuplicateEvent.
+    Raises WrongExpectedVersion, StreamDeleted, EventNotFound, AlreadyLinked.
     """
     wanted = UuidArray.of_wire(b"".join([uuid_part(id) for id in ids]), len(ids))
     cursor = row_cursor(conn)
@@ -36,4 +36,4 @@ async def link(conn: Connection, sql: Statements, stream: str, ids: Sequence[uui
         raise wrong_version(stream, expected, version)
     if outcome == _DELETED:
         raise StreamDeleted(stream)
-    raise EventNotFound(culprit) if outcome == _NOT_STORED else DuplicateEvent(stream, culprit)
+    raise EventNotFound(culprit) if outcome == _NOT_STORED else AlreadyLinked(stream, culprit)

@@ -8,6 +8,7 @@ import uuid
 import pytest
 
 from headwater.storage.errors import (
+    AlreadyLinked,
     DuplicateEvent,
     EventNotFound,
     InvalidArgument,
@@ -108,9 +109,16 @@ async def test_an_event_can_be_linked_into_several_streams(store: EventStore) ->
 async def test_an_event_stands_in_a_stream_at_most_once(store: EventStore) -> None:
     one, two = await stored(store, "source", 2)
     await store.link("target", [one])
-    for stream, batch in (("target", [two, one]), ("target", [two, two]), ("source", [one])):
-        with pytest.raises(DuplicateEvent):
+    for stream, batch, says in (
+        ("target", [two, one], f"event {one.id} is in stream 'target' already, itself or by a link"),
+        ("target", [two, two], f"event {two.id} is to be linked into 'target' twice"),
+        ("source", [one], f"event {one.id} is in stream 'source' already, itself or by a link"),
+    ):
+        with pytest.raises(AlreadyLinked, match=says) as refused:
             await store.link(stream, batch)
+        assert isinstance(refused.value, DuplicateEvent)
+        assert (refused.value.stream, refused.value.event_id) == (stream, batch[-1].id)
+        assert refused.value.named_twice == (batch == [two, two])
     assert [event.id for event in await store.read("target")] == [one.id]
     assert (await store.stream_info("target")).version == 1
 
@@ -155,7 +163,7 @@ async def test_concurrent_links_to_a_new_stream_all_succeed_when_nothing_is_expe
     versions = await asyncio.gather(*(store.link("target", [event]) for event in originals))
     assert sorted(versions) == list(range(1, 9))
     again = await asyncio.gather(*(store.link("target", originals) for _ in range(3)), return_exceptions=True)
-    assert [type(outcome) for outcome in again] == [DuplicateEvent] * 3
+    assert [type(outcome) for outcome in again] == [AlreadyLinked] * 3
 
 
 @pytest.mark.parity("T151")
@@ -163,7 +171,7 @@ async def test_of_concurrent_links_of_the_same_events_one_succeeds(store: EventS
     originals = await stored(store, "source", 3)
     outcomes = await asyncio.gather(*(store.link("target", originals) for _ in range(5)), return_exceptions=True)
     assert outcomes.count(3) == 1
-    assert [type(outcome) for outcome in outcomes].count(DuplicateEvent) == 4
+    assert [type(outcome) for outcome in outcomes].count(AlreadyLinked) == 4
 
 
 @pytest.mark.parity("T046", "L41")
