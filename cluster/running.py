@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
+import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from headwater.cluster.client import Client
@@ -19,7 +21,9 @@ from headwater.cluster.local import LocalCluster
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.supervisor import NodeFacts
 from headwater.cluster.wiring import open_host, open_supervisor
+from headwater.storage.errors import ConfigurationError
 from headwater.subscriptions.app import App
+from headwater.subscriptions.thread import Worker
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,12 @@ HAND_OVER_MOST = 30.0
 """How long nodes of this machine may take to hand over, in seconds: drain time-outs bound each handler before that."""
 SUPERVISOR_CHECK = 2.0
 """How often a program that joined a Ray cluster looks whether the supervisor is there, in seconds."""
+
+
+FIND_TIMEOUT = 5.0
+"""How long a Ray head may take to accept a connection, in seconds."""
+JOIN_TIMEOUT = 25.0
+"""How long a Ray cluster may take to let this program in, in seconds: a busy machine needs a few."""
 
 
 class NoNodes:
@@ -39,6 +49,11 @@ class NoNodes:
         return True
 
     async def start_host(self, node: NodeFacts) -> None: ...
+
+
+def mute_pool() -> None:
+    """Let the driver's pool not warn of each connection that an outage has ended: the store says once that it waits."""
+    logging.getLogger("psycopg.pool").addFilter(lambda record: "discarding closed connection" not in str(record.msg))
 
 
 async def in_process(app: App | None, options: ClusterOptions, node: str | None = None) -> None:
@@ -88,10 +103,12 @@ async def on_local_ray(app: App | None, options: ClusterOptions, nodes: int) -> 
 
 async def on_ray(app: App | None, options: ClusterOptions, address: str) -> None:
     """Run on the Ray cluster at an address, and keep its supervisor there; the hosts go on when this ends."""
+    await _find(address)  # before Ray is imported, which takes longer than the answer
+
     from headwater.cluster import actors
 
     await _register(app, options)
-    await asyncio.to_thread(actors.connect, address)
+    await _join(address, actors.connect)
     async with _interrupted() as interrupted:
         print(f"running on {address}", flush=True)
         while not interrupted.is_set():
@@ -99,6 +116,38 @@ async def on_ray(app: App | None, options: ClusterOptions, address: str) -> None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(interrupted.wait(), SUPERVISOR_CHECK)
     await asyncio.to_thread(actors.disconnect)
+
+
+async def _find(address: str) -> None:
+    """Raise ConfigurationError when nobody listens there: Ray itself would go on trying for a minute."""
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdigit()) or "/" in address:
+        return  # "auto", or what only Ray can make something of
+    try:
+        async with asyncio.timeout(FIND_TIMEOUT):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except (OSError, OverflowError, TimeoutError) as error:
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number and number > 0 else str(error) or f"no answer in {FIND_TIMEOUT:g} s"
+        raise ConfigurationError(
+            f"address: nobody answers at {address!r} ({reason}); name the head of a Ray cluster, HOST:PORT as given to "
+            "'ray start --head --port'"
+        ) from None
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+async def _join(address: str, connect: Callable[[str], None]) -> None:
+    """Join the cluster, in a thread that can be left behind. Raises ConfigurationError."""
+    try:
+        async with asyncio.timeout(JOIN_TIMEOUT):
+            await Worker("headwater-join").run(functools.partial(connect, address))
+    except TimeoutError:
+        problem = f"{address!r} has not let this program in within {JOIN_TIMEOUT:g} s: is it the head of a Ray cluster?"
+        raise ConfigurationError(f"address: {problem}") from None
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"address: Ray cannot join {address!r}: {error}") from error
 
 
 async def _register(app: App | None, options: ClusterOptions) -> None:

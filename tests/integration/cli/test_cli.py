@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import socket
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
@@ -110,6 +111,16 @@ def test_a_missing_schema_is_answered_in_one_line_with_status_2(empty_database_u
         assert done.returncode == 2, done
         assert len(done.stderr.splitlines()) == 1
         assert "headwater migrate" in done.stderr
+
+
+def test_a_ray_cluster_that_is_not_there_is_said_in_one_line_with_status_2(database_url: str) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and never listens
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        done = headwater("run", "--address", address, "--database-url", database_url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"nobody answers at '{address}' (Connection refused)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_store_is_made_migrated_and_removed(empty_database_url: str) -> None:
