@@ -131,6 +131,7 @@ def run(
     store = store if found is None else found.with_payloads(store)
     Making.of(store)  # what cannot be imported is known before anything is started
     options = ClusterOptions.read(store)
+    running.mute_pool()
     if address is not None:
         asyncio.run(running.on_ray(found, options, address))
     elif nodes:

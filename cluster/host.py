@@ -19,6 +19,7 @@ from headwater.cluster.options import ClusterOptions
 from headwater.cluster.slot import Assigned, MakeConsumers, MakeRunner, Slot
 from headwater.storage.errors import StaleEpoch, StoreUnavailable
 from headwater.storage.leases import Grant, News, PartitionKey
+from headwater.storage.outages import Outage
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.ports import Checkpoints, Leases
 
@@ -88,6 +89,7 @@ class Host:
         self._assignments = Bell()
         self._claims = Bell()
         self._owners_first_until = float("-inf")
+        self._outage = Outage(log, f"host {name} waits for the database", f"host {name} goes on")
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -110,11 +112,11 @@ class Host:
         loops = [
             asyncio.create_task(self._heads.run(), name="headwater-heads"),
             asyncio.create_task(
-                self._repeat(self.reconcile, self._assignments, self._options.assignment_interval),
+                self._repeat("assignments", self.reconcile, self._assignments, self._options.assignment_interval),
                 name="headwater-assignments",
             ),
             asyncio.create_task(
-                self._repeat(self.claim, self._claims, self._options.claim_interval), name="headwater-claims"
+                self._repeat("claims", self.claim, self._claims, self._options.claim_interval), name="headwater-claims"
             ),
         ]
         try:
@@ -234,16 +236,13 @@ class Host:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("host %s goes on after an error", self.name, exc_info=error)
 
-    async def _repeat(self, step: Callable[[], Awaitable[None]], bell: Bell, interval: timedelta) -> None:
-        waiting = False
+    async def _repeat(self, name: str, step: Callable[[], Awaitable[None]], bell: Bell, interval: timedelta) -> None:
         while True:
             try:
                 await step()
-                waiting = False
+                self._outage.ends(name)
             except StoreUnavailable as error:
-                if not waiting:  # once for each outage: the next try comes soon
-                    log.warning("host %s waits for the database: %s", self.name, error)
-                waiting = True
+                self._outage.goes_on(error, name)
             except Exception:
                 log.exception("host %s goes on after an error", self.name)
             await bell.pause(interval.total_seconds())

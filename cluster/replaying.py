@@ -24,6 +24,7 @@ class _Failures(LogObserver):
     """Counts what a replay passes over."""
 
     def __init__(self, checkpoints: ReplayCheckpoints) -> None:
+        super().__init__()
         self._checkpoints = checkpoints
 
     def skipped(self, key: PartitionKey, event: RecordedEvent, error: str, attempts: int) -> None:

@@ -18,6 +18,7 @@ from headwater.cluster.options import ClusterOptions
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts, plan
 from headwater.storage.errors import StoreUnavailable
 from headwater.storage.leases import News
+from headwater.storage.outages import Outage
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class Supervisor:
         self._backoff = Backoff()
         self._plans = Bell()
         self._patient_until = float("-inf")
+        self._outage = Outage(log, "supervisor waits for the database", "supervisor goes on")
 
     def tell(self, news: News) -> None:
         """Look at once at what has changed, and not only when the interval is over."""
@@ -122,9 +124,11 @@ class Supervisor:
     async def run(self) -> None:
         """Go on until cancelled. Neither a database nor a cluster that does not answer ends it."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._repeat(self.keep_hosts, Bell()), name="headwater-keep-hosts")
-            tasks.create_task(self._repeat(self.keep_partitions, Bell()), name="headwater-keep-partitions")
-            tasks.create_task(self._repeat(self.keep_plan, self._plans), name="headwater-keep-plan")
+            tasks.create_task(self._repeat("hosts", self.keep_hosts, Bell()), name="headwater-keep-hosts")
+            tasks.create_task(
+                self._repeat("partitions", self.keep_partitions, Bell()), name="headwater-keep-partitions"
+            )
+            tasks.create_task(self._repeat("plan", self.keep_plan, self._plans), name="headwater-keep-plan")
 
     async def keep_hosts(self) -> None:
         """Start a host on each node that has none."""
@@ -166,16 +170,13 @@ class Supervisor:
         known = {host for p in partitions for host in (p.wanted_owner, p.wanted_standby) if host is not None}
         return not known <= {host.host for host in hosts}
 
-    async def _repeat(self, step: Callable[[], Awaitable[None]], bell: Bell) -> None:
-        waiting = False
+    async def _repeat(self, name: str, step: Callable[[], Awaitable[None]], bell: Bell) -> None:
         while True:
             try:
                 await step()
-                waiting = False
+                self._outage.ends(name)
             except StoreUnavailable as error:
-                if not waiting:  # once for each outage: the next try comes soon
-                    log.warning("supervisor waits for the database: %s", error)
-                waiting = True
+                self._outage.goes_on(error, name)
             except Exception:
                 log.exception("supervisor goes on after an error")
             await bell.pause(self._options.plan_interval.total_seconds())

@@ -1,10 +1,11 @@
-"""How long to wait before a server that does not answer is tried again.
+"""How long to wait before a server that does not answer is tried again, and how often that is told: once.
 
 Pure but for its defaults: it waits for nothing itself.
 """
 
 from __future__ import annotations
 
+import logging
 import random as random_module
 import time
 from collections.abc import Callable, Iterator
@@ -28,3 +29,39 @@ def pauses(
     begun = now()
     while True:
         yield min(MOST, max(FIRST, SHARE * (now() - begun))) * (1.0 - random() / 2)
+
+
+class Outage:
+    """Tells a log that somebody waits, once for each outage, and once that it is over.
+
+    Several loops may share one: it is over when none of them waits any more.
+    """
+
+    def __init__(
+        self, log: logging.Logger, waits: str, again: str, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``waits`` and ``again`` are what is told, each without a full stop."""
+        self._log = log
+        self._waits = waits
+        self._again = again
+        self._now = now
+        self._waiting: set[str] = set()
+        self._begun = 0.0
+
+    def goes_on(self, error: BaseException, who: str = "") -> None:
+        """Note that ``who`` tries in vain."""
+        if not self._waiting:
+            self._begun = self._now()
+            # What the driver says has several lines.
+            self._log.warning("%s: %s", self._waits, " ".join(str(error).split()) or type(error).__name__)
+        self._waiting.add(who)
+
+    def ends(self, who: str = "") -> None:
+        """Note that ``who`` was answered."""
+        if who in self._waiting:
+            self._waiting.remove(who)
+            if not self._waiting:
+                self._log.warning("%s, after %.1f s", self._again, self._now() - self._begun)
+
+    def __repr__(self) -> str:
+        return f"<Outage {self._waits!r} waiting={sorted(self._waiting)}>"

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from headwater.storage.errors import StoreUnavailable
 from headwater.storage.model import EventPage, Filter, RecordedEvent
+from headwater.storage.outages import Outage
 
 log = logging.getLogger(__name__)
 
@@ -102,14 +103,16 @@ async def _pages(
     reader: PageReader, woken: asyncio.Event, source: str, start: Place, where: Filter
 ) -> AsyncGenerator[Sequence[RecordedEvent]]:
     after, stream_id = start.number, start.stream_id
+    outage = Outage(log, f"following {source!r} waits for the database", f"following {source!r} goes on")
     while True:
         woken.clear()
         try:
             page = await reader.read_page(source, after, PAGE_SIZE, where=where)
         except StoreUnavailable as error:
-            log.warning("following %r waits for the database: %s", source, error)
+            outage.goes_on(error)
             await asyncio.sleep(POLL_INTERVAL)
             continue
+        outage.ends()
         if page.stream_id != stream_id and page.stream_id is not None:
             # The stream was made, or made again: it counts from 1.
             reborn, stream_id = stream_id is not None, page.stream_id

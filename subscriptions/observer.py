@@ -6,16 +6,21 @@ Never changes what happens: an observer that raises is logged and otherwise igno
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from headwater.storage.errors import StoreUnavailable
 from headwater.storage.leases import ParkedEvent, PartitionKey, Progress
 from headwater.storage.model import EventPage, RecordedEvent
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.ports import Delivered
 
 logger = logging.getLogger("headwater.subscriptions")
+
+TROUBLE_AGAIN: Final = 60.0
+"""How long the same trouble of a partition is not told again, in seconds: it is tried again many times meanwhile."""
 
 
 class Status(NamedTuple):
@@ -79,7 +84,15 @@ class Observer:
 
 
 class LogObserver(Observer):
-    """Writes what an operator wants to see to the logger ``headwater.subscriptions``."""
+    """Writes what an operator wants to see to the logger ``headwater.subscriptions``.
+
+    Trouble that comes again and again is told once a minute. That the database is away is no warning here: it is so for
+    all partitions of a process, which says so once. That it answers and refuses is one.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._told: dict[tuple[PartitionKey, str], float] = {}
 
     def status_changed(self, key: PartitionKey, status: Status) -> None:
         logger.info("%s/%d is %s: %s", key.subscription, key.partition, status.phase.value, status.reason or "as usual")
@@ -105,7 +118,16 @@ class LogObserver(Observer):
             logger.error("%s/%d parks %r (%s): %s", key.subscription, key.partition, each.event, each.reason, why)
 
     def trouble(self, key: PartitionKey, what: str, error: BaseException) -> None:
-        logger.warning("%s/%d cannot %s: %r", key.subscription, key.partition, what, error)
+        now = self._now()
+        if now - self._told.get((key, what), float("-inf")) < TROUBLE_AGAIN:
+            return
+        self._told[key, what] = now
+        level = logging.INFO if isinstance(error, StoreUnavailable) and _is_away(error) else logging.WARNING
+        logger.log(level, "%s/%d cannot %s: %r", key.subscription, key.partition, what, error)
+
+
+def _is_away(error: StoreUnavailable) -> bool:
+    return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
 
 
 class Observers(Observer):

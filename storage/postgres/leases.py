@@ -25,7 +25,7 @@ import orjson
 from headwater.storage.errors import ConfigurationError, HeadwaterError, StoreUnavailable
 from headwater.storage.leases import Grant, News, PartitionKey, Progress
 from headwater.storage.options import StoreOptions
-from headwater.storage.outages import pauses
+from headwater.storage.outages import Outage, pauses
 from headwater.storage.postgres.lease_link import LeaseLink, LinkSettings
 from headwater.storage.postgres.statements import Statements
 
@@ -215,6 +215,7 @@ class LeaseSession:
 
     def _keep_connected(self) -> None:
         begun, tries = time.monotonic(), pauses()
+        outage = Outage(log, f"{self.host} has no lease session", f"{self.host} has a lease session again")
         while not self._closing:
             try:
                 link = self._connect()
@@ -222,13 +223,14 @@ class LeaseSession:
                 still_held = isinstance(error, _PresenceHeld) and time.monotonic() - begun < 2 * self._lease
                 if not self._opened.done() and not still_held:
                     raise
-                log.warning("%s has no lease session: %s", self.host, error)
+                outage.goes_on(error)
                 self._pause(next(tries))
                 continue
+            outage.ends()
             try:
                 self._serve(link)
             except HeadwaterError as error:
-                log.warning("%s lost its lease session %d: %s", self.host, self.session, error)
+                outage.goes_on(error)
             finally:
                 link.close()
                 self._forget()

@@ -19,7 +19,7 @@ from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool
 
 from headwater.storage.options import StoreOptions
-from headwater.storage.outages import pauses
+from headwater.storage.outages import Outage, pauses
 from headwater.storage.postgres.connect import Connection, Parting, Pool, StoreConnection, adapt, connection_settings
 
 log = logging.getLogger(__name__)
@@ -40,24 +40,28 @@ class Door:
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self._outage = Outage(log, f"{name} waits for the database", f"{name} reaches the database again")
         self._knocking = asyncio.Lock()
         self._closed = asyncio.Event()
 
     async def enter(self, connect: Callable[[], Awaitable[Opened]]) -> Opened:
         """Connect, as soon as the server lets anybody in. Raises what the driver raised once the door is closed."""
         try:
-            return await connect()
+            opened = await connect()
         except psycopg.OperationalError as error:
             refused = error
+        else:
+            self._outage.ends()
+            return opened
         async with self._knocking:
-            for number, pause in enumerate(pauses()):
+            for pause in pauses():
                 if self._closed.is_set():
                     break
                 with contextlib.suppress(psycopg.OperationalError):
-                    return await connect()
-                if number == 0:  # who comes later finds the server awake, or is the next to knock
-                    log.warning("%s waits for the database: %s", self._name, refused)
+                    opened = await connect()
+                    self._outage.ends()
+                    return opened
+                self._outage.goes_on(refused)  # who comes later finds the server awake, or is the next to knock
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._closed.wait()

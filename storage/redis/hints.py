@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from headwater.storage.errors import ConfigurationError
 from headwater.storage.model import Gate
-from headwater.storage.outages import pauses
+from headwater.storage.outages import Outage, pauses
 from headwater.storage.redis.codec import decode, encode
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ class RedisHints:
         self._rest_until = 0.0
         self._rests: Iterator[float] | None = None
         self._told_of_gates: list[Callable[[int, Gate], None]] = []
+        self._unsent = Outage(log, "hints rest, readers poll meanwhile", "hints are sent again")
+        self._unheard = Outage(log, "hints are not heard, readers poll meanwhile", "hints are heard again")
         try:
             # One connection for all that is published, and one deadline around it: a pool that tries the connection
             # first, and a deadline for each step of the client, take longer than Redis itself.
@@ -79,9 +81,10 @@ class RedisHints:
             async with asyncio.timeout(TIMEOUT):
                 await self._redis.publish(self._channel, encode(head, gate))
             self._rests = None
+            self._unsent.ends()
         except _OUTAGES as error:
+            self._unsent.goes_on(error)
             if self._rests is None:
-                log.warning("hints rest, readers poll meanwhile: %r", error)
                 self._rests = pauses()
             self._rest_until = time.monotonic() + next(self._rests)
 
@@ -97,6 +100,7 @@ class RedisHints:
                         message = await messages.get_message(timeout=PING_INTERVAL)
                         if message is not None:
                             tries, asked = None, False
+                            self._unheard.ends()
                             if message["type"] != "message":
                                 continue
                             head, gate = decode(message["data"])
@@ -112,8 +116,8 @@ class RedisHints:
                             asked = True
                             await messages.ping()
             except _OUTAGES as error:
+                self._unheard.goes_on(error)
                 if tries is None:
-                    log.info("hints are not heard, readers poll meanwhile: %s", error)
                     tries = pauses()
                 await asyncio.sleep(next(tries))
 

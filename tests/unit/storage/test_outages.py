@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import islice
 
 import pytest
 
-from headwater.storage.outages import FIRST, MOST, SHARE, pauses
+from headwater.storage.outages import FIRST, MOST, SHARE, Outage, pauses
 from headwater.subscriptions.testing.clock import VirtualClock
 
 
@@ -26,3 +27,19 @@ def test_processes_do_not_come_together() -> None:
         pytest.approx(0.75 * FIRST),
         pytest.approx(0.5005 * FIRST),
     ]
+
+
+def test_an_outage_is_told_once_and_its_end_once_however_many_wait(caplog: pytest.LogCaptureFixture) -> None:
+    clock = VirtualClock(100)
+    outage = Outage(logging.getLogger("a test"), "it waits", "it goes on", now=clock.monotonic)
+    outage.ends("claims")
+    for _ in range(3):
+        for who in ("claims", "assignments"):
+            outage.goes_on(ValueError("refused\n\tIs it running?"), who)
+        clock.advance(20)
+    outage.ends("claims")
+    assert caplog.messages == ["it waits: refused Is it running?"]
+    outage.ends("assignments")
+    assert caplog.messages[1:] == ["it goes on, after 60.0 s"]
+    outage.goes_on(TimeoutError())
+    assert caplog.messages[2:] == ["it waits: TimeoutError"]
