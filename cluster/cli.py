@@ -100,11 +100,11 @@ def run(
         str | None, typer.Argument(help="Import path of an app, 'module:name'; without: what is registered.")
     ] = None,
     nodes: Annotated[
-        int,
+        int | None,
         typer.Option(
-            envvar="HEADWATER_NODES", min=0, help="So many Ray nodes on this machine; 0: in this process, without Ray."
+            envvar="HEADWATER_NODES", help="So many Ray nodes on this machine; without: in this process, without Ray."
         ),
-    ] = 0,
+    ] = None,
     address: Annotated[
         str | None, typer.Option(envvar="HEADWATER_ADDRESS", help="Join the Ray cluster at this address instead.")
     ] = None,
@@ -120,7 +120,9 @@ def run(
 
     On SIGTERM or Ctrl-C they are handed over first; with --address the hosts of that cluster go on.
     """
-    if nodes and address:
+    if nodes is not None and nodes < 1:
+        raise InvalidArgument("nodes", f"{nodes} is no number of Ray nodes: leave it out to run without Ray")
+    if nodes is not None and address is not None:
         raise InvalidArgument("nodes", "give a number of local nodes or an address, not both")
     find_users_code()
     found = None if app is None else _app(app)
@@ -134,7 +136,7 @@ def run(
     running.mute_pool()
     if address is not None:
         asyncio.run(running.on_ray(found, options, address))
-    elif nodes:
+    elif nodes is not None:
         asyncio.run(running.on_local_ray(found, options, nodes))
     else:
         asyncio.run(running.in_process(found, options, node))
@@ -157,8 +159,15 @@ def dev(
 ) -> None:
     """Run a Postgres and a Valkey for development. They keep their data in a folder, and end when interrupted."""
     from headwater.storage.embedded.development import serve
+    from headwater.storage.embedded.ports import PortRefused
 
-    serve(folder, postgres_port, redis_port)
+    if postgres_port == redis_port != 0:
+        raise InvalidArgument("redis-port", f"{redis_port} is Postgres's already: give them different ports")
+    try:
+        serve(folder, postgres_port, redis_port)
+    except PortRefused as refused:
+        option = "postgres-port" if refused.port == postgres_port else "redis-port"
+        raise InvalidArgument(option, f"{refused}: headwater dev --{option} PORT") from None
 
 
 # The store

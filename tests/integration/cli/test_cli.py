@@ -77,6 +77,10 @@ async def two_parked(registered: str) -> str:
         (["run", "lost:app"], "cannot import 'elsewhere:handle'"),
         (["run", "--nodes", "2", "--address", "here", "--database-url", NOWHERE], "not both"),
         (["run", "--nodes", "many"], "'--nodes'"),
+        (["run", "--nodes", "0", "--database-url", NOWHERE], "0 is no number of Ray nodes: leave it out"),
+        (["run", "--nodes", "-1", "--database-url", NOWHERE], "-1 is no number of Ray nodes"),
+        (["dev", "--redis-port", "55432"], "redis-port: 55432 is Postgres's already"),
+        (["dev", "--postgres-port", "70000"], "70000 is not a port"),
         (["drop", "--database-url", NOWHERE], "--yes"),
         (["forget", "ada", "--database-url", NOWHERE], "--yes"),
         (["forget", "ada", "--yes", "--encryption", "lost:way", "--database-url", NOWHERE], "cannot import 'lost:way'"),
@@ -111,6 +115,18 @@ def test_a_missing_schema_is_answered_in_one_line_with_status_2(empty_database_u
         assert done.returncode == 2, done
         assert len(done.stderr.splitlines()) == 1
         assert "headwater migrate" in done.stderr
+
+
+@pytest.mark.parametrize(("option", "other"), [("postgres-port", "redis-port"), ("redis-port", "postgres-port")])
+def test_a_port_that_is_taken_is_said_with_the_option_that_mends_it(option: str, other: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = headwater("dev", "--folder", "data", f"--{option}", port, f"--{other}", "0", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"port {port} on 127.0.0.1 is in use" in done.stderr
+    assert f"headwater dev --{option} PORT" in done.stderr
 
 
 def test_a_ray_cluster_that_is_not_there_is_said_in_one_line_with_status_2(database_url: str) -> None:
