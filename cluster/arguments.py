@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from headwater.cluster.options import import_folders
+from headwater.storage.checks import check_number
 from headwater.storage.errors import InvalidArgument
 from headwater.storage.options import StoreOptions
 
@@ -50,12 +51,14 @@ def find_users_code() -> None:
     sys.path[:0] = [folder for folder in import_folders() if folder not in sys.path]
 
 
-def number_or_time(argument: str, text: str) -> int | datetime:
-    """Return what a word means that may be a number or a time. Raises InvalidArgument."""
+def number_or_time(argument: str, text: str, lowest: int = 0) -> int | datetime:
+    """Return what a word means that may be a number, of ``lowest`` or more, or a time. Raises InvalidArgument."""
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
         pass
+    else:
+        return check_number(argument, number, lowest)
     try:
         return datetime.fromisoformat(text).astimezone()
     except ValueError:

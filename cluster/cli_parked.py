@@ -44,6 +44,9 @@ def parked(
     """List what a subscription has set aside. Deliver it again, corrected or not, or give it up."""
     if sum((retry, cancel, discard, edit is not None)) > 1:
         raise InvalidArgument("parked", "one of --retry, --cancel, --discard and --edit, not several")
+    for given, option, needs in ((rate is not None, "rate", retry), (bool(reason), "reason", edit is not None)):
+        if given and not needs:
+            raise InvalidArgument(option, f"goes with --{'retry' if option == 'rate' else 'edit'} only")
     find_users_code()  # how an encrypted event is looked at, HEADWATER_ENCRYPTION may say
     where = ParkedFilter(
         positions=None if position is None else (position,), key=key, stream=stream, type=type, error=error

@@ -44,7 +44,7 @@ def rewind(
     The answer, also that of a dry run, says how many numbers of the source come again, and how many are skipped: those
     between a partition's checkpoint and the number; of several partitions, the most of one.
     """
-    place = number_or_time("to", to)
+    place = number_or_time("to", to, lowest=0)
 
     async def rewound(client: Client) -> tuple[int, list[int]]:
         number = await client.number_at(subscription, place)
@@ -74,7 +74,7 @@ def replay(
     json: Json = False,
 ) -> None:
     """Deliver a range once more. It runs beside what is delivered live, and can be ended."""
-    begin, end = number_or_time("from", first), None if last is None else number_or_time("to", last)
+    begin, end = number_or_time("from", first, lowest=1), None if last is None else number_or_time("to", last, lowest=1)
 
     async def change(client: Client) -> list[int]:
         if cancel:

@@ -19,6 +19,9 @@ def resolve(path: str) -> Any:
     module_name, colon, attributes = path.partition(":")
     if not (module_name and colon and attributes):
         raise ImportPathError(f"{path!r} is not an import path: write 'package.module:attribute'")
+    if module_name.endswith(".py") or "/" in module_name:
+        name = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise ImportPathError(f"{path!r} names a file: write the module's name, '{name}:{attributes}'")
     try:
         found = importlib.import_module(module_name)
     except Exception as error:  # a user's module may fail in any way; what it says is passed on
