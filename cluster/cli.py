@@ -43,6 +43,7 @@ from headwater.storage.postgres import schema as schemas
 from headwater.storage.postgres.partitioning import partition
 from headwater.subscriptions.app import App
 from headwater.subscriptions.imports import resolve
+from headwater.subscriptions.shape import takes_context
 
 DETAILS = ("since", "checkpoint", "delivered", "redelivered", "parked_ever", "epoch")
 """What a person sees of a partition only by ``--json``."""
@@ -147,7 +148,7 @@ def _app(path: str) -> App:
     if not isinstance(found, App):
         raise InvalidArgument("app", f"{path!r} is not an App but {type(found).__name__}")
     for registration in found.registrations:
-        resolve(registration.handler)
+        takes_context(resolve(registration.handler))
     return found
 
 

@@ -17,6 +17,7 @@ from headwater.storage.options import StoreOptions
 from headwater.subscriptions.checks import check_kind, check_path
 from headwater.subscriptions.imports import import_path
 from headwater.subscriptions.options import SubscriptionOptions
+from headwater.subscriptions.shape import takes_context
 
 DATABASE_URL = "HEADWATER_DATABASE_URL"
 """The environment variable that names the database when a program does not."""
@@ -121,8 +122,8 @@ class App:
     def register(self, name: str, handler: Callable[..., Any] | str, options: SubscriptionOptions) -> Registration:
         """Register a handler, itself or by its import path, as the subscription ``name``.
 
-        Raises InvalidArgument for a name that is taken, empty or too long; ImportPathError for a handler that no other
-        process could import.
+        Raises InvalidArgument for a name that is taken, empty or too long, and for a handler that cannot be called with
+        (event) or (event, context); ImportPathError for one that no other process could import.
         """
         check_name("subscription", name)
         check_kind("options", options, SubscriptionOptions)
@@ -132,7 +133,10 @@ class App:
             raise InvalidArgument("replaces", f"{name!r} cannot replace itself: name the older version")
         if isinstance(handler, str):
             check_path("handler", handler)
-        path = handler if isinstance(handler, str) else import_path(handler)
+            path = handler
+        else:
+            path = import_path(handler)
+            takes_context(handler)
         registration = Registration(name, path, options)
         self._registrations[name] = registration
         return registration

@@ -5,16 +5,16 @@ Never decides what a failure means: whatever the handler raises goes to the call
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headwater.storage.errors import ConfigurationError
+from headwater.storage.errors import ConfigurationError, InvalidArgument
 from headwater.storage.model import RecordedEvent
 from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.options import SubscriptionOptions
+from headwater.subscriptions.shape import takes_context
 from headwater.subscriptions.thread import Worker
 
 
@@ -56,11 +56,12 @@ class Handler:
         if options.mapper is not None:
             self._map = resolve(options.mapper)
         self._instance = target() if inspect.isclass(target) else target
-        call = getattr(self._instance, "handle", None) or self._instance
-        if not callable(call):
-            raise ConfigurationError(f"{name}: {target!r} is neither a function nor a class with a method 'handle'")
+        try:
+            self._takes_context = takes_context(self._instance)
+        except InvalidArgument as refused:
+            raise ConfigurationError(f"{name}: {refused.problem}") from None
+        call: Any = getattr(self._instance, "handle", None) or self._instance
         self._call = call
-        self._takes_context = _takes_context(call, name)
         self.is_async = _is_async(call)
         """Whether the handler is a coroutine function: decides which kind of transaction it gets."""
         self._thread = Worker(f"headwater-{name}")
@@ -118,15 +119,3 @@ class Handler:
 
 def _is_async(call: Any) -> bool:
     return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
-
-
-def _takes_context(call: Any, name: str) -> bool:
-    """Tell ``(event)`` from ``(event, context)``. Raises ConfigurationError for any other shape."""
-    signature = inspect.signature(call)
-    with contextlib.suppress(TypeError):
-        signature.bind(object(), object())
-        return True
-    with contextlib.suppress(TypeError):
-        signature.bind(object())
-        return False
-    raise ConfigurationError(f"{name} takes {signature}: a handler takes (event) or (event, context)")

@@ -74,6 +74,7 @@ async def two_parked(registered: str) -> str:
         (["run", "no_such_module:app", "--database-url", NOWHERE], "No module named 'no_such_module'"),
         (["run", "headwater:App", "--database-url", NOWHERE], "is not an App"),
         (["run", "broken:app"], "cannot import 'broken:app': ValueError: first line"),
+        (["run", "needy:app"], "of_three takes (event, context, table): a handler takes (event) or (event, context)"),
         (["run", "./shop.py:app"], "names a file: write the module's name, 'shop:app'"),
         (["run", "lost:app"], "cannot import 'elsewhere:handle'"),
         (["run", "--nodes", "2", "--address", "here", "--database-url", NOWHERE], "not both"),
@@ -90,6 +91,12 @@ async def two_parked(registered: str) -> str:
 )
 def test_bad_input_is_answered_in_one_line_with_status_2(arguments: list[str], says: str, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("raise ValueError('first line\\nsecond line')")
+    (tmp_path / "needy.py").write_text(
+        "from headwater import App, SubscriptionOptions\n"
+        "app = App('shop')\n"
+        "app.register('totals', 'needy:of_three', SubscriptionOptions())\n"
+        "def of_three(event, context, table): ...\n"
+    )
     (tmp_path / "lost.py").write_text(
         "from headwater import App, SubscriptionOptions\n"
         "app = App('shop')\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,56 @@ from headwater.subscriptions.imports import import_path, resolve
 
 async def top_level(event: object) -> None:
     """A handler that any process can import."""
+
+
+class Needy:
+    """Cannot be made without arguments."""
+
+    def __init__(self, table: str) -> None: ...
+
+    def handle(self, event: object) -> None: ...
+
+
+class Mute:
+    """Has nothing to be called by."""
+
+
+class Wide:
+    """Takes one argument too many."""
+
+    def handle(self, event: object, context: object, more: object) -> None: ...
+
+
+class Static:
+    """Needs no instance."""
+
+    @staticmethod
+    def handle(event: object, context: object) -> None: ...
+
+
+class Called:
+    """Is called itself."""
+
+    def __call__(self, *everything: object) -> None: ...
+
+
+def of_nothing() -> None: ...
+
+
+def of_three(event: object, context: object, table: str) -> None: ...
+
+
+def of_names(event: object, *, context: object) -> None: ...
+
+
+def yielding(event: object) -> Iterator[object]:
+    yield event
+
+
+def of_anything(*everything: object) -> None: ...
+
+
+def of_defaults(event: object, context: object = None, table: str = "totals") -> None: ...
 
 
 class TopLevel:
@@ -37,6 +88,33 @@ def test_a_decorated_handler_stays_as_it_is_and_is_named_by_its_path() -> None:
 def test_an_option_that_does_not_exist_is_refused() -> None:
     with pytest.raises(TypeError, match="batchsize"):
         App("shop").subscription("totals", batchsize=7)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("handler", "says"),
+    [
+        (of_nothing, r"of_nothing takes \(\).*: a handler takes \(event\) or \(event, context\).*add the event"),
+        (of_three, r"of_three takes .*; give table a default"),
+        (of_names, r"of_names takes .*; give context a default, or take the '\*' away"),
+        (yielding, "yielding yields, so that nothing of it would run"),
+        (Needy, r"class Needy is made with \(table: .*without arguments"),
+        (Mute, "class Mute has no method 'handle': give it one"),
+        (Wide, r"Wide.handle takes .*; give more a default"),
+        (TopLevel.handle, "TopLevel.handle is a method without its object: register the class"),
+    ],
+)
+def test_a_handler_that_could_not_be_called_is_refused_where_it_is_registered(handler: Any, says: str) -> None:
+    app = App("shop")
+    with pytest.raises(InvalidArgument, match=says):
+        app.subscription("totals")(handler)
+    assert app.registrations == ()
+
+
+@pytest.mark.parametrize("handler", [of_anything, of_defaults, top_level, TopLevel, Static, Called])
+def test_a_handler_that_can_be_called_is_taken(handler: Any) -> None:
+    app = App("shop")
+    app.subscription("totals")(handler)
+    assert [each.name for each in app.registrations] == ["totals"]
 
 
 def test_a_name_can_be_registered_once() -> None:

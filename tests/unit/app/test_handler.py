@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -209,7 +210,25 @@ async def test_a_mapper_decides_what_the_handler_gets(monkeypatch: pytest.Monkey
     assert seen == [8]
 
 
-@pytest.mark.parametrize("target", [lambda: None, lambda a, b, c: None, 7, object])
+@pytest.mark.parametrize(
+    "target",
+    [
+        functools.partial(lambda table, one, context: seen_by.append((table, context.attempt)), "totals"),
+        functools.partial(lambda one, context, *, table: seen_by.append((table, context.attempt)), table="totals"),
+    ],
+)
+async def test_a_partial_takes_what_is_left_to_take(target: Any) -> None:
+    seen_by.clear()
+    await handled(target, delivery(event(1)))
+    assert seen_by == [("totals", 2)]
+
+
+seen_by: list[tuple[str, int]] = []
+
+
+@pytest.mark.parametrize(
+    "target", [functools.partial(lambda one: None, 1), lambda: None, lambda a, b, c: None, 7, object]
+)
 def test_what_is_not_a_handler_is_refused(target: object) -> None:
     with pytest.raises(ConfigurationError):
         Handler(target, SubscriptionOptions())
