@@ -9,6 +9,7 @@ Never a text to be parsed: callers look at the class and at the fields.
     ├── ConfigurationError         settings that do not fit together, or a server that cannot serve them
     │   ├── SchemaMissing          the tables are not there: run the migrations
     │   ├── SchemaOutdated         the tables are older, or newer, than this program
+    │   ├── SqlRefused             a transaction of the store in memory was taken for a connection to a database
     │   ├── PoolerRefused          a transaction-mode pooler stands before a connection that must keep its session
     │   └── ImportPathError        a handler, selector or key function that cannot be imported by its path
     ├── AppendError
@@ -104,6 +105,22 @@ class SchemaMissing(ConfigurationError):
 
 class SchemaOutdated(ConfigurationError):
     """The store's tables are older, or newer, than this program."""
+
+
+class SqlRefused(ConfigurationError, AttributeError):
+    """A transaction of the store in memory was taken for a connection to a database: it runs no SQL."""
+
+    def __init__(self, attribute: str) -> None:
+        HeadwaterError.__init__(self, attribute=attribute)
+
+    attribute: str
+    """What was asked of the transaction: ``execute``, ``cursor``, ..."""
+
+    def describe(self) -> str:
+        return (
+            f"the transaction of the store in memory has no {self.attribute!r}, for it runs no SQL: there a handler "
+            "can append by store.append(..., conn=context.transaction); test what writes to tables on Postgres"
+        )
 
 
 class PoolerRefused(ConfigurationError):
@@ -305,13 +322,16 @@ class SubscriptionError(HeadwaterError):
 class SubscriptionNotFound(SubscriptionError):
     """No subscription of that name is registered."""
 
-    def __init__(self, subscription: str) -> None:
-        super().__init__(subscription=subscription)
+    def __init__(self, subscription: str, known: tuple[str, ...] | None = None) -> None:
+        super().__init__(subscription=subscription, known=known)
 
     subscription: str
+    known: tuple[str, ...] | None
+    """The names that there are, where they were at hand."""
 
     def describe(self) -> str:
-        return f"no subscription named {self.subscription!r}"
+        there = "" if self.known is None else f"; there are {', '.join(map(repr, self.known)) or 'none'}"
+        return f"no subscription named {self.subscription!r}{there}"
 
 
 class SubscriptionConflict(SubscriptionError):

@@ -6,7 +6,9 @@ Never shared between tasks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
+from headwater.storage.errors import SqlRefused
 from headwater.storage.memory.state import State
 
 
@@ -21,6 +23,10 @@ class MemoryTransaction:
     def on_rollback(self, undo: Callable[[], None]) -> None:
         """Call ``undo`` when the transaction fails: for what is not part of the store's state."""
         self._undo.append(undo)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say what is missing here, instead of only that it is. Raises SqlRefused."""
+        raise SqlRefused(name)
 
     def roll_back(self) -> None:
         """Undo everything, the last first."""

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from headwater.storage.errors import InvalidArgument, StreamDeleted, StreamNotFound
+from headwater.storage.errors import InvalidArgument, SqlRefused, StreamDeleted, StreamNotFound, SubscriptionNotFound
 from headwater.storage.leases import Grant, ParkedEvent, PartitionKey, Progress, Retried
 from headwater.storage.making import Making
 from headwater.storage.memory.store import MemoryEventStore
@@ -27,12 +27,14 @@ from headwater.subscriptions.consumers import LocalConsumer
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.handler import Handler
 from headwater.subscriptions.observer import Observer, Status
-from headwater.subscriptions.options import ORIGIN, SubscriptionOptions
+from headwater.subscriptions.options import ORIGIN, Delivery, OnFailure, RetryPolicy, SubscriptionOptions
 from headwater.subscriptions.runner import SubscriptionRunner
 
 SOON = timedelta(milliseconds=1)
 """The delay between attempts and the poll interval in a test: what is promised does not depend on them."""
 
+
+SYNC_TRANSACTION = "an exactly-once handler must be async to run in memory: there are no transactions for threads"
 
 NOWHERE = "postgresql://nowhere/memory"
 """The events are in memory: of the options of a store only those about payloads count."""
@@ -63,7 +65,7 @@ class MemoryTransactions:
     @contextmanager
     def open_sync(self, grant: Grant, progress: Progress | Retried) -> Iterator[Any]:  # noqa: ARG002  # the port's shape
         """Refuse: the in-memory store has no connections for threads."""
-        raise InvalidArgument("handler", "an exactly-once handler must be async to run in memory")
+        raise InvalidArgument("handler", SYNC_TRANSACTION)
         yield
 
 
@@ -120,7 +122,11 @@ class MemoryRuntime:
         await self._stack.aclose()
 
     async def run(self, name: str, handler: Any, options: SubscriptionOptions | None = None) -> None:
-        """Run one more subscription; the handler may be any function, class or instance, importable or not."""
+        """Run one more subscription; the handler may be any function, class or instance, importable or not.
+
+        Raises InvalidArgument for a name that is taken, and for exactly-once delivery to a handler that is not async;
+        ConfigurationError for what cannot be called with (event) or (event, context).
+        """
         options = options or SubscriptionOptions()
         await self._start(
             name, [Handler(handler, options, name) for _ in range(max(1, options.most_consumers))], options
@@ -133,36 +139,53 @@ class MemoryRuntime:
     async def caught_up(self, *names: str, within: float = 10.0) -> None:
         """Wait until these subscriptions (all, without names) have settled everything that is stored now.
 
-        Raises NotCaughtUp, with the reason, when one has stopped or does not get there ``within`` so many seconds.
+        Raises NotCaughtUp, with the reason, when one has stopped or does not get there ``within`` so many seconds;
+        SubscriptionNotFound for one that does not run here.
         """
+        for name in names:
+            self._known(name)
         heads = {name: await self._head_of(self._options[name].source) for name in names or self._runners}
         for name, head in heads.items():
             await self._wait(name, head, within)
 
     def status(self, name: str) -> Status:
         """What a subscription is doing."""
-        return self._runners[name].status
+        return self._known(name).status
 
     def runner(self, name: str) -> SubscriptionRunner:
         """What runs a subscription: to pause, resume or rewind it."""
-        return self._runners[name]
+        return self._known(name)
 
     def parked(self, name: str) -> Sequence[ParkedEvent]:
         """What was set aside and not settled since, by position."""
+        self._known(name)
         parked: Mapping[int, ParkedEvent] = self._coordination.row(_key(name)).parked
         return [parked[position] for position in sorted(parked)]
 
     def retry_parked(self, name: str) -> None:
         """Let everything that is parked be handled again."""
+        runner = self._known(name)
         self._parking.retry_parked(_key(name))
-        self._runners[name].retry_parked()
+        runner.retry_parked()
+
+    def _known(self, name: str) -> SubscriptionRunner:
+        """Return what runs a subscription. Raises SubscriptionNotFound, with the names that there are."""
+        if name not in self._runners:
+            raise SubscriptionNotFound(name, tuple(sorted(self._runners)))
+        return self._runners[name]
 
     async def _start(self, name: str, handlers: Sequence[Handler], options: SubscriptionOptions) -> None:
+        if name in self._runners:
+            raise InvalidArgument("name", f"{name!r} runs already: a runtime has one subscription of a name")
+        if options.delivery is Delivery.EXACTLY_ONCE and not all(handler.is_async for handler in handlers):
+            raise InvalidArgument("handler", f"{name!r}: {SYNC_TRANSACTION}")
         if options.partitions > 1:
             # One partition does what all would do together, in one order more.
             options = replace(options, partitions=1)
         self._coordination.start_at(_key(name), await self._start_after(options))
-        retry = replace(options.retry, first_delay=SOON, max_delay=SOON)
+        # No retry mends it, and parked it would look like a failure of the handler.
+        by_error = ((SqlRefused, RetryPolicy(attempts=1, then=OnFailure.STOP)), *options.retry.by_error)
+        retry = replace(options.retry, first_delay=SOON, max_delay=SOON, by_error=by_error)
         options = replace(options, retry=retry, poll_interval=SOON * 5, checkpoint_interval=SOON)
         transactions = MemoryTransactions(self.store, self._checkpoints, self._parking)
         opener = None if self.store.payloads.plain else self.store.payloads

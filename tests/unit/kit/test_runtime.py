@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headwater import ALL, CURRENT, App, Context, Delivery, NewEvent, OnFailure, RecordedEvent, RetryPolicy
-from headwater.storage.errors import SubscriptionNotFound, WaitTimedOut
+from headwater.storage.errors import InvalidArgument, SqlRefused, SubscriptionNotFound, WaitTimedOut
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.testing.runtime import MemoryRuntime, NotCaughtUp
 from headwater.subscriptions.testing.scenario import Scenario
@@ -163,6 +163,48 @@ async def test_exactly_once_effects_and_the_checkpoint_are_committed_together() 
         await runtime.caught_up("effects")
         assert [event.data["of"] for event in await runtime.store.read("effects")] == [1, 2]
         assert calls == 3
+
+
+async def writes_to_a_table(event: RecordedEvent, context: Context) -> None:
+    await context.transaction.execute("UPDATE totals SET n = n + 1")
+
+
+async def test_a_handler_that_runs_sql_in_memory_is_told_so_at_once_and_nothing_is_parked() -> None:
+    async with MemoryRuntime() as runtime:
+        await runtime.run("totals", writes_to_a_table, SubscriptionOptions(delivery=Delivery.EXACTLY_ONCE))
+        await runtime.append("a", placed(1))
+        with pytest.raises(NotCaughtUp, match=r"totals is failed: .*has no 'execute', for it runs no SQL"):
+            await runtime.caught_up()
+        assert runtime.parked("totals") == []
+    scenario = Scenario(writes_to_a_table, delivery=Delivery.EXACTLY_ONCE)
+    outcome = await scenario.when(("a", placed(1)))
+    assert isinstance(outcome.error, SqlRefused)
+    assert outcome.error.attribute == "execute"
+    await scenario.end()
+
+
+async def test_an_exactly_once_handler_that_is_not_async_is_refused_before_it_runs() -> None:
+    def handle(event: RecordedEvent) -> None: ...
+
+    async with MemoryRuntime() as runtime:
+        with pytest.raises(InvalidArgument, match="'totals': an exactly-once handler must be async"):
+            await runtime.run("totals", handle, SubscriptionOptions(delivery=Delivery.EXACTLY_ONCE))
+
+
+async def test_a_name_that_nothing_runs_under_is_refused_with_those_that_there_are() -> None:
+    async with MemoryRuntime() as runtime:
+        with pytest.raises(SubscriptionNotFound, match="no subscription named 'zz'; there are none"):
+            runtime.status("zz")
+        for name in ("totals", "alerts"):
+            await runtime.run(name, Totals)
+        with pytest.raises(InvalidArgument, match="'totals' runs already"):
+            await runtime.run("totals", Totals)
+        for ask in (runtime.status, runtime.runner, runtime.parked, runtime.retry_parked):
+            with pytest.raises(SubscriptionNotFound, match="no subscription named 'zz'; there are 'alerts', 'totals'"):
+                ask("zz")
+        with pytest.raises(SubscriptionNotFound, match="zz") as refused:
+            await runtime.caught_up("totals", "zz")
+        assert (refused.value.subscription, refused.value.known) == ("zz", ("alerts", "totals"))
 
 
 @pytest.mark.parity("T309", "T322", "E21")
