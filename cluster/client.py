@@ -18,6 +18,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
+from headwater.cluster.directory import host_facts
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.requests import check_arguments, check_complete, check_node, check_parked, check_rewind
 from headwater.cluster.status import ENDED, DeploymentStatus, HostStatus, PartitionStatus, ReplacementStatus
@@ -169,8 +170,8 @@ class Client:
         """
         if subscription is not None:
             check_name("subscription", subscription)
-        nodes = {host.host: host.node for host in await self._placement.hosts()}
-        return [PartitionStatus.of(state, nodes) for state in await self._registry.states(subscription)]
+        hosts = [host_facts(row) for row in await self._placement.hosts()]
+        return [PartitionStatus.of(state, hosts) for state in await self._registry.states(subscription)]
 
     async def hosts(self) -> list[HostStatus]:
         """Return the hosts that are alive, and how much each owns and stands by for."""

@@ -19,7 +19,7 @@ from headwater.cluster.succession import next_step
 from headwater.storage.errors import HeadwaterError, SubscriptionConflict
 from headwater.storage.leases import Grant, PartitionKey
 from headwater.storage.postgres.commands import Commands
-from headwater.storage.postgres.placement import AssignedRow, PlacementRow, PostgresPlacement
+from headwater.storage.postgres.placement import AssignedRow, HostRow, PlacementRow, PostgresPlacement
 from headwater.storage.postgres.repartition import Repartition
 from headwater.storage.postgres.replacing import Replacements
 from headwater.storage.postgres.replaying import ReplayRange, Replays
@@ -150,6 +150,17 @@ def apply_command(runner: SubscriptionRunner, command: CommandRecord, *, paused:
             return f"refused: {command.verb!r} with {dict(command.arguments)} means nothing here"
 
 
+def host_facts(row: HostRow) -> HostFacts:
+    """Return what the plan looks at of a host."""
+    return HostFacts(
+        host=row.host,
+        node=row.node,
+        draining=row.draining,
+        resources=row.facts.get("resources", {}),
+        labels=row.facts.get("labels", {}),
+    )
+
+
 class Generation(Protocol):
     """The right to write the plan."""
 
@@ -184,16 +195,7 @@ class SupervisorDirectory:
 
     async def hosts(self) -> list[HostFacts]:
         """Return the hosts that are alive."""
-        return [
-            HostFacts(
-                host=row.host,
-                node=row.node,
-                draining=row.draining,
-                resources=row.facts.get("resources", {}),
-                labels=row.facts.get("labels", {}),
-            )
-            for row in await self._placement.hosts()
-        ]
+        return [host_facts(row) for row in await self._placement.hosts()]
 
     async def partitions(self) -> list[PartitionFacts]:
         """Return the partitions that should run.

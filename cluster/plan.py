@@ -308,7 +308,7 @@ class _Board:
         """Return the hosts that have what the partition asks for, and those of them that take something new."""
         wants = (partition.needs, partition.labels)
         if wants not in self._by_wants:
-            able = frozenset(h.host for h in self.hosts.values() if _has(h, partition))
+            able = frozenset(h.host for h in self.hosts.values() if has(h, partition.needs, partition.labels))
             self._by_wants[wants] = able, [h for h in self.hosts if h in able and not self.hosts[h].draining]
         return self._by_wants[wants]
 
@@ -320,10 +320,10 @@ class _Board:
         ]
 
 
-def _has(host: HostFacts, partition: PartitionFacts) -> bool:
+def has(host: HostFacts, needs: Iterable[tuple[str, float]], labels: Iterable[tuple[str, str]]) -> bool:
     """Whether a host has the resources and the labels that a partition asks for."""
-    return all(host.resources.get(name, 0.0) >= amount for name, amount in partition.needs) and all(
-        host.labels.get(name) == value for name, value in partition.labels
+    return all(host.resources.get(name, 0.0) >= amount for name, amount in needs) and all(
+        host.labels.get(name) == value for name, value in labels
     )
 
 

@@ -5,11 +5,13 @@ Values only: whoever asks for them is the client.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from headwater.cluster.plan import HostFacts
+from headwater.cluster.unplaced import why_unowned
 from headwater.storage.postgres.replacing import OPEN, ReplacementRow
 from headwater.storage.registry import PartitionState
 
@@ -50,10 +52,11 @@ class PartitionStatus:
     """Whether programs of the users pull it: nobody places it, and no node stands by."""
 
     @classmethod
-    def of(cls, state: PartitionState, nodes: Mapping[str, str]) -> PartitionStatus:
-        """Tell it from what is stored and from the nodes of the hosts that are alive: only these count."""
+    def of(cls, state: PartitionState, hosts: Sequence[HostFacts]) -> PartitionStatus:
+        """Tell it from what is stored and from the hosts that are alive: only these count."""
+        nodes = {host.host: host.node for host in hosts}
         node = state.owner if state.pulled else nodes.get(state.owner or "")
-        phase, reason = _unowned(state) if node is None else (state.phase, state.reason)
+        phase, reason = _unowned(state, hosts) if node is None else (state.phase, state.reason)
         if state.repartition_to is not None:
             becomes = f"becomes one of {state.repartition_to} partitions"
             reason = f"{becomes}: {reason}" if node and reason else becomes
@@ -141,11 +144,11 @@ class DeploymentStatus:
     """New versions that are about to take over: what they do, how much is to go, and for how long."""
 
 
-def _unowned(state: PartitionState) -> tuple[str, str | None]:
+def _unowned(state: PartitionState, hosts: Sequence[HostFacts]) -> tuple[str, str | None]:
     if state.closed:
         return state.phase, state.reason
     if state.repartition_to is not None:
         return "repartitioning", None
     if state.wanted == "stopped":
         return "stopped", "stopped by an operator"
-    return "unowned", "no program pulls it" if state.pulled else "no host holds its lease"
+    return "unowned", "no program pulls it" if state.pulled else why_unowned(state, hosts)

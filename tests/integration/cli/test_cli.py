@@ -172,7 +172,7 @@ def test_what_is_registered_can_be_seen_when_nobody_runs_it(registered: str) -> 
         ("totals", 0, "unowned"),
         ("totals", 1, "unowned"),
     ]
-    assert rows[0]["reason"] == "no host holds its lease"
+    assert rows[0]["reason"] == "no host holds its lease: no host is alive"
     assert rows[0]["lag_seconds"] > 0
     assert answer(registered, "nodes") == []
 
