@@ -37,6 +37,7 @@ from headwater.cluster.cli_replays import replace, replacements, replay, replays
 from headwater.cluster.client import Client
 from headwater.cluster.keeping import keeping
 from headwater.cluster.options import ClusterOptions
+from headwater.cluster.status import PartitionStatus
 from headwater.storage.errors import HeadwaterError, InvalidArgument, StoreUnavailable, SubscriptionNotFound
 from headwater.storage.making import Making
 from headwater.storage.postgres import schema as schemas
@@ -44,9 +45,6 @@ from headwater.storage.postgres.partitioning import partition
 from headwater.subscriptions.app import App
 from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.shape import takes_context
-
-DETAILS = ("since", "checkpoint", "delivered", "redelivered", "parked_ever", "epoch")
-"""What a person sees of a partition only by ``--json``."""
 
 cli = typer.Typer(
     add_completion=False,
@@ -238,10 +236,39 @@ def status(database_url: DatabaseUrl = None, schema: Schema = None, json: Json =
 
 
 @cli.command()
-def subscriptions(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = False) -> None:
+def subscriptions(
+    wide: Annotated[bool, typer.Option("--wide", help="Show all that is known, in long lines.")] = False,
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+) -> None:
     """List the subscriptions and how they stand. A row for each partition: what it does, where, how late, and why."""
-    rows = ask(database_url, schema, lambda client: client.partitions())
-    show.rows(rows, json=json, empty="No subscription is registered.", leave_out=DETAILS)
+    rows, empty = ask(database_url, schema, lambda client: client.partitions()), "No subscription is registered."
+    if json:
+        show.rows(rows, json=True)
+    elif wide:
+        show.briefly([asdict(row) for row in rows], None, width=sys.maxsize, empty=empty)
+    else:
+        split = {row.subscription for row in rows if row.partition}
+        show.briefly(
+            [_brief(row, split=row.subscription in split) for row in rows], [row.reason for row in rows], empty=empty
+        )
+        if rows:
+            shown = {"partition", *(name for name in ROW if name != "behind"), "lag_seconds", "reason"}
+            left = [f.name.replace("_", " ") for f in dataclasses.fields(PartitionStatus) if f.name not in shown]
+            print()
+            show.sentence(f"Not shown: {', '.join(left)}. See them with --wide or --json.")
+
+
+ROW = ("subscription", "phase", "node", "standby", "lag", "behind", "parked")
+"""What a person sees of a partition at first, beside the reason."""
+
+
+def _brief(row: PartitionStatus, *, split: bool) -> dict[str, Any]:
+    name = f"{row.subscription}/{row.partition}" if split else row.subscription
+    behind = show.span(row.lag_seconds) if row.lag else None
+    values = (name, row.phase, row.node, row.standby, row.lag, behind, row.parked)
+    return dict(zip(ROW, values, strict=True))
 
 
 @cli.command()

@@ -5,7 +5,10 @@ Knows nothing of what it shows but that it is dataclasses and dicts.
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -13,12 +16,17 @@ from typing import Any
 
 import orjson
 from rich import box
+from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 WIDE = 200
 """The width of a table that goes into a file or a pipe."""
+GAP = 2
+"""The space between two columns."""
+NARROWEST = 8
+"""What a column of texts has at the least, however narrow the terminal is."""
 
 
 def rows(values: Sequence[Any], *, json: bool, empty: str = "", leave_out: Collection[str] = ()) -> None:
@@ -36,7 +44,66 @@ def rows(values: Sequence[Any], *, json: bool, empty: str = "", leave_out: Colle
             table.add_column(name.replace("_", " "), justify="right" if numeric else "left")
         for record in records:
             table.add_row(*(Text(_text(record[name])) for name in columns))
-        _print(table)
+        _console().print(table)
+
+
+def briefly(
+    records: Sequence[Mapping[str, Any]], reasons: Sequence[str | None] | None, *, empty: str, width: int | None = None
+) -> None:
+    """Show records for a narrow terminal: each reason in a last column where all of them fit, else below its row."""
+    for line in lines(records, reasons, width or _console().width) if records else [empty]:
+        print(line)
+
+
+def sentence(text: str) -> None:
+    """Show a sentence in lines as long as the terminal's."""
+    print("\n".join(textwrap.wrap(text, _console().width)))
+
+
+def lines(records: Sequence[Mapping[str, Any]], reasons: Sequence[str | None] | None, width: int) -> list[str]:
+    """Return a table as lines of at most ``width``; only its figures may make them longer.
+
+    A text that is too long for its column goes on in the next line, so that nothing is cut off.
+    """
+    names = list(records[0])
+    cells = [[_line(_text(each[name])) for name in names] for each in records]
+    notes = ["" if each is None else _line(each) for each in reasons or ()]
+    heads = [name.replace("_", " ") for name in names]
+    numeric = [all(each[n] is None or isinstance(each[n], int | float) for each in records) for n in names]
+    sizes = [max(cell_len(row[n]) for row in (heads, *cells)) for n in range(len(names))]
+    if any(notes) and sum(sizes) + GAP * len(sizes) + max(map(cell_len, notes)) <= width:
+        # Below the head of the column, too, nothing is longer than the reason.
+        cells = [[*row, note] for row, note in zip(cells, notes, strict=True)]
+        heads, numeric, notes = [*heads, "reason"], [*numeric, False], []
+        sizes.append(max(cell_len(row[-1]) for row in (heads, *cells)))
+    while sum(sizes) + GAP * (len(sizes) - 1) > width:
+        widest = max((n for n in range(len(sizes)) if not numeric[n]), key=lambda n: sizes[n], default=0)
+        if numeric[widest] or sizes[widest] <= NARROWEST:
+            break
+        sizes[widest] -= 1
+    found = [*_row(heads, sizes, numeric), "-" * min(width, sum(sizes) + GAP * (len(sizes) - 1))]
+    for row, note in zip(cells, notes or [""] * len(cells), strict=True):
+        found += _row(row, sizes, numeric)
+        found += textwrap.wrap(note, max(width, NARROWEST), initial_indent="  ", subsequent_indent="  ")
+    return found
+
+
+def _row(row: Sequence[str], sizes: Sequence[int], numeric: Sequence[bool]) -> list[str]:
+    parts = [chop_cells(text, size) or [""] for text, size in zip(row, sizes, strict=True)]
+    return [
+        (" " * GAP)
+        .join(
+            part.rjust(size) if right else set_cell_size(part, size)
+            for part, size, right in zip(line, sizes, numeric, strict=True)
+        )
+        .rstrip()
+        for line in itertools.zip_longest(*parts, fillvalue="")
+    ]
+
+
+def _line(text: str) -> str:
+    """Return a text in one line, without what would move a terminal's cursor."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
 
 
 def record(values: Mapping[str, Any], *, json: bool) -> None:
@@ -47,7 +114,7 @@ def record(values: Mapping[str, Any], *, json: bool) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in values.items():
         table.add_row(name.replace("_", " "), Text(_text(value)))
-    _print(table)
+    _console().print(table)
 
 
 def payload(value: Any) -> str:
@@ -60,8 +127,9 @@ def when(time: datetime) -> str:
     return time.astimezone().isoformat(" ", "seconds")
 
 
-def _print(table: Table) -> None:
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+def _console() -> Console:
+    """Return what writes as wide as the terminal is, or as COLUMNS says; into a file or a pipe it is wide."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE)
 
 
 def _json(value: Any) -> None:
@@ -86,3 +154,11 @@ def _text(value: Any) -> str:
             return ", ".join(map(_text, value)) or "-"
         case _:
             return str(value)
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in the unit that says it shortest."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.1f} s"

@@ -183,6 +183,21 @@ def test_tables_are_for_people(registered: str) -> None:
     assert "no host holds its lease" in done.stdout
 
 
+def test_subscriptions_can_be_read_in_a_narrow_terminal_and_what_is_left_out_is_said(registered: str) -> None:
+    narrow = headwater("subscriptions", HEADWATER_DATABASE_URL=registered, COLUMNS="60").stdout
+    assert all(len(line) <= 60 for line in narrow.splitlines())
+    assert ["totals/1", "unowned", "-", "-", "10"] in [line.split()[:5] for line in narrow.splitlines()]
+    assert "no host holds its lease: no host is alive" in " ".join(narrow.split())
+    left_out = "Not shown: since, checkpoint, delivered, redelivered, parked ever, epoch, consumers, pulled."
+    assert left_out in " ".join(narrow.split())
+    wide = headwater("subscriptions", "--wide", HEADWATER_DATABASE_URL=registered, COLUMNS="60").stdout
+    head, _, *rows = wide.splitlines()
+    assert len(rows) == 2
+    assert all(row.count("no host is alive") == 1 for row in rows)
+    for name in answer(registered, "subscriptions")[0]:
+        assert name.replace("_", " ") in head
+
+
 def test_a_dry_run_asks_for_nothing(registered: str) -> None:
     told = answer(registered, "rewind", "totals", "--to", "3", "--dry-run")
     assert (told["command"], told["arguments"], told["number"], told["dry_run"]) == ("rewind", {"to": 3}, 2, True)

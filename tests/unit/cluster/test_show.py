@@ -1,0 +1,64 @@
+"""Tables of the command line: as narrow as the terminal, with nothing cut off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from headwater.cluster import show
+
+RECORDS: list[dict[str, Any]] = [
+    {"subscription": "totals", "node": "node-1", "lag": 12_345},
+    {"subscription": "a-long-name-of-a-read-model", "node": None, "lag": 0},
+]
+
+
+def test_a_reason_is_a_column_where_all_of_them_fit_and_else_below_its_row() -> None:
+    assert show.lines(RECORDS, ["it waits\n\x1b[31m", None], 80) == [
+        "subscription                 node       lag  reason",
+        "-" * 58,
+        "totals                       node-1  12,345  it waits [31m",
+        "a-long-name-of-a-read-model  -            0",
+    ]
+    assert show.lines(RECORDS, ["it waits for the database", None], 44) == [
+        "subscription                 node       lag",
+        "-" * 43,
+        "totals                       node-1  12,345",
+        "  it waits for the database",
+        "a-long-name-of-a-read-model  -            0",
+    ]
+
+
+def test_a_long_name_goes_on_in_the_next_line() -> None:
+    assert show.lines(RECORDS, None, 30) == [
+        "subscription    node       lag",
+        "-" * 30,
+        "totals          node-1  12,345",
+        "a-long-name-of  -            0",
+        "-a-read-model",
+    ]
+
+
+@given(
+    st.lists(st.tuples(st.text("ab-ä漢", min_size=1), st.text("xy \n"), st.integers(0, 10**9)), min_size=1),
+    st.integers(40, 200),
+)
+def test_no_line_is_longer_than_the_terminal_and_nothing_is_lost(rows: list[tuple[str, str, int]], width: int) -> None:
+    records = [{"name": name, "lag": lag} for name, _, lag in rows]
+    found = show.lines(records, [reason for _, reason, _ in rows], width)
+    assert all(cell_len(line) <= width for line in found)
+    text = "".join("".join(found).split())
+    for name, reason, _ in rows:
+        assert all(text.count(letter) >= (name + reason).count(letter) for letter in "abä漢xy")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [(0, "0.0 s"), (119.94, "119.9 s"), (120, "2 min"), (7_199, "120 min"), (7_200, "2 h"), (172_800, "2 d")],
+)
+def test_a_span_is_told_in_one_unit(seconds: float, says: str) -> None:
+    assert show.span(seconds) == says
