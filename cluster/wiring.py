@@ -5,6 +5,7 @@ Decides nothing else and keeps nothing.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -44,6 +45,8 @@ from headwater.subscriptions.observer import LogObserver
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.ports import Consumer, EventReader, Opener
 from headwater.subscriptions.runner import SubscriptionRunner
+
+log = logging.getLogger(__name__)
 
 MakeConsumer = Callable[[str, SubscriptionOptions, int], StartableConsumer]
 """Makes one of several consumers of a handler, given its import path and the consumer's number."""
@@ -128,9 +131,19 @@ async def open_host(
         observer = LogObserver()
         commands = Commands(store.pool, store.sql)
 
+        said_without_ray: dict[str, object] = {}
+
         def make_consumers(handler: str, subscription: SubscriptionOptions) -> Sequence[StartableConsumer]:
             consumers: Sequence[StartableConsumer]
             if subscription.most_consumers:
+                mine = object()  # several threads may be here: one of them says it
+                if make_consumer is None and said_without_ray.setdefault(handler, mine) is mine:
+                    log.warning(
+                        "%s asks for %d handler actors: without Ray they are tasks of this process, and a handler that "
+                        "ends its process ends it; run with --nodes or --address",
+                        handler,
+                        subscription.most_consumers,
+                    )
                 resolve(handler)  # what cannot be imported is known before any process is started for it
                 consumers = [make_one(handler, subscription, index) for index in range(subscription.most_consumers)]
             else:

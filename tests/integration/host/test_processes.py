@@ -24,6 +24,14 @@ async def test_processes_share_the_partitions_and_handle_everything_once(shop: S
     assert shop.handled("shared") == list(range(1, 121))
 
 
+async def test_it_is_said_once_that_handler_actors_need_ray(shop: Shop) -> None:
+    shop.processes.start("a")
+    await shop.settled("a")
+    told = [line for line in shop.processes.log("a").splitlines() if "handler actors" in line]
+    assert len(told) == 1, "for both partitions together"
+    assert told[0].startswith("shop:Shared asks for 2 handler actors: without Ray they are tasks of this process")
+
+
 async def test_a_killed_process_is_replaced_and_nothing_is_lost_or_repeated(shop: Shop) -> None:
     shop.processes.start("a", "b")
     owners = await shop.settled("a", "b")
