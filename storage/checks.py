@@ -111,6 +111,10 @@ def check_created_at(argument: str, value: object) -> datetime:
     return time
 
 
+def _as_tuple(names: object) -> str:
+    return f"({names!r:.100},)" if isinstance(names, str) else '("one", "other")'
+
+
 def check_filter(where: Any) -> Filter:
     """Return a filter whose every part can be sent. Raises InvalidArgument."""
     if not isinstance(where, Filter):
@@ -118,7 +122,7 @@ def check_filter(where: Any) -> Filter:
     for field in ("types", "categories", "streams", "tags"):
         names = getattr(where, field)
         if isinstance(names, str) or not isinstance(names, tuple | list | frozenset | set):
-            raise InvalidArgument(f"where.{field}", "must be a tuple of names")
+            raise InvalidArgument(f"where.{field}", f"must be a tuple of names: write {_as_tuple(names)}")
         for name in names:
             check_name(f"where.{field}", name)
     if where.stream_prefix is not None:

@@ -118,6 +118,10 @@ class StoreOptions:
             if environment.get(variable := ENVIRONMENT_PREFIX + name.upper())
         }
         found["url"] = url or environment.get(URL_VARIABLE) or environment.get("DATABASE_URL") or ""
+        if not found["url"]:
+            raise ConfigurationError(
+                f"url: say where the database is, postgresql://user@host:5432/database, or set {URL_VARIABLE}"
+            )
         # What a URL says may come from afar: it never says what to import.
         bare, in_query = _take_query(found["url"], names - {"url", *IMPORTED})
         found |= in_query | {"url": bare}

@@ -5,11 +5,13 @@ Registers only: it opens nothing and starts nothing.
 
 from __future__ import annotations
 
+import difflib
 import functools
+import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from headwater.storage.checks import check_name
 from headwater.storage.errors import ConfigurationError, InvalidArgument
@@ -21,6 +23,9 @@ from headwater.subscriptions.shape import takes_context
 
 DATABASE_URL = "HEADWATER_DATABASE_URL"
 """The environment variable that names the database when a program does not."""
+
+DEFAULTS: Final = SubscriptionOptions()
+"""What counts for a subscription of which nothing else is said."""
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -46,11 +51,25 @@ def _with_options(
     def decorate(method: Callable[[S, str, SubscriptionOptions], R]) -> Callable[Concatenate[S, str, P], R]:
         @functools.wraps(method)
         def call(self: S, name: str, /, *args: P.args, **options: P.kwargs) -> R:
+            _check_names(name, make, args, options)
             return method(self, name, make(*args, **options))
 
         return call
 
     return decorate
+
+
+def _check_names(
+    name: object, make: Callable[..., SubscriptionOptions], args: Sequence[object], given: Mapping[str, object]
+) -> None:
+    """Say which option is meant. Raises TypeError, as every call with a wrong argument does."""
+    there = inspect.signature(make).parameters
+    if args:
+        raise TypeError(f"subscription {name!r}: options are given by name, as in batch_size=500")
+    for wrong in given.keys() - there.keys():
+        near = difflib.get_close_matches(wrong, there, 1, 0.5)
+        advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(there)}"
+        raise TypeError(f"subscription {name!r} has no option {wrong!r}: {advice}")
 
 
 class App:
@@ -119,7 +138,9 @@ class App:
 
         return register
 
-    def register(self, name: str, handler: Callable[..., Any] | str, options: SubscriptionOptions) -> Registration:
+    def register(
+        self, name: str, handler: Callable[..., Any] | str, options: SubscriptionOptions = DEFAULTS
+    ) -> Registration:
         """Register a handler, itself or by its import path, as the subscription ``name``.
 
         Raises InvalidArgument for a name that is taken, empty or too long, and for a handler that cannot be called with
@@ -128,7 +149,15 @@ class App:
         check_name("subscription", name)
         check_kind("options", options, SubscriptionOptions)
         if name in self._registrations:
-            raise InvalidArgument("subscription", f"{name!r} is registered in app {self.name!r} already")
+            there = self._registrations[name].handler
+            raise InvalidArgument(
+                "subscription",
+                f"{name!r} is registered in app {self.name!r} already, for {there}: give this one another name",
+            )
+        for category in options.where.categories:
+            if "-" in category:
+                problem = f"{category!r} is none, and nothing would be delivered: a category ends before the first '-'"
+                raise InvalidArgument("where.categories", problem)
         if options.replaces == name:
             raise InvalidArgument("replaces", f"{name!r} cannot replace itself: name the older version")
         if isinstance(handler, str):

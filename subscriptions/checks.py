@@ -5,6 +5,7 @@ Imports nothing of what the values name: whether a path leads anywhere is found 
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -25,7 +26,15 @@ KEYS: Final = ("stream", "none", "category", "correlation_id")
 def check_kind(argument: str, value: object, kind: type[Any]) -> None:
     """Refuse a value of another type. Raises InvalidArgument."""
     if not isinstance(value, kind):
-        raise InvalidArgument(argument, f"must be of type {kind.__name__}, not {type(value).__name__}")
+        raise InvalidArgument(argument, f"must be of type {kind.__name__}, not {type(value).__name__}{_advice(kind)}")
+
+
+def _advice(kind: type[Any]) -> str:
+    if issubclass(kind, timedelta):
+        return ": write timedelta(seconds=...)"
+    if issubclass(kind, enum.Enum):
+        return f": write {' or '.join(f'{kind.__name__}.{each.name}' for each in kind)}"
+    return ""
 
 
 def check_count(argument: str, value: object, lowest: int = 1, highest: int = MOST) -> None:

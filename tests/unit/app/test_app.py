@@ -86,8 +86,12 @@ def test_a_decorated_handler_stays_as_it_is_and_is_named_by_its_path() -> None:
 
 
 def test_an_option_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(TypeError, match="batchsize"):
+    with pytest.raises(TypeError, match=r"no option 'batchsize': did you mean 'batch_size'\?"):
         App("shop").subscription("totals", batchsize=7)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"has no option 'qqq': there are source, where, .*, apart"):
+        App("shop").subscription("totals", qqq=7)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="options are given by name"):
+        App("shop").subscription("totals", 7)  # type: ignore[call-arg,arg-type]
 
 
 @pytest.mark.parametrize(
@@ -120,8 +124,25 @@ def test_a_handler_that_can_be_called_is_taken(handler: Any) -> None:
 def test_a_name_can_be_registered_once() -> None:
     app = App("shop")
     app.register("totals", top_level, SubscriptionOptions())
-    with pytest.raises(InvalidArgument, match="registered in app 'shop' already"):
+    with pytest.raises(InvalidArgument, match=r"'totals' is registered in app 'shop' already, for \S+:top_level: give"):
         app.register("totals", TopLevel, SubscriptionOptions())
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (
+            {"where": Filter(types="OrderPaid")},  # type: ignore[arg-type]
+            r"where.types: must be a tuple of names: write \('OrderPaid',\)",
+        ),
+        ({"handler_timeout": 5}, r"handler_timeout: .*not int: write timedelta\(seconds=...\)"),
+        ({"delivery": "exactly-once"}, "write Delivery.AT_LEAST_ONCE or Delivery.EXACTLY_ONCE or"),
+        ({"where": Filter(categories=("order-1",))}, "where.categories: 'order-1' is none, and nothing would be"),
+    ],
+)
+def test_a_refusal_says_what_to_write(option: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        App("shop").subscription("totals", **option)(top_level)
 
 
 @pytest.mark.parametrize("name", ["", "é" * 300, "\0", "\ud800", None, 7], ids=repr)

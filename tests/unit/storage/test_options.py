@@ -12,6 +12,11 @@ from headwater.storage.options import StoreOptions
 URL = "postgresql://shop:secret@db.example:5433/shop"
 
 
+def test_without_a_url_it_says_how_to_give_one() -> None:
+    with pytest.raises(ConfigurationError, match="or set HEADWATER_DATABASE_URL"):
+        StoreOptions.read(environment={})
+
+
 def read(url: str | None = None, environment: dict[str, str] | None = None, **settings: Any) -> StoreOptions:
     return StoreOptions.read(url, environment=environment or {}, **settings)
 
