@@ -15,6 +15,7 @@ from headwater.cluster import show
 from headwater.cluster.arguments import store_options
 from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions
+from headwater.storage.errors import SubscriptionNotFound
 
 T = TypeVar("T")
 
@@ -51,7 +52,15 @@ def ask(database_url: str | None, schema: str | None, question: Callable[[Client
         client = await Client.open(ClusterOptions(store=store_options(database_url, schema)))
         try:
             return await question(client)
+        except SubscriptionNotFound as error:
+            if error.known is not None:
+                raise
+            raise SubscriptionNotFound(error.subscription, await _names(client)) from None
         finally:
             await client.close()
 
     return asyncio.run(asked())
+
+
+async def _names(client: Client) -> tuple[str, ...]:
+    return tuple(sorted({each.subscription for each in await client.partitions()}))

@@ -160,6 +160,8 @@ def dev(
     from headwater.storage.embedded.development import serve
     from headwater.storage.embedded.ports import PortRefused
 
+    if not folder:
+        raise InvalidArgument("folder", "must not be empty: its files would lie among those of the current folder")
     if postgres_port == redis_port != 0:
         raise InvalidArgument("redis-port", f"{redis_port} is Postgres's already: give them different ports")
     try:

@@ -248,7 +248,7 @@ class Client:
         after = await self._number_at("first", subscription, first) - (not isinstance(first, datetime))
         until = None if last is None else await self._number_at("last", subscription, last)
         if after < 0 or (until is not None and until <= after):
-            raise InvalidArgument("from", f"{after + 1} to {until} is no range")
+            raise InvalidArgument("from", f"{after + 1} to {until} is no range: nothing lies between")
         return await self._replays.issue(
             subscription, after, until, side_effects=side_effects, issued_by=self._operator, partition=partition
         )

@@ -46,8 +46,12 @@ Never a text to be parsed: callers look at the class and at the fields.
 
 from __future__ import annotations
 
+import difflib
 import uuid
-from typing import Any
+from typing import Any, Final
+
+MOST_NAMES: Final = 10
+"""How many names an error lists; of more it says how many."""
 
 
 class HeadwaterError(Exception):
@@ -330,8 +334,17 @@ class SubscriptionNotFound(SubscriptionError):
     """The names that there are, where they were at hand."""
 
     def describe(self) -> str:
-        there = "" if self.known is None else f"; there are {', '.join(map(repr, self.known)) or 'none'}"
-        return f"no subscription named {self.subscription!r}{there}"
+        return f"no subscription named {self.subscription!r}{self._advice()}"
+
+    def _advice(self) -> str:
+        if self.known is None:
+            return ""
+        near = difflib.get_close_matches(self.subscription, self.known, 1)
+        if near:
+            return f"; did you mean {near[0]!r}?"
+        if len(self.known) > MOST_NAMES:
+            return f"; there are {len(self.known)} others"
+        return f"; there are {', '.join(map(repr, self.known)) or 'none'}"
 
 
 class SubscriptionConflict(SubscriptionError):

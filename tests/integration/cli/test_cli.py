@@ -81,6 +81,7 @@ async def two_parked(registered: str) -> str:
         (["run", "--nodes", "many"], "'--nodes'"),
         (["run", "--nodes", "0", "--database-url", NOWHERE], "0 is no number of Ray nodes: leave it out"),
         (["run", "--nodes", "-1", "--database-url", NOWHERE], "-1 is no number of Ray nodes"),
+        (["dev", "--folder", ""], "folder: must not be empty"),
         (["dev", "--redis-port", "55432"], "redis-port: 55432 is Postgres's already"),
         (["dev", "--postgres-port", "70000"], "70000 is not a port"),
         (["drop", "--database-url", NOWHERE], "--yes"),
@@ -220,7 +221,9 @@ def test_another_number_of_partitions_is_asked_for_and_shown(registered: str) ->
     [
         (["repartition", "nothing", "3"], "no subscription named 'nothing'"),
         (["repartition", "totals", "3", "--wait", "0.1"], "still has 2 partitions"),
-        (["pause", "nothing"], "no subscription named 'nothing'"),
+        (["pause", "nothing"], "no subscription named 'nothing'; there are 'totals'"),
+        (["pause", "totl"], "no subscription named 'totl'; did you mean 'totals'?"),
+        (["delete", "totl", "--yes"], "no subscription named 'totl'; did you mean 'totals'?"),
         (["parked", "nothing"], "no subscription named 'nothing'"),
         (["rewind", "totals", "--to", "yesterday"], "neither a number nor a time"),
         (["rewind", "totals"], "'--to'"),

@@ -200,7 +200,7 @@ async def test_a_name_that_nothing_runs_under_is_refused_with_those_that_there_a
         with pytest.raises(InvalidArgument, match="'totals' runs already"):
             await runtime.run("totals", Totals)
         for ask in (runtime.status, runtime.runner, runtime.parked, runtime.retry_parked):
-            with pytest.raises(SubscriptionNotFound, match="no subscription named 'zz'; there are 'alerts', 'totals'"):
+            with pytest.raises(SubscriptionNotFound, match=r"no subscription named 'zz'; there are 'alerts', 'totals'"):
                 ask("zz")
         with pytest.raises(SubscriptionNotFound, match="zz") as refused:
             await runtime.caught_up("totals", "zz")
