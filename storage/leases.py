@@ -51,6 +51,12 @@ class Grant:
     """What earlier sets of the subscription's partitions had settled beyond that, as a JSON value; None: nothing."""
     rewinds: int = 0
     """How often its owner began to set the checkpoint back: what was sent before the last time writes nothing now."""
+    write: int = 0
+    """Which of its owner's writes this goes with: after one of the same kind with a higher number it writes nothing."""
+
+    def numbered(self, write: int) -> Grant:
+        """Return the grant for one write; the number is above that of every write of its kind that was sent before."""
+        return replace(self, write=write)
 
     def rewound(self) -> Grant:
         """Return the grant for one more try to set the checkpoint back, and for all that is written after it."""

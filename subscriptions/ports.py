@@ -86,11 +86,13 @@ class Checkpoints(Protocol):
     """The durable progress of partitions. Each write names the grant's epoch and does nothing when that is stale.
 
     Nor does one that was sent before a rewind and comes after it, unless it only tells what the partition is doing: a
-    connection may break, and the server execute later what came through it. It raises StaleEpoch, too.
+    connection may break, and the server execute later what came through it. It raises StaleEpoch, too. For the same
+    reason each save, park and report, of which there is one at a time, names ``grant.numbered(n)`` with a number above
+    that of the one before: after a later one of its kind it changes nothing.
     """
 
     async def save(self, grant: Grant, progress: Progress, *, conn: Any = None, durable: bool = False) -> None:
-        """Save how far the partition came; a lower checkpoint than the saved one changes nothing.
+        """Save how far the partition came; a lower checkpoint than the saved one, and an older save, change nothing.
 
         Raises StaleEpoch; safe to repeat. ``conn`` joins a transaction: then a checkpoint that is not above the saved
         one raises UnexpectedAck, so that a handler that hung and comes back late cannot commit its effects a second
@@ -155,7 +157,7 @@ class Boundaries(Protocol):
 
 
 class Parking(Protocol):
-    """The parked events that are to be handled again."""
+    """The parked events that are to be handled again. Each write is numbered as those of ``Checkpoints`` are."""
 
     async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[ToRetry]:
         """Return what to handle again, by position.

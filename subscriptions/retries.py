@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import Final
 
 from headwater.storage.errors import StaleEpoch
@@ -46,6 +47,7 @@ class ParkedRetries:
         An event that was begun ``attempts`` times without an end is set aside again: its owners have died of it.
         """
         self._grant = grant
+        self._writes = count(1)
         self._machine = machine
         self._tell = tell
         self._parking = parking
@@ -59,6 +61,10 @@ class ParkedRetries:
     def ask(self) -> None:
         """Look now."""
         self._asked.set()
+
+    def numbered(self, grant: Grant) -> Grant:
+        """Return the grant for one more write about a parked event: what was given up before does nothing after it."""
+        return grant.numbered(next(self._writes))
 
     async def run(self) -> None:
         """Look until cancelled, or until the lease is lost."""
@@ -80,7 +86,7 @@ class ParkedRetries:
         Raises StaleEpoch.
         """
         event = effect.events[0]
-        begun = await self._parking.begin_retry(self._grant(), event.position)
+        begun = await self._parking.begin_retry(self.numbered(self._grant()), event.position)
         if begun is None:
             self._tell(inputs.Withdrawn(effect.delivery_id))
             return None
@@ -92,7 +98,7 @@ class ParkedRetries:
     async def write(self, effect: effects.Retry) -> None:
         """Write down how the retry of an event went."""
         try:
-            await self._parking.retried(self._grant(), effect.position, effect.key, effect.error)
+            await self._parking.retried(self.numbered(self._grant()), effect.position, effect.key, effect.error)
         except StaleEpoch as error:
             self._tell(inputs.LeaseLost(str(error)))
         except Exception as error:  # noqa: BLE001  # the event stays parked, and comes again
@@ -143,7 +149,7 @@ class ParkedRetries:
         found = await self._parking.to_retry(grant)
         died = [each for each in found if each.begun >= self._attempts]
         for each in died:
-            await self._parking.retried(grant, each.position, each.key, DIED)
+            await self._parking.retried(self.numbered(grant), each.position, each.key, DIED)
         return await self._parking.to_retry(grant) if died else found
 
     async def _event(self, grant: Grant, position: int, key: str | None) -> RecordedEvent | None:
@@ -153,5 +159,5 @@ class ParkedRetries:
         # A reader that shares what it has read may not have come there yet: then it is asked again at the next look.
         if page.read_to >= position:
             # Deleted for good since: there is nothing left to handle.
-            await self._parking.retried(grant, position, key)
+            await self._parking.retried(self.numbered(grant), position, key)
         return None

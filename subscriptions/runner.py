@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any, TypeGuard
 
 from headwater.storage.errors import StaleEpoch, StoreUnavailable, unpassed
@@ -98,6 +99,7 @@ class SubscriptionRunner:
         self._parked_reader = reader
         self._leases = leases
         self._checkpoints = checkpoints
+        self._writes = count(1)
         self._consumers = list(consumers)
         self._present = tuple(range(len(consumers)) if present is None else present)
         self._parking = parking
@@ -117,6 +119,8 @@ class SubscriptionRunner:
         self._finished = asyncio.Event()
         self._over = False
         """Whether ``run`` ends: what it is told from now on begins nothing any more."""
+        self._to_report: effects.Report | None = None
+        """What operators were not told yet: the last word only."""
         self._reported: asyncio.Task[None] | None = None
 
     async def run(self) -> Status:
@@ -273,6 +277,10 @@ class SubscriptionRunner:
         condition = self._machine.condition
         return self._status(condition.phase, condition.reason)
 
+    def _numbered(self) -> Grant:
+        """Return the grant for one write: what is given up, and comes late, undoes nothing that was written since."""
+        return self._grant.numbered(next(self._writes))
+
     def _settled(self) -> int:
         return 0 if self._machine is None else self._machine.watermark
 
@@ -326,7 +334,9 @@ class SubscriptionRunner:
                 self._start(self._reload())
             case effects.Report():
                 self._observer.status_changed(self._grant.key, self.status)
-                self._reported = self._start(self._report(effect, self._reported))
+                self._to_report = effect
+                if self._reported is None or self._reported.done():
+                    self._reported = self._start(self._report())
             case effects.Skipped():
                 self._observer.skipped(self._grant.key, effect.event, effect.error, effect.attempts)
             case effects.Retry():
@@ -401,8 +411,12 @@ class SubscriptionRunner:
             boundary = self._bounded.boundary
             replaying = effect.events[-1].number <= boundary.until
             side_effects = boundary.side_effects or not replaying
+        grant = self._grant
+        if effect.parked and self._retries is not None:
+            # To settle it in the handler's transaction is a write like another.
+            grant = self._retries.numbered(grant)
         delivery = Delivered(
-            effect.delivery_id, effect.events, effect.attempt, self._grant, effect.commit, replaying, side_effects
+            effect.delivery_id, effect.events, effect.attempt, grant, effect.commit, replaying, side_effects
         )
         observer.delivered(key, delivery)
         try:
@@ -487,7 +501,7 @@ class SubscriptionRunner:
             elif effect.back:
                 await self._checkpoints.take_back(self._grant, effect.progress)
             else:
-                await self._checkpoints.save(self._grant, effect.progress, durable=effect.durable)
+                await self._checkpoints.save(self._numbered(), effect.progress, durable=effect.durable)
         except StaleEpoch as error:
             self._tell(inputs.LeaseLost(str(error)))
         except Exception as error:  # noqa: BLE001  # whatever it is, saving is tried again, and the reason is shown
@@ -510,7 +524,7 @@ class SubscriptionRunner:
 
     async def _park(self, effect: effects.Park) -> None:
         try:
-            await self._checkpoints.park(self._grant, effect.parked)
+            await self._checkpoints.park(self._numbered(), effect.parked)
         except StaleEpoch as error:
             self._tell(inputs.LeaseLost(str(error)))
         except Exception as error:  # noqa: BLE001  # whatever it is, parking is tried again, and the reason is shown
@@ -521,15 +535,22 @@ class SubscriptionRunner:
             self._tell(inputs.Parked(effect.token))
             self.retry_parked()  # from now on it is looked often
 
-    async def _report(self, effect: effects.Report, previous: asyncio.Task[None] | None) -> None:
-        if previous is not None and not previous.done():
-            await asyncio.wait([previous])
-        try:
-            await self._checkpoints.report(self._grant, effect.phase.value, effect.reason)
-        except StaleEpoch as error:
-            self._tell(inputs.LeaseLost(str(error)))
-        except Exception as error:  # noqa: BLE001  # a status that cannot be told must not hold up the events
-            self._observer.trouble(self._grant.key, "report its status", error)
+    async def _report(self) -> None:
+        """Tell operators the last word until it is stored: a replacement waits for what it says."""
+        while (effect := self._to_report) is not None:
+            try:
+                await self._checkpoints.report(self._numbered(), effect.phase.value, effect.reason)
+            except StaleEpoch as error:
+                self._tell(inputs.LeaseLost(str(error)))
+                return
+            except Exception as error:  # noqa: BLE001  # a status that cannot be told must not hold up the events
+                self._observer.trouble(self._grant.key, "report its status", error)
+                if effect.phase is Phase.FINISHED:
+                    return  # whoever gives the lease back does not wait for it
+                await asyncio.sleep(OUTAGE_PAUSE)
+            else:
+                if self._to_report is effect:
+                    self._to_report = None
 
     # The lease.
 

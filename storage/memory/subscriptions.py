@@ -23,6 +23,8 @@ class _Row:
     boundary: Boundary = field(default_factory=Boundary)
     epoch: int = 0
     rewinds: int = 0
+    writes: dict[str, int] = field(default_factory=dict)
+    """The number of the last write of each kind under this epoch."""
     holder: int | None = None
     phase: str = "new"
     reason: str | None = None
@@ -52,6 +54,7 @@ class MemoryCoordination:
     1. At most one session holds a partition.
     2. A write under an epoch that is not the partition's raises StaleEpoch and changes nothing.
     3. So does one that was sent before a rewind and comes after it, of what a rewind changes.
+    4. One that comes after another of its kind with a higher number changes nothing.
     """
 
     def __init__(self) -> None:
@@ -81,6 +84,21 @@ class MemoryCoordination:
         """Return the row that a grant may write: nobody has rewound it since either. Raises StaleEpoch."""
         row = self.fenced(grant)
         if row.rewinds != grant.rewinds:
+            raise _stale(grant)
+        return row
+
+    def overtaken(self, grant: Grant, kind: str) -> bool:
+        """Whether a write of this kind comes after one that was sent later; notes it when not."""
+        writes = self.row(grant.key).writes
+        if grant.write < writes.get(kind, 0):
+            return True
+        writes[kind] = grant.write
+        return False
+
+    def in_turn(self, grant: Grant, kind: str) -> _Row:
+        """Return the row that a grant may write, for a write that is not overtaken. Raises StaleEpoch."""
+        row = self.writable(grant)
+        if self.overtaken(grant, kind):
             raise _stale(grant)
         return row
 
@@ -120,6 +138,7 @@ class MemoryLeases:
                 row.holder = self._session
                 row.epoch += 1
                 row.rewinds = 0
+                row.writes.clear()
                 grants.append(Grant(key, row.epoch, self._owner, self._session, row.progress))
         return grants
 
@@ -170,6 +189,8 @@ class MemoryCheckpoints:
             undo: Callable[[Callable[[], None]], None] = conn.on_rollback
             before = row.progress, row.delivered, row.redelivered
             undo(lambda: _restore(row, *before))
+        elif self._coordination.overtaken(grant, "save"):
+            return
         row.delivered += progress.delivered
         row.redelivered += progress.redelivered
         reborn = progress.stream_id != row.progress.stream_id
@@ -213,13 +234,15 @@ class MemoryCheckpoints:
 
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
         row = self._coordination.fenced(grant)
+        if self._coordination.overtaken(grant, "report"):
+            raise _stale(grant)
         row.phase, row.reason = phase, reason
 
     async def report_consumers(self, grant: Grant, consumers: int) -> None:
         self._coordination.fenced(grant).consumers = consumers
 
     async def park(self, grant: Grant, parked: Sequence[ParkedEvent]) -> None:
-        row = self._coordination.writable(grant)
+        row = self._coordination.in_turn(grant, "park")
         for each in parked:
             here = row.parked.get(each.event.position)
             row.parked[each.event.position] = each if here is None else _standing_at(each.event.number, here)
@@ -262,7 +285,7 @@ class MemoryParking:
         return found[:limit]
 
     async def begin_retry(self, grant: Grant, position: int) -> RetryBegun | None:
-        row = self._coordination.writable(grant)
+        row = self._coordination.in_turn(grant, "retry")
         each = row.parked.get(position)
         if each is None or (position not in row.retrying and each.reason != "behind"):
             return None
@@ -273,7 +296,7 @@ class MemoryParking:
         return RetryBegun(row.edited.get(position))
 
     async def retried(self, grant: Grant, position: int, key: str | None, error: str | None = None) -> None:
-        row = self._coordination.writable(grant)
+        row = self._coordination.in_turn(grant, "retry")
         each = row.parked.pop(position, None)
         row.retrying.discard(position)
         begun = row.begun.pop(position, 1)

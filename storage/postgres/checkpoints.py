@@ -27,7 +27,8 @@ class PostgresCheckpoints:
 
     1. A write under an epoch that is not the partition's changes no row and raises StaleEpoch.
     2. So does one that was sent before a rewind, or a take-back, and comes after it, of what that changes.
-    3. Within one incarnation of the source, only ``rewind`` and ``take_back`` lower a checkpoint.
+    3. Of two saves, parks, retries or reports that with the lower number changes no row after the other.
+    4. Within one incarnation of the source, only ``rewind`` and ``take_back`` lower a checkpoint.
     """
 
     def __init__(self, pool: Pool, sql: Statements, *, lease: timedelta = timedelta(seconds=3)) -> None:
@@ -57,7 +58,7 @@ class PostgresCheckpoints:
             return
         durability = {"synchronous_commit": "on" if durable else "off"}
         if not await self._changes(self._sql.save_progress, grant, asdict(progress) | durability):
-            # Raises when the epoch is stale; else the saved checkpoint is higher already.
+            # Raises when the epoch is stale; else the saved checkpoint is higher, or a later save was made.
             await self._load(grant, self._sql.load_progress)
 
     def save_blocking(
@@ -170,7 +171,7 @@ class PostgresCheckpoints:
 
 def fence(grant: Grant) -> dict[str, Any]:
     """Return the parameters that fence a statement."""
-    return {"lock_id": grant.key.lock_id, "epoch": grant.epoch, "rewinds": grant.rewinds}
+    return {"lock_id": grant.key.lock_id, "epoch": grant.epoch, "rewinds": grant.rewinds, "write": grant.write}
 
 
 def stale(grant: Grant) -> StaleEpoch:

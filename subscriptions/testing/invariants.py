@@ -42,9 +42,10 @@ class Witness:
     3. The checkpoint never falls, except by a rewind, and once by each, and at-most-once by what nobody took.
     4. At most one owner: a write is accepted only under the latest epoch.
     5. Exactly-once effects are there once; at-most-once handlers are called once.
-    6. No event reaches the handler before the durable progress says that it may.
+    6. No event reaches the handler before the durable progress says that it may, and counts the attempt at it.
     7. No event reaches the handler while an earlier one of its key is durably parked. A parked event that is handled
        again comes after everything of its key before it, and to an at-most-once handler when an operator asks for it.
+       Once that is settled it is not parked again, but after a rewind.
     8. What was rewound is passed only when it is settled once more.
     9. An owner that ends in order leaves nothing behind the checkpoint that no handler got: at-most-once loses by a
        crash only.
@@ -59,6 +60,8 @@ class Witness:
         self._key_of = key_of
         self._sequences: dict[str, list[int]] = defaultdict(list)
         self._aside: set[int] = set()
+        self._closed: set[int] = set()
+        """Positions that were parked, and handled and settled afterwards."""
         self._asked: dict[int, int] = defaultdict(int)
         self._committed: set[int] = set()
         self._expected: list[int] = []
@@ -85,12 +88,15 @@ class Witness:
         events: Sequence[RecordedEvent],
         progress: Progress | None,
         parked: Collection[int],
+        attempt: int = 0,
     ) -> None:
         """The handler was called.
 
         ``progress`` is what was durable then, or None when the lease was lost meanwhile; ``parked`` are the positions
-        of the events that were durably parked.
+        of the events that were durably parked. ``attempt`` is which one this is, where that must be durable, too.
         """
+        if progress is not None and self._delivery is not Delivery.AT_MOST_ONCE:
+            _require(progress.attempt >= attempt, f"attempt {attempt} was made before that was durable: {progress}")
         batch: set[int] = set()
         for event in events:
             self.calls[event.position] += 1
@@ -130,6 +136,15 @@ class Witness:
             sequence = self._sequences[key]
             early = [p for p in sequence if p < event.position and p not in self.settled]
             _require(not early, f"parked {event} was handed out before {early} of the same key")
+
+    def closed(self, position: int) -> None:
+        """It was written down that this parked event is settled."""
+        self._closed.add(position)
+
+    def parked(self, positions: Collection[int]) -> None:
+        """These are parked now, after a write."""
+        again = self._closed.intersection(positions)
+        _require(not again, f"{sorted(again)} was parked again though it was settled")
 
     def _check_parked(self, event: RecordedEvent, key: str, parked: Collection[int]) -> None:
         early = [p for p in self._sequences[key] if p < event.position and p in parked]
@@ -192,6 +207,7 @@ class Witness:
 
     def _rewound(self, checkpoint: int) -> None:
         """Count as settled what the checkpoint was set beyond, as somebody asked for it, and nothing after that."""
+        self._closed.clear()
         self._checked = bisect_right(self._expected, checkpoint)
         self.settled = set(self._expected[: self._checked])
 

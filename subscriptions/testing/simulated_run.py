@@ -6,8 +6,8 @@ Holds no decisions of its own, but those of the weather.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Collection, Coroutine, Hashable
+from itertools import count
 from typing import Any, Final, Protocol
 
 from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
@@ -20,7 +20,7 @@ from headwater.subscriptions.observer import Observer
 from headwater.subscriptions.options import Delivery
 from headwater.subscriptions.retries import ParkedRetries
 from headwater.subscriptions.testing.invariants import BrokenInvariant, RunWitness, Witness
-from headwater.subscriptions.testing.slow_ports import Pause, SlowCheckpoints, SlowParking, SlowReader
+from headwater.subscriptions.testing.slow_ports import Pause, SlowCheckpoints, SlowParking, SlowReader, executed_late
 from headwater.subscriptions.testing.world import KEY, World, at_once
 
 SLOW: Final = 2.0
@@ -60,8 +60,10 @@ class SimulatedRun:
         self._retries: ParkedRetries
         self._wake_at: float | None = None
         self._slow_until = 0.0
-        self._late: list[Callable[[], None]] = []
-        """Writes that were given up, and that the database executes once the checkpoint was set back."""
+        self._writes = count(1)
+        self._late: list[tuple[Hashable, Callable[[], None]]] = []
+        """Writes that were given up, with what is written before the database executes them: a save, that the event of
+        this position is settled, or (None) only what sets the checkpoint back."""
         self._taken: set[int] = set()
         self._left = False
 
@@ -102,6 +104,14 @@ class SimulatedRun:
     def lose(self, reason: str) -> None:
         self.tell(inputs.LeaseLost(reason))
 
+    def slow_down(self) -> None:
+        """Let the network be slow for a while."""
+        self._slow_until = self._world.now + SLOW
+
+    def ask_again(self) -> None:
+        """Let an operator ask for what is parked to be handled again."""
+        self._witness.asked(self._world.parking.retry_parked(KEY))
+
     def command(self) -> None:
         """Let an operator ask for something."""
         world = self._world
@@ -114,11 +124,11 @@ class SimulatedRun:
                 self._leave()
             self.tell(inputs.Drain())
         elif draw < 0.7:
-            self._witness.asked(world.parking.retry_parked(KEY))
+            self.ask_again()
         elif draw < 0.95 and world.options.delivery is Delivery.AT_LEAST_ONCE:
             rewind = inputs.Rewind(world.random.randrange(self._witness.checkpoint + 1))
             if world.chance(world.weather.network_slow):
-                self._slow_until = world.now + SLOW
+                self.slow_down()
             world.soon(SLOW / 4, self._owner.do(lambda: self.tell(rewind)))
         else:
             self.tell(inputs.Resume())
@@ -131,6 +141,9 @@ class SimulatedRun:
     def tell(self, fact: inputs.Input) -> None:
         if self.over:
             return
+        if isinstance(fact, inputs.RetryWritten) and fact.position not in self._parked():
+            self._witness.closed(fact.position)
+            self._let_go(fact.position)
         world, machine = self._world, self._machine
         for effect in machine.react(fact, world.now):
             self._perform(effect)
@@ -242,6 +255,7 @@ class SimulatedRun:
         """Call the handler."""
         if self._left:
             return
+        grant = self._retries.numbered(self.grant) if effect.parked else self.grant
         self._taken.update(event.number for event in effect.events)
         world, seen = self._world, self._seen
         row = world.coordination.row(KEY)
@@ -250,7 +264,8 @@ class SimulatedRun:
             self._witness.retried(seen, effect.delivery_id, effect.events[0], self._parked(), owner=owner)
         else:
             progress = row.progress if owner else None
-            self._witness.started(seen, effect.delivery_id, effect.events, progress, self._parked())
+            counted = effect.attempt if world.options.most_consumers == 0 else 0
+            self._witness.started(seen, effect.delivery_id, effect.events, progress, self._parked(), counted)
         positions = {event.position for event in effect.events}
         if positions & world.deadly and self._kills_owner():
             self._owner.do(self._owner.crash)()
@@ -258,7 +273,7 @@ class SimulatedRun:
         if len(effect.events) > 1 and effect.commit is None and world.chance(world.weather.answered_in_parts):
             self._later(0.02, lambda: self._answer_part(effect))
         world.agenda.at(
-            world.now + 0.02 + world.random.random() * 0.03, self._owner.do(lambda: self._end(effect, positions))
+            world.now + 0.02 + world.random.random() * 0.03, self._owner.do(lambda: self._end(effect, grant, positions))
         )
 
     def _parked(self) -> Collection[int]:
@@ -274,7 +289,7 @@ class SimulatedRun:
         # With handler actors, a handler that ends its process ends only that.
         return self._world.options.consumers == 0
 
-    def _end(self, effect: effects.Deliver, positions: set[int]) -> None:
+    def _end(self, effect: effects.Deliver, grant: Grant, positions: set[int]) -> None:
         """Let the handler return; it runs on even when the owner has lost the lease."""
         world, weather = self._world, self._world.weather
         fails = bool(positions & world.poison) or world.chance(weather.handler_fails)
@@ -282,7 +297,7 @@ class SimulatedRun:
         done = not fails and not (dies and bool(positions & world.deadly))
         answer: inputs.Input = inputs.Handled(effect.delivery_id)
         if done and effect.commit is not None:
-            done, answer = self._commit(effect)
+            done, answer = self._commit(effect, grant)
         self._witness.ended(self._seen, effect.delivery_id, effect.events, handled=done)
         if done and effect.commit is not None:
             self._wrote()
@@ -292,9 +307,9 @@ class SimulatedRun:
             answer = inputs.Failed(effect.delivery_id, "the handler failed", mendable=world.random.random() > 0.1)
         self._answer(answer)
 
-    def _commit(self, effect: effects.Deliver) -> tuple[bool, inputs.Input]:
+    def _commit(self, effect: effects.Deliver, grant: Grant) -> tuple[bool, inputs.Input]:
         try:
-            self._commit_in_transaction(effect.commit)
+            self._commit_in_transaction(effect.commit, grant)
         except StaleEpoch as error:
             return False, inputs.LeaseLost(str(error))
         except UnexpectedAck as error:
@@ -303,33 +318,33 @@ class SimulatedRun:
             return True, inputs.Failed(effect.delivery_id, "the connection broke while committing")
         return True, inputs.Handled(effect.delivery_id)
 
-    def _commit_in_transaction(self, commit: Progress | Retried | None) -> None:
+    def _commit_in_transaction(self, commit: Progress | Retried | None, grant: Grant) -> None:
         world = self._world
         if isinstance(commit, Progress):
-            at_once(world.checkpoints.save(self.grant, commit, conn=_Transaction()))
+            at_once(world.checkpoints.save(grant, commit, conn=_Transaction()))
             return
         assert commit is not None
         if commit.position not in self._parked():
             raise UnexpectedAck(KEY.subscription, commit.position)
-        at_once(world.parking.retried(self.grant, commit.position, commit.key))
+        at_once(world.parking.retried(grant, commit.position, commit.key))
 
     def _save(self, effect: effects.Save) -> None:
         world = self._world
         if effect.sets_back:
             self.grant = self.grant.rewound()
+        grant = self._numbered()
         if self._unanswered():
-            self._keep_late(functools.partial(self._write_progress, effect, self.grant, late=True))
+            self._keep_late("saved", functools.partial(self._write_progress, effect, grant, late=True))
             self._answer(inputs.SaveFailed("no answer"))
             return
         try:
-            self._write_progress(effect, self.grant)
+            self._write_progress(effect, grant)
         except StaleEpoch as error:
             self._answer(inputs.LeaseLost(str(error)))
             return
         if effect.rewind:
             self._seen = RunWitness(self.grant.epoch, effect.progress.checkpoint, busy=self._seen.busy)
-        if effect.sets_back:
-            self._let_go()
+        self._let_go("saved", set_back=effect.sets_back)
         lost = world.chance(world.weather.save_fails)
         self._answer(inputs.SaveFailed("no answer") if lost else inputs.Saved())
 
@@ -348,17 +363,23 @@ class SimulatedRun:
         slow = self._world.now < self._slow_until
         return self._world.chance(0.5 if slow else self._world.weather.save_fails)
 
-    def _keep_late(self, write: Callable[[], None]) -> None:
-        """Let a write that is given up be executed once the checkpoint was set back, perhaps; else it never is."""
-        if self._world.chance(self._world.weather.save_late):
-            self._late.append(write)
+    def _numbered(self) -> Grant:
+        return self.grant.numbered(next(self._writes))
 
-    def _let_go(self) -> None:
+    def _keep_late(self, after: Hashable, write: Callable[[], None]) -> None:
+        """Let a write that is given up be executed after this, or once the checkpoint was set back, perhaps."""
+        if self._world.chance(self._world.weather.save_late):
+            self._late.append((after if self._world.chance(0.5) else None, write))
+
+    def _let_go(self, happened: Hashable, *, set_back: bool = False) -> None:
         """Let the database execute what is late; nobody waits for it any more, whatever has become of its process."""
         late, self._late = self._late, []
-        for write in late:
-            wait = self._world.random.choice([0.1, 1.0])
-            self._world.soon(wait, functools.partial(_executed_late, write))
+        for after, write in late:
+            if set_back or after == happened:
+                wait = self._world.random.choice([0.01, 0.1, 1.0])
+                self._world.soon(wait, functools.partial(executed_late, write))
+            else:
+                self._late.append((after, write))
 
     def _wrote(self, *, rewind: bool = False, back: bool = False) -> None:
         checkpoint = self._world.coordination.row(KEY).progress.checkpoint
@@ -371,34 +392,33 @@ class SimulatedRun:
             self._answer(inputs.LeaseLost(str(error)))
 
     def _park(self, effect: effects.Park) -> None:
+        grant = self._numbered()
         if self._unanswered():
-            grant = self.grant
-            self._keep_late(lambda: at_once(self._world.checkpoints.park(grant, effect.parked)))
+            self._keep_late(effect.parked[0].event.position, functools.partial(self._write_parked, effect, grant))
             self._answer(inputs.ParkFailed(effect.token, "no answer"))
             return
         try:
-            at_once(self._world.checkpoints.park(self.grant, effect.parked))
+            self._write_parked(effect, grant)
         except StaleEpoch as error:
             self._answer(inputs.LeaseLost(str(error)))
             return
         self._witness.set_aside(each.event.position for each in effect.parked)
-        self._wrote()
         self._answer(inputs.Parked(effect.token))
+
+    def _write_parked(self, effect: effects.Park, grant: Grant) -> None:
+        at_once(self._world.checkpoints.park(grant, effect.parked))
+        self._wrote()
+        self._witness.parked(self._parked())
 
     def _report(self, effect: effects.Report) -> None:
         try:
-            at_once(self._world.checkpoints.report(self.grant, effect.phase.value, effect.reason))
+            at_once(self._world.checkpoints.report(self._numbered(), effect.phase.value, effect.reason))
         except StaleEpoch as error:
             self._answer(inputs.LeaseLost(str(error)))
 
     def __repr__(self) -> str:
         machine = self._machine
         return f"epoch={self.grant.epoch} {machine.condition!r} unsettled={machine.unsettled} wake_at={machine.wake_at}"
-
-
-def _executed_late(write: Callable[[], None]) -> None:
-    with suppress(StaleEpoch):
-        write()
 
 
 class _Transaction:

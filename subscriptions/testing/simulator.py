@@ -183,6 +183,10 @@ class _Owner:
             self._freeze()
         elif world.chance(weather.lease_lost * 10):
             self._lose_session(notice_after=0.1)
+        elif world.chance(weather.network_slows * 10):
+            self._run.slow_down()
+        elif world.chance(weather.asked_again * 10):
+            self._run.ask_again()
         elif world.chance(weather.commanded * 10):
             self._run.command()
         elif world.calm and not self._run.failed:

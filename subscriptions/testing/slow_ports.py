@@ -6,13 +6,15 @@ A coroutine that uses them is driven by whoever sends it ``None`` once for each 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
-from headwater.storage.errors import StoreUnavailable
+from headwater.storage.errors import StaleEpoch, StoreUnavailable
 from headwater.storage.leases import Grant, RetryBegun, ToRetry
 from headwater.storage.memory.subscriptions import MemoryCheckpoints
 from headwater.storage.model import EventPage
-from headwater.subscriptions.testing.world import World
+from headwater.subscriptions.testing.world import World, at_once
 
 T = TypeVar("T")
 
@@ -34,10 +36,10 @@ class SlowParking:
         return await _slowly(self._world, lambda: self._world.parking.to_retry(grant, limit=limit))
 
     async def begin_retry(self, grant: Grant, position: int) -> RetryBegun | None:
-        return await _slowly(self._world, lambda: self._world.parking.begin_retry(grant, position))
+        return await _slowly(self._world, lambda: self._world.parking.begin_retry(grant, position), writes=True)
 
     async def retried(self, grant: Grant, position: int, key: str | None, error: str | None = None) -> None:
-        await _slowly(self._world, lambda: self._world.parking.retried(grant, position, key, error))
+        await _slowly(self._world, lambda: self._world.parking.retried(grant, position, key, error), writes=True)
 
 
 class SlowCheckpoints(MemoryCheckpoints):
@@ -65,9 +67,18 @@ class SlowReader:
         return self._world.head
 
 
-async def _slowly(world: World, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def executed_late(write: Callable[[], object]) -> None:
+    """Let the database execute a write that nobody waits for any more."""
+    with suppress(StaleEpoch):
+        write()
+
+
+async def _slowly(world: World, work: Callable[[], Coroutine[Any, Any, T]], *, writes: bool = False) -> T:
     await Pause()
     if world.chance(world.weather.read_fails):
+        if writes and world.chance(world.weather.save_late):
+            wait = world.random.choice([0.1, 1.0])
+            world.soon(wait, partial(executed_late, lambda: at_once(work())))
         raise StoreUnavailable("no answer")
     result = await work()
     await Pause()

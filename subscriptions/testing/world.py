@@ -44,7 +44,8 @@ class Weather:
     read_fails: float = 0.03
     save_fails: float = 0.03
     save_late: float = 0.8
-    """Of the writes that were not answered, the share that is executed after all, if there is a rewind: after that."""
+    """Of the writes that were not answered, the share that is executed after all: late, after what was sent since."""
+    network_slows: float = 0.01
     network_slow: float = 0.8
     """Whether the network is slow when a rewind is asked for, so that half of what is written is not answered."""
     handler_fails: float = 0.05
@@ -57,6 +58,7 @@ class Weather:
     owner_freezes: float = 0.004
     lease_lost: float = 0.004
     commanded: float = 0.01
+    asked_again: float = 0.02
     poison: float = 0.02
     """The share of events that no attempt can handle."""
     deadly: float = 0.01

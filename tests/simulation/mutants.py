@@ -90,6 +90,25 @@ def late_writes_count(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryCoordination, "writable", MemoryCoordination.fenced)
 
 
+def _taken_late(patch: pytest.MonkeyPatch, kind: str) -> None:
+    overtaken = MemoryCoordination.overtaken
+
+    def never_of_this_kind(self: MemoryCoordination, grant: Grant, of: str) -> bool:
+        return of != kind and overtaken(self, grant, of)
+
+    patch.setattr(MemoryCoordination, "overtaken", never_of_this_kind)
+
+
+def late_saves_count(patch: pytest.MonkeyPatch) -> None:
+    """A save that was given up, and comes after the next one, is taken where the checkpoint is the same."""
+    _taken_late(patch, "save")
+
+
+def late_parks_count(patch: pytest.MonkeyPatch) -> None:
+    """What is to be parked is parked once more by a write that was given up, though it is settled since."""
+    _taken_late(patch, "park")
+
+
 def attempts_are_not_counted_first(patch: pytest.MonkeyPatch) -> None:
     """Deliveries do not wait until the durable progress says that they may be made."""
     patch.setattr(Saving, "cleared", lambda self, batch: True)
@@ -139,6 +158,8 @@ MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     acks_name_no_attempt,
     nobody_is_fenced,
     late_writes_count,
+    late_saves_count,
+    late_parks_count,
     attempts_are_not_counted_first,
     parked_at_once,
     keys_freed_too_soon,

@@ -1,8 +1,10 @@
 -- What owners write. Every statement names the epoch of the grant and changes no row when that is stale. What a late write
--- could undo names the rewind, too, after which it was sent, and changes no row after another one.
+-- could undo names the rewind, too, after which it was sent, and changes no row after another one. Of two writes of a kind, of
+-- which there is one at a time, that with the lower number was given up: it changes no row after the other.
 
 -- name: save_progress
--- A lower checkpoint of the same incarnation is left out, so a save may be repeated and may come late. The setting
+-- A lower checkpoint of the same incarnation is left out, so a save may be repeated and may come late; with the same one a
+-- late save would set the attempts back, and is known by its number. The setting
 -- holds for this statement's transaction only: what a crash of the server takes back is only delivered again, so the
 -- commit waits for the disk only when it is asked to.
 UPDATE "headwater"."partitions"
@@ -13,10 +15,12 @@ SET
     "stream_id" = %(stream_id)s::bigint,
     "checkpointed_at" = CASE WHEN "checkpoint" = %(checkpoint)s THEN "checkpointed_at" ELSE clock_timestamp() END,
     "delivered" = "delivered" + %(delivered)s,
-    "redelivered" = "redelivered" + %(redelivered)s
+    "redelivered" = "redelivered" + %(redelivered)s,
+    "saves" = %(write)s
 WHERE "lock_id" = %(lock_id)s
     AND "epoch" = %(epoch)s
     AND "rewinds" = %(rewinds)s
+    AND "saves" <= %(write)s
     AND ("checkpoint" <= %(checkpoint)s OR "stream_id" IS DISTINCT FROM %(stream_id)s::bigint)
 RETURNING set_config('synchronous_commit', %(synchronous_commit)s, true);
 
@@ -158,8 +162,9 @@ UPDATE "headwater"."partitions"
 SET
     "phase" = %(phase)s,
     "reason" = %(reason)s,
-    "since" = CASE WHEN "phase" = %(phase)s THEN "since" ELSE clock_timestamp() END
-WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+    "since" = CASE WHEN "phase" = %(phase)s THEN "since" ELSE clock_timestamp() END,
+    "reports" = %(write)s
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "reports" <= %(write)s
 RETURNING set_config('synchronous_commit', 'off', true);
 
 -- name: report_consumers
@@ -179,7 +184,10 @@ WITH "new" AS (
 ), "mine" AS (
     SELECT "subscription_id", "partition"
     FROM "headwater"."partitions"
-    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "rewinds" = %(rewinds)s
+    WHERE "lock_id" = %(lock_id)s
+        AND "epoch" = %(epoch)s
+        AND "rewinds" = %(rewinds)s
+        AND "parks" <= %(write)s
     FOR NO KEY UPDATE
 ), "parked" AS (
     INSERT INTO "headwater"."parked_events" AS "old" (
@@ -212,7 +220,7 @@ WITH "new" AS (
         AND "e"."number" <> "new"."number"
 )
 UPDATE "headwater"."partitions" AS "p"
-SET "parked" = "p"."parked" + (SELECT count(*) FROM "parked")
+SET "parked" = "p"."parked" + (SELECT count(*) FROM "parked"), "parks" = %(write)s
 FROM "mine"
 WHERE "p"."lock_id" = %(lock_id)s
 RETURNING "p"."lock_id";

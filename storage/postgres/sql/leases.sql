@@ -68,7 +68,9 @@ WITH "obtained" AS MATERIALIZED (
     FOR NO KEY UPDATE SKIP LOCKED
 ), "granted" AS (
     UPDATE "headwater"."partitions" AS "p"
-    SET "epoch" = "p"."epoch" + 1, "rewinds" = 0, "owner" = %(host)s, "granted_at" = clock_timestamp()
+    SET
+        "epoch" = "p"."epoch" + 1, "owner" = %(host)s, "granted_at" = clock_timestamp(),
+        "rewinds" = 0, "saves" = 0, "parks" = 0, "retries" = 0, "reports" = 0
     FROM "free"
     WHERE "p"."lock_id" = "free"."lock_id"
     RETURNING

@@ -117,10 +117,13 @@ LIMIT %(limit)s;
 -- Under the epoch: count an attempt before it is made, unless it must not be made any more. Since it was found an operator may
 -- have said otherwise, or an earlier event of its key may have failed, or be handled but not settled.
 WITH "mine" AS (
-    SELECT "subscription_id", "partition"
-    FROM "headwater"."partitions"
-    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "rewinds" = %(rewinds)s
-    FOR SHARE
+    UPDATE "headwater"."partitions"
+    SET "retries" = %(write)s
+    WHERE "lock_id" = %(lock_id)s
+        AND "epoch" = %(epoch)s
+        AND "rewinds" = %(rewinds)s
+        AND "retries" <= %(write)s
+    RETURNING "subscription_id", "partition"
 ), "begun" AS (
     UPDATE "headwater"."parked_events" AS "e"
     SET "status" = 'retrying', "begun" = "e"."begun" + 1, "updated_at" = clock_timestamp()
@@ -144,10 +147,13 @@ SELECT "begun"."edited", coalesce("begun"."counted", false) FROM "mine" LEFT JOI
 -- name: retried_parked
 -- Under the epoch: how one retry went. A failure puts the event back, and the later ones of its key with it.
 WITH "mine" AS (
-    SELECT "subscription_id"
-    FROM "headwater"."partitions"
-    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "rewinds" = %(rewinds)s
-    FOR SHARE
+    UPDATE "headwater"."partitions"
+    SET "retries" = %(write)s
+    WHERE "lock_id" = %(lock_id)s
+        AND "epoch" = %(epoch)s
+        AND "rewinds" = %(rewinds)s
+        AND "retries" <= %(write)s
+    RETURNING "subscription_id"
 ), "tried" AS (
     UPDATE "headwater"."parked_events" AS "e"
     SET

@@ -187,3 +187,41 @@ async def test_the_keys_of_parked_events_are_told_to_every_later_owner(world: Wo
     await one.release([grant])
     (later,) = await two.claim(keys)
     assert await world.checkpoints.parked_keys(later) == {"a", "b"}
+
+
+async def test_a_save_that_was_given_up_changes_nothing_after_the_one_that_was_made_since(world: World) -> None:
+    grant = await granted(world)
+    late, made = grant.numbered(1), grant.numbered(2)
+    await world.checkpoints.save(made, Progress(5, 9, 2))
+    await world.checkpoints.save(late, Progress(5, 5, 0, stream_id=3))
+    assert await world.checkpoints.load(grant) == Progress(5, 9, 2)
+    await world.checkpoints.save(made.numbered(3), Progress(5, 5, 0))
+    assert await world.checkpoints.load(grant) == Progress(5, 5, 0)
+
+
+@pytest.mark.parametrize("write", ["park", "report"])
+async def test_a_write_that_was_given_up_is_refused_after_the_one_that_was_made_since(world: World, write: str) -> None:
+    grant = await granted(world)
+    for number in (1, 3, 3):
+        await WRITES[write](world.checkpoints, grant.numbered(number))
+    with pytest.raises(StaleEpoch):
+        await WRITES[write](world.checkpoints, grant.numbered(2))
+
+
+async def test_writes_of_different_kinds_may_overtake_one_another(world: World) -> None:
+    grant = await granted(world)
+    for number, write in ((4, "report"), (3, "park"), (2, "save")):
+        await WRITES[write](world.checkpoints, grant.numbered(number))
+    assert await world.checkpoints.load(grant) == Progress(9)
+    assert await world.checkpoints.parked_keys(grant) == {"k"}
+
+
+async def test_the_next_grant_numbers_its_writes_anew(world: World) -> None:
+    keys = await world.keys(1)
+    leases = await world.owner("one")
+    (old,) = await leases.claim(keys)
+    for write in ("save", "park", "report"):
+        await WRITES[write](world.checkpoints, old.numbered(100))
+    (new,) = await leases.claim(keys)
+    for write in ("save", "park", "report"):
+        await WRITES[write](world.checkpoints, new.numbered(1))

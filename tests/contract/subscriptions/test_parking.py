@@ -221,3 +221,16 @@ async def test_what_was_begun_by_an_owner_that_died_is_known_to_the_next(world: 
     with pytest.raises(StaleEpoch):
         await world.parking.begin_retry(stale, 1)
     assert (await world.parking.to_retry(current))[0] == (1, "a", 6, 1, 1)
+
+
+async def test_what_was_given_up_about_a_retry_changes_nothing_after_what_was_written_since(world: World) -> None:
+    grant = await parked(world)
+    await world.retry_parked(grant.key)
+    assert await world.parking.begin_retry(grant.numbered(2), 1) is not None
+    with pytest.raises(StaleEpoch):
+        await world.parking.begin_retry(grant.numbered(1), 1)
+    assert [each.begun for each in await world.parking.to_retry(grant, limit=1)] == [1]
+    await world.parking.retried(grant.numbered(4), 1, "a")
+    with pytest.raises(StaleEpoch):
+        await world.parking.retried(grant.numbered(3), 1, "a", "it broke")
+    assert await positions(world, grant) == [2, 3, 4, 5], "the later ones of its key are still asked for"
