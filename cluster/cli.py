@@ -359,8 +359,13 @@ def delete(
         partitions = await client.partitions(subscription)
         if not await client.delete(subscription, dry_run=dry_run):
             raise SubscriptionNotFound(subscription)
-        parked = sum(each.parked for each in partitions)
-        return {"subscription": subscription, "partitions": len(partitions), "parked": parked, "dry_run": dry_run}
+        return {
+            "subscription": subscription,
+            "partitions": len(partitions),
+            "parked": sum(each.parked for each in partitions),
+            "parked_more": any(each.parked_more for each in partitions),
+            "dry_run": dry_run,
+        }
 
     show.record(ask(database_url, schema, remove), json=json)
 

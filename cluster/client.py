@@ -159,6 +159,7 @@ class Client:
             lag=max((p.lag for p in partitions), default=0),
             lag_seconds=max((p.lag_seconds for p in partitions), default=0.0),
             parked=sum(p.parked for p in partitions),
+            parked_more=any(p.parked_more for p in partitions),
             phases=dict(Counter(p.phase for p in partitions)),
             replacing={each.new: each.describe() for each in await self.replacements() if each.phase in OPEN},
         )

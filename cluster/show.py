@@ -1,6 +1,7 @@
 """Answers of the command line: a table for people, JSON for programs.
 
-Knows nothing of what it shows but that it is dataclasses and dicts.
+Knows nothing of what it shows but that it is dataclasses and dicts, in which ``x_more`` says that ``x`` is only the
+least that there is: people see that as a plus behind it.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ def rows(values: Sequence[Any], *, json: bool, empty: str = "", leave_out: Colle
     elif not records:
         print(empty)
     else:
-        columns = [name for name in records[0] if name not in leave_out]
+        columns = [name for name in _shown(records[0]) if name not in leave_out]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for name in columns:
             numeric = all(record[name] is None or isinstance(record[name], int | float) for record in records)
             table.add_column(name.replace("_", " "), justify="right" if numeric else "left")
         for record in records:
-            table.add_row(*(Text(_text(record[name])) for name in columns))
+            table.add_row(*(Text(_field(record, name)) for name in columns))
         _console().print(table)
 
 
@@ -65,8 +66,8 @@ def lines(records: Sequence[Mapping[str, Any]], reasons: Sequence[str | None] | 
 
     A text that is too long for its column goes on in the next line, so that nothing is cut off.
     """
-    names = list(records[0])
-    cells = [[_line(_text(each[name])) for name in names] for each in records]
+    names = _shown(records[0])
+    cells = [[_line(_field(each, name)) for name in names] for each in records]
     notes = ["" if each is None else _line(each) for each in reasons or ()]
     heads = [name.replace("_", " ") for name in names]
     numeric = [all(each[n] is None or isinstance(each[n], int | float) for each in records) for n in names]
@@ -112,8 +113,8 @@ def record(values: Mapping[str, Any], *, json: bool) -> None:
         _json(dict(values))
         return
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in values.items():
-        table.add_row(name.replace("_", " "), Text(_text(value)))
+    for name in _shown(values):
+        table.add_row(name.replace("_", " "), Text(_field(values, name)))
     _console().print(table)
 
 
@@ -134,6 +135,14 @@ def _console() -> Console:
 
 def _json(value: Any) -> None:
     print(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode())
+
+
+def _shown(record: Mapping[str, Any]) -> list[str]:
+    return [name for name in record if name.removesuffix("_more") == name or name.removesuffix("_more") not in record]
+
+
+def _field(record: Mapping[str, Any], name: str) -> str:
+    return _text(record[name]) + ("+" if record.get(f"{name}_more") else "")
 
 
 def _text(value: Any) -> str:

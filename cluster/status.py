@@ -43,6 +43,8 @@ class PartitionStatus:
     redelivered: int
     parked: int
     """Events that are set aside now: parked, waiting behind one that is, or to be handled again."""
+    parked_more: bool
+    """Whether there are more of them than that: beyond a thousand of a partition they are not counted."""
     parked_ever: int
     """How often an event was set aside since registration, whatever became of it."""
     epoch: int
@@ -74,6 +76,7 @@ class PartitionStatus:
             delivered=state.delivered,
             redelivered=state.redelivered,
             parked=state.parked,
+            parked_more=state.parked_more,
             parked_ever=state.parked_ever,
             epoch=state.epoch,
             consumers=state.consumers if node else None,
@@ -139,6 +142,8 @@ class DeploymentStatus:
     lag_seconds: float
     parked: int
     """Events that are set aside now."""
+    parked_more: bool
+    """Whether there are more than that: beyond a thousand of a partition they are not counted."""
     phases: dict[str, int]
     replacing: dict[str, str]
     """New versions that are about to take over: what they do, how much is to go, and for how long."""

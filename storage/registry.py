@@ -20,6 +20,9 @@ StartPoint: TypeAlias = Literal["origin", "current"] | int | datetime
 ParkedStatus: TypeAlias = Literal["parked", "retrying", "settled", "discarded"]
 
 
+MOST_PARKED: Final = 1_000
+"""So many parked events of a partition are counted; of more it is only said that there are."""
+
 PULLED: Final = ""
 """In place of the handler of a subscription that programs of the users pull."""
 
@@ -82,6 +85,8 @@ class PartitionState:
     """How many handler actors work for it; None when the handler runs in the owner's process."""
     pulled: bool = False
     """Whether programs of the users pull it: then the owner is one of them, and no host."""
+    parked_more: bool = False
+    """Whether more are set aside than ``parked`` says, which is MOST_PARKED then."""
 
 
 @dataclass(frozen=True, slots=True)

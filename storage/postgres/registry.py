@@ -25,6 +25,7 @@ from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.obstacles import obstacle
 from headwater.storage.postgres.statements import Statements
 from headwater.storage.registry import (
+    MOST_PARKED,
     PartitionState,
     StartPoint,
     SubscriptionRecord,
@@ -144,7 +145,7 @@ class Registry:
         """Return the partitions of one subscription, or of all, with their lag."""
         return [
             PartitionState(PartitionKey(row[0], row[1], row[2]), orjson.loads(row[3]), *row[4:])
-            for row in await self._rows(self._sql.partition_states, {"name": name})
+            for row in await self._rows(self._sql.partition_states, {"name": name, "most": MOST_PARKED})
         ]
 
     async def number_at(self, source: str, when: datetime) -> int:

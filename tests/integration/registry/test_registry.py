@@ -17,6 +17,7 @@ from headwater.storage.errors import (
 )
 from headwater.storage.leases import Progress
 from headwater.storage.model import ALL
+from headwater.storage.registry import MOST_PARKED
 from tests.integration.registry.conftest import Office
 from tests.plugins.events import events
 
@@ -168,6 +169,28 @@ async def test_a_phase_keeps_its_beginning_when_only_its_reason_changes(office: 
     (third,) = await office.registry.states()
     assert third.since > first.since
     assert third.reason is None
+
+
+async def test_what_is_parked_is_counted_exactly_up_to_a_limit_that_is_told(office: Office) -> None:
+    await office.granted(partitions=2)
+
+    async def parks(first: int, last: int) -> list[tuple[int, bool]]:
+        async with office.store.pool.connection() as conn:
+            await conn.execute(
+                b"""INSERT INTO "headwater"."parked_events" (
+                    "subscription_id", "partition", "position", "number", "reason"
+                )
+                SELECT "subscription_id", 1, "n", "n", 'failed'
+                FROM "headwater"."subscriptions", generate_series(%s::integer, %s) AS "n" """,
+                [first, last],
+            )
+        return [(state.parked, state.parked_more) for state in await office.registry.states("orders")]
+
+    assert await parks(1, MOST_PARKED) == [(0, False), (MOST_PARKED, False)]
+    assert await parks(MOST_PARKED + 1, MOST_PARKED + 1) == [(0, False), (MOST_PARKED, True)]
+    await office.commands.discard_parked("orders", issued_by="a test", limit=2)
+    (_, second) = await office.registry.states("orders")
+    assert (second.parked, second.parked_more) == (MOST_PARKED - 1, False)
 
 
 async def test_what_is_wanted_is_written_with_who_asked_for_it(office: Office) -> None:

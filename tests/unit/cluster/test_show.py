@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,3 +64,27 @@ def test_no_line_is_longer_than_the_terminal_and_nothing_is_lost(rows: list[tupl
 )
 def test_a_span_is_told_in_one_unit(seconds: float, says: str) -> None:
     assert show.span(seconds) == says
+
+
+@dataclass
+class Row:
+    """A number of which there may be more."""
+
+    parked: int
+    parked_more: bool
+    any_more: str = "field"
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_number_that_is_the_least_has_a_plus_for_people_and_a_field_for_programs(
+    capsys: pytest.CaptureFixture[str], *, more: bool
+) -> None:
+    row = Row(1000, more)
+    seen = "1,000+" if more else "1,000"
+    show.rows([row], json=False)
+    head, _, line, *_ = [each for each in capsys.readouterr().out.splitlines() if each.strip()]
+    assert (head.split(), line.split()) == (["parked", "any", "more"], [seen, "field"])
+    show.record({"parked": 1000, "parked_more": more}, json=False)
+    assert capsys.readouterr().out.split() == ["parked", seen]
+    show.rows([row], json=True)
+    assert orjson.loads(capsys.readouterr().out) == [{"parked": 1000, "parked_more": more, "any_more": "field"}]

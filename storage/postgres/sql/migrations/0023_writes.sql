@@ -6,3 +6,7 @@ ALTER TABLE "headwater"."partitions"
     ADD COLUMN "parks" bigint NOT NULL DEFAULT 0,
     ADD COLUMN "retries" bigint NOT NULL DEFAULT 0,
     ADD COLUMN "reports" bigint NOT NULL DEFAULT 0;
+
+-- How much is parked is counted for each partition whenever somebody looks how it stands.
+CREATE INDEX "parked_events_of_partition" ON "headwater"."parked_events" ("subscription_id", "partition")
+    WHERE "status" IN ('parked', 'retrying');
