@@ -6,6 +6,7 @@ Decides nothing: it writes down what is asked for, and reads what is there. Wher
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from headwater.storage.errors import (
 )
 from headwater.storage.leases import PartitionKey
 from headwater.storage.model import ALL, MAX_BIGINT, MAX_NAME_BYTES
-from headwater.storage.postgres.connect import Pool
+from headwater.storage.postgres.connect import Connection, Pool
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.obstacles import obstacle
 from headwater.storage.postgres.statements import Statements
@@ -34,6 +35,40 @@ from headwater.storage.registry import (
 from headwater.storage.store import EventStore
 
 _VERBS = {"running": "resume", "paused": "pause", "stopped": "stop"}
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What is written of a subscription: its wanted state, and where it begins, only the first time."""
+
+    name: str
+    handler: str
+    source: str
+    options: str
+    """As JSON."""
+    partitions: int
+    wanted: Wanted
+    checkpoint: int
+    stream_id: int | None
+    """The incarnation of the source that the checkpoint counts in."""
+
+
+async def put(conn: Connection, sql: Statements, registration: Registration) -> int | None:
+    """Register in the caller's transaction; returns how many partitions there will be, None when so many there are.
+
+    Raises SubscriptionConflict for another source than it has.
+    """
+    row = await (await conn.execute(sql.register_subscription, asdict(registration))).fetchone()
+    if row is not None:
+        becomes: int | None = row[1]
+        return becomes
+    name = registration.name
+    found = await (await conn.execute(sql.find_subscription, {"name": name})).fetchone()
+    if found is None:
+        raise SubscriptionNotFound(name)  # deleted by somebody else in this very moment
+    reads = _subscription(found).source
+    problem = f"it reads {reads!r}, not {registration.source!r}; delete it first, or choose another name"
+    raise SubscriptionConflict(name, problem)
 
 
 class Registry:
@@ -69,37 +104,26 @@ class Registry:
         checkpoint, stream_id = 0, None
         if await self.find(name) is None:
             checkpoint, stream_id = await self._resolve(source, start)
-        values = {
-            "name": name,
-            "wanted": wanted,
-            "handler": handler,
-            "source": source,
-            "options": orjson.dumps(dict(options)).decode(),
-            "partitions": partitions,
-            "checkpoint": checkpoint,
-            "stream_id": stream_id,
-        }
-        registered = await self._register(name, values)
+        registration = Registration(
+            name,
+            handler,
+            source,
+            orjson.dumps(dict(options)).decode(),
+            partitions,
+            wanted,
+            checkpoint,
+            stream_id,
+        )
+        with translated():
+            async with self._pool.connection() as conn, conn.transaction():
+                becomes = await put(conn, self._sql, registration)
+                # Asked under the row's lock, which everybody takes who asks something of single partitions.
+                if becomes is not None and (conflict := await obstacle(conn, self._sql, name)) is not None:
+                    raise conflict
         found = await self.find(name)
         if found is None:
             raise SubscriptionNotFound(name)  # deleted by somebody else in this very moment
-        if not registered:
-            raise SubscriptionConflict(
-                name,
-                f"it reads {found.source!r}, not {source!r}; delete it first, or choose another name",
-            )
         return found
-
-    async def _register(self, name: str, values: dict[str, Any]) -> bool:
-        with translated():
-            async with self._pool.connection() as conn, conn.transaction():
-                row = await (await conn.execute(self._sql.register_subscription, values)).fetchone()
-                if row is None:
-                    return False
-                # Asked under the row's lock, which everybody takes who asks something of single partitions.
-                if row[1] is not None and (conflict := await obstacle(conn, self._sql, name)) is not None:
-                    raise conflict
-                return True
 
     async def find(self, name: str) -> SubscriptionRecord | None:
         """Return the subscription of that name, None when there is none."""

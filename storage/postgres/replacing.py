@@ -17,6 +17,7 @@ from headwater.storage.errors import InvalidArgument, SubscriptionConflict, Subs
 from headwater.storage.postgres.connect import Connection, Pool
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.obstacles import check_passed, keep_partitions
+from headwater.storage.postgres.registry import Registration, put
 from headwater.storage.postgres.statements import Statements
 
 ReplacementPhase: TypeAlias = Literal["catching up", "taking over", "done", "cancelled"]
@@ -217,20 +218,9 @@ class Replacements:
             raise SubscriptionNotFound(old)
         _, _, source, options, partitions, *_ = found
         start = await (await conn.execute(self._sql.stream_start, {"source": source})).fetchone()
-        values = {
-            "name": new,
-            "wanted": "stopped",
-            "handler": handler,
-            "source": source,
-            "options": options.decode() if isinstance(options, bytes) else options,
-            "partitions": partitions,
-            "checkpoint": 0,
-            "stream_id": None if start is None else start[1],
-        }
-        registered = await (await conn.execute(self._sql.register_subscription, values)).fetchone()
-        if registered is None:
-            raise SubscriptionConflict(new, f"it does not read {source!r}, as {old!r} does")
-        if registered[1] is not None:
+        stream_id = None if start is None else start[1]
+        version = Registration(new, handler, source, options.decode(), partitions, "stopped", 0, stream_id)
+        if await put(conn, self._sql, version) is not None:
             problem = f"it is not partitioned as {old!r} is: change that first, or choose another name"
             raise SubscriptionConflict(new, problem)
 
