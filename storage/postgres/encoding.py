@@ -21,7 +21,7 @@ from headwater.storage.checks import (
     check_target,
     check_uuid,
 )
-from headwater.storage.codec import Codec, type_of
+from headwater.storage.codec import Codec, JsonCodec, type_of
 from headwater.storage.errors import DuplicateEvent, EncodingFailed, InvalidArgument
 from headwater.storage.model import ANY, NO_STREAM, AppendCondition, Expected, NewEvent, StreamAppend
 from headwater.storage.postgres.arrays import (
@@ -110,6 +110,8 @@ class Encoder:
 
     def __init__(self, payload: PayloadType, codec: Codec) -> None:
         self._codec = codec
+        # Not of a codec that only derives from it, which may encode otherwise.
+        self._encode_many = codec.encode_many if type(codec) is JsonCodec else self._one_by_one
         array = _PAYLOAD_ARRAYS[payload]
         self._kinds: tuple[type[BinaryArray], ...] = (
             *(UuidArray, TextArray, array, array, UuidArray, UuidArray, TextArray, IntegerArray, TimestamptzArray),
@@ -214,6 +216,9 @@ class Encoder:
             None,
         )
 
+    def _one_by_one(self, types: Sequence[str], values: Sequence[Any]) -> list[bytes]:
+        return list(map(self._codec.encode, types, values))
+
     def _payload_part(self, name: str, value: Any) -> bytes:
         raw = self._codec.encode(name, value)
         if len(raw) > MAX_PAYLOAD_BYTES:
@@ -222,7 +227,7 @@ class Encoder:
         return len(raw).to_bytes(4) + raw
 
     def _payload_parts(self, types: Sequence[str], values: Sequence[Any]) -> list[bytes]:
-        encoded = list(map(self._codec.encode, types, values))
+        encoded = self._encode_many(types, values)
         if (longest := max(map(len, encoded))) > MAX_PAYLOAD_BYTES:
             name = next(name for name, raw in zip(types, encoded, strict=True) if len(raw) == longest)
             raise EncodingFailed(name, f"{longest} bytes, the limit is {MAX_PAYLOAD_BYTES}")

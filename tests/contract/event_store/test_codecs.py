@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from headwater.storage.codec import JsonCodec
 from headwater.storage.errors import EncodingFailed
 from headwater.storage.memory import MemoryEventStore
 from headwater.storage.model import ALL, Filter, NewEvent, Snapshot
@@ -87,3 +88,17 @@ async def test_an_event_that_cannot_be_decoded_is_nobody_elses_trouble(store: Ev
     with pytest.raises(EncodingFailed):
         _ = [event.data for event in await store.read("lost")]
     assert len(await store.read("sound")) == 2
+
+
+class Tagged(JsonCodec):
+    """Derives from the store's own codec, and writes more."""
+
+    def encode(self, event_type: str, value: Any) -> bytes:
+        return super().encode(event_type, {"type": event_type, "value": value})
+
+
+@pytest.mark.parametrize("codec", [Tagged])
+async def test_a_codec_that_derives_from_json_encodes_every_event_of_many(store: EventStore) -> None:
+    await store.append("s", [NewEvent("One", {"n": 1}), NewEvent("Two", {"n": None})])
+    expected = [{"type": "One", "value": {"n": 1}}, {"type": "Two", "value": {"n": None}}]
+    assert [event.data for event in await store.read("s")] == expected
