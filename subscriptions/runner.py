@@ -52,6 +52,9 @@ RENEWAL_CHECK = 0.05
 LOSS_CHECK = 2.0
 """How often an idle partition asks whether its lease is lost, in seconds, beside being told when the session ends."""
 
+READY_SOON = 1.0
+"""After so many seconds without a consumer operators are told that a delivery waits for one."""
+
 OUTAGE_PAUSE = 0.25
 """How long until what the database refused is tried again, in seconds."""
 
@@ -420,7 +423,7 @@ class SubscriptionRunner:
         )
         observer.delivered(key, delivery)
         try:
-            await self._handle_when_possible(self._consumers[effect.consumer], delivery)
+            await self._handle_when_possible(effect.consumer, delivery)
         except StaleEpoch as error:
             self._tell(inputs.LeaseLost(str(error)))
         except Exception as error:  # noqa: BLE001  # a handler may raise anything: the failure policy deals with it
@@ -440,11 +443,11 @@ class SubscriptionRunner:
         else:
             self._tell(answer)
 
-    async def _handle_when_possible(self, consumer: Consumer, delivery: Delivered) -> None:
+    async def _handle_when_possible(self, index: int, delivery: Delivered) -> None:
         """Hand a delivery over; an exactly-once one that the database refused anybody is no attempt, and made again."""
         while True:
             try:
-                return await self._handle(consumer, delivery)
+                return await self._handle(index, delivery)
             except StoreUnavailable as error:
                 if delivery.commit is None:
                     raise
@@ -471,9 +474,10 @@ class SubscriptionRunner:
         if not await self._lease_holds():
             raise StaleEpoch(self._grant.key.subscription, self._grant.key.partition, self._grant.epoch)
 
-    async def _handle(self, consumer: Consumer, delivery: Delivered) -> None:
+    async def _handle(self, index: int, delivery: Delivered) -> None:
+        consumer = self._consumers[index]
         if _is_replaceable(consumer):
-            await consumer.ready()
+            await self._make_ready(index, consumer)
             if not await self._lease_holds():  # to make an executor ready may have taken long
                 raise StaleEpoch(self._grant.key.subscription, self._grant.key.partition, self._grant.epoch)
         limit = self._options.handler_timeout
@@ -482,6 +486,23 @@ class SubscriptionRunner:
             return
         async with asyncio.timeout(limit.total_seconds()):
             await consumer.handle(delivery)
+
+    async def _make_ready(self, index: int, consumer: Replaceable) -> None:
+        """Wait for a consumer, however long that takes: no attempt has begun, so there is none to end or to count."""
+        awaited = False
+
+        def tell() -> None:
+            nonlocal awaited
+            awaited = True
+            self._tell(inputs.Awaited(index))
+
+        timer = asyncio.get_running_loop().call_later(READY_SOON, tell)
+        try:
+            await consumer.ready()
+        finally:
+            timer.cancel()
+            if awaited:
+                self._tell(inputs.Arrived(index))
 
     async def _save(self, effect: effects.Save) -> None:
         try:

@@ -101,6 +101,20 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
+class Awaited:
+    """A delivery waits for its consumer, which has ended and was not made anew yet: no attempt has begun."""
+
+    consumer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """It waits no more: the consumer is there, or that was given up."""
+
+    consumer: int
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """The progress that was to be saved is durable."""
 
@@ -216,6 +230,8 @@ Input: TypeAlias = (
     | Joined
     | Retired
     | Left
+    | Awaited
+    | Arrived
     | Saved
     | SaveFailed
     | Reloaded

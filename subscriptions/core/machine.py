@@ -246,6 +246,13 @@ class Machine:
     def _on_retired(self, fact: inputs.Retired, now: float) -> None:  # noqa: ARG002
         self._seats.retire(fact.consumer)
 
+    def _on_awaited(self, fact: inputs.Awaited, now: float) -> None:
+        reason = f"consumer {fact.consumer} has ended, and no other can be made ready in its place yet"
+        self.condition.trouble(f"consumer {fact.consumer}", reason, now)
+
+    def _on_arrived(self, fact: inputs.Arrived, now: float) -> None:
+        self.condition.relieve(f"consumer {fact.consumer}", now)
+
     def _on_left(self, fact: inputs.Left, now: float) -> None:
         self._seats.leave(fact.consumer, now)
         self._retrying.left(fact.consumer)
@@ -571,6 +578,8 @@ _METHODS: Final[dict[type[Any], str]] = {
     inputs.Joined: "_on_joined",
     inputs.Retired: "_on_retired",
     inputs.Left: "_on_left",
+    inputs.Awaited: "_on_awaited",
+    inputs.Arrived: "_on_arrived",
     inputs.Reloaded: "_on_reloaded",
     inputs.Saved: "_on_saved",
     inputs.SaveFailed: "_on_save_failed",

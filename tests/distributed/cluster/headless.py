@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
-from headwater import App, RecordedEvent
+from headwater import App, RecordedEvent, RetryPolicy
 
 app = App("headless")
 
@@ -17,3 +18,7 @@ async def here(event: RecordedEvent) -> None: ...
 async def apart(event: RecordedEvent) -> None:
     """Be slow enough for another actor to be wanted."""
     await asyncio.sleep(0.05)
+
+
+@app.subscription("timed", consumers=1, handler_timeout=timedelta(seconds=2), retry=RetryPolicy(attempts=2))
+async def timed(event: RecordedEvent) -> None: ...

@@ -312,6 +312,35 @@ async def test_a_defect_of_an_observer_is_raised_and_not_swallowed(monkeypatch: 
         await runner.run()
 
 
+async def test_a_delivery_that_waits_for_its_consumer_says_so_and_is_no_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Gone(Calling):
+        def __init__(self) -> None:
+            super().__init__()
+            self.here = asyncio.Event()
+
+        async def ready(self) -> None:
+            await self.here.wait()
+
+    monkeypatch.setattr("headwater.subscriptions.runner.READY_SOON", 0.01)
+    consumer = Gone()
+    outside = Outside(ListReader(1))
+    once = RetryPolicy(attempts=1)
+    runner = await outside.runner(consumer, handler_timeout=timedelta(milliseconds=20), retry=once)
+    running = asyncio.create_task(runner.run())
+    row = outside.coordination.row(KEY)
+    await until(lambda: row.phase == "stuck", what="waiting for operators to be told")
+    assert "consumer 0 has ended" in (row.reason or "")
+    assert consumer.deliveries == []
+    consumer.here.set()
+    await until(lambda: row.phase == "running" and outside.checkpoint == 1)
+    assert [delivery.attempt for delivery in consumer.deliveries] == [1]
+    assert row.parked == {}
+    runner.stop()
+    await running
+
+
 async def test_the_time_to_replace_a_consumer_is_not_the_handlers() -> None:
     class Slow(Calling):
         made = 0
