@@ -416,7 +416,7 @@ async def test_a_rewind_says_what_comes_again_and_what_is_skipped(registered: st
 def test_a_subscription_is_deleted_once_that_is_said_twice(registered: str) -> None:
     refused = headwater("delete", "totals", HEADWATER_DATABASE_URL=registered)
     assert (refused.returncode, "say --yes" in refused.stderr) == (2, True)
-    would = {"subscription": "totals", "partitions": 2, "parked": 0, "dry_run": True}
+    would = {"subscription": "totals", "partitions": 2, "parked": 0, "parked_more": False, "dry_run": True}
     assert answer(registered, "delete", "totals", "--dry-run") == would
     assert answer(registered, "delete", "totals", "--yes") == {**would, "dry_run": False}
     again = headwater("delete", "totals", "--yes", HEADWATER_DATABASE_URL=registered)
