@@ -205,7 +205,7 @@ def test_a_target_is_made_standby_before_it_is_made_owner() -> None:
 
 
 def test_what_needs_a_resource_goes_only_where_it_is() -> None:
-    hosts = [host(0), host(1, resources={"GPU": 2.0}), host(2)]
+    hosts = [host(0), host(1, resources={"GPU": 5.0}), host(2)]
     partitions = [PartitionFacts(lock_id=n, subscription="s", needs=(("GPU", 1.0),)) for n in range(5)]
     assert {a.owner for a in plan(partitions, hosts)} == {"host-1"}
 
