@@ -6,9 +6,10 @@ Translates only; the statements are the durable side's.
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts
@@ -31,6 +32,8 @@ from headwater.subscriptions.runner import SubscriptionRunner
 
 log = logging.getLogger(__name__)
 
+TROUBLE_LENGTH: Final = 300
+"""How much is told of why a host cannot run a partition, in characters."""
 TIDY_INTERVAL: Final = 5.0
 """How often it is looked for what nobody waits for, in seconds."""
 
@@ -66,13 +69,15 @@ class HostDirectory:
         self._make_replay = make_replay
         self._decoded: dict[PartitionKey, _Read] = {}
         """What was stored of the options at the last look, and what it means: it hardly ever changes."""
+        self._told: str | None = None
+        """The mark of the troubles that were written down at the last look."""
 
     async def assigned(self, host: str) -> tuple[bool, Sequence[Assigned]]:
         """Return whether the host should drain, and what it should own or stand by for.
 
         A row that cannot be read stops no other: it is told with its trouble.
         """
-        draining, rows = await self._placement.assigned(host)
+        draining, self._told, rows = await self._placement.assigned(host)
         self._decoded = {row.key: self._decode(row) for row in rows}
         return draining, [
             Assigned(
@@ -102,6 +107,13 @@ class HostDirectory:
     async def ready(self, host: str, keys: Sequence[PartitionKey]) -> None:
         """Say that the host is ready to take these over."""
         await self._placement.ready(host, keys)
+
+    async def troubles(self, host: str, reasons: Mapping[PartitionKey, str]) -> None:
+        """Say what the host cannot run, and why, unless just that is written down already."""
+        said = {str(key.lock_id): _plain(reason) for key, reason in sorted(reasons.items(), key=lambda r: r[0].lock_id)}
+        mark = hashlib.sha256(repr(said).encode()).hexdigest()[:16] if said else None
+        if mark != self._told:
+            await self._placement.troubles(host, mark, said)
 
     async def start_draining(self, host: str) -> None:
         """Say that the host takes nothing new."""
@@ -158,7 +170,13 @@ def host_facts(row: HostRow) -> HostFacts:
         draining=row.draining,
         resources=row.facts.get("resources", {}),
         labels=row.facts.get("labels", {}),
+        troubles={int(lock_id): reason for lock_id, reason in row.facts.get("troubles", {}).get("of", {}).items()},
     )
+
+
+def _plain(reason: str) -> str:
+    """Return what can be stored as JSON, and read at a glance: an exception may say anything."""
+    return reason.replace("\0", "").encode(errors="replace").decode()[:TROUBLE_LENGTH]
 
 
 class Generation(Protocol):

@@ -10,14 +10,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
+from headwater.cluster.attempts import Attempts
 from headwater.cluster.bell import Bell
 from headwater.cluster.options import ClusterOptions
-from headwater.cluster.slot import Assigned, MakeConsumers, MakeRunner, Slot
-from headwater.storage.errors import StaleEpoch, StoreUnavailable
+from headwater.cluster.slot import PREPARE_AGAIN, PREPARE_SELDOM, Assigned, MakeConsumers, MakeRunner, Slot
+from headwater.storage.errors import HeadwaterError, StaleEpoch, StoreUnavailable
 from headwater.storage.leases import Grant, News, PartitionKey
 from headwater.storage.outages import Outage
 from headwater.subscriptions.heads import Heads
@@ -28,8 +29,9 @@ log = logging.getLogger(__name__)
 OWNERS_FIRST = 0.5
 """How long a host whose lease session was lost leaves what it only stands by for to the owners, in seconds: when the
 database was away all of them come back together, and what is taken from an owner moves back later."""
-DEFECT_PAUSE = 1.0
-"""How long a partition rests on this host after its runner ended by a defect, in seconds."""
+DEFECT_PAUSE, DEFECT_SELDOM = 1.0, 60.0
+"""How long a partition rests on this host after its runner ended by a defect, in seconds: twice as long each time,
+up to the second, and as at first once it has run for longer than that."""
 
 
 class Directory(Protocol):
@@ -41,6 +43,10 @@ class Directory(Protocol):
 
     async def ready(self, host: str, keys: Sequence[PartitionKey]) -> None:
         """Say that the host is ready to take these over."""
+        ...
+
+    async def troubles(self, host: str, reasons: Mapping[PartitionKey, str]) -> None:
+        """Say what the host cannot run, and why; written only where something else was said before."""
         ...
 
     async def start_draining(self, host: str) -> None:
@@ -81,7 +87,8 @@ class Host:
         self._make_consumers = make_consumers
         self._make_runner = make_runner
         self._slots: dict[PartitionKey, Slot] = {}
-        self._announced: set[PartitionKey] = set()
+        self._starts = Attempts(PREPARE_AGAIN, PREPARE_SELDOM)
+        self._defects = Attempts(DEFECT_PAUSE, DEFECT_SELDOM)
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: dict[PartitionKey, asyncio.Task[None]] = {}
         self._draining = False
@@ -157,9 +164,14 @@ class Host:
             if key in self._slots:
                 self._slots[key].update(assigned)
             else:
-                self._slots[key] = slot = Slot(self.name, assigned, self._make_consumers, self._make_runner)
+                self._slots[key] = slot = Slot(
+                    self.name, assigned, self._make_consumers, self._make_runner, self._starts
+                )
                 slot.preparing = self._begin(slot.prepare())
         await self._announce()
+        failing = {slot.key for slot in self._slots.values() if slot.trouble is not None}
+        reasons = self._starts.reasons(failing, self._slots, time.monotonic())
+        await self._directory.troubles(self.name, reasons)
         commanded = [slot for slot in self._slots.values() if slot.running and slot.assigned.commanded]
         if commanded:
             await self._directory.obey(commanded)
@@ -195,13 +207,21 @@ class Host:
 
     async def _own(self, slot: Slot, grant: Grant) -> None:
         """Run a partition for as long as its grant lasts, then give the lease back."""
+        began = time.monotonic()
         try:
             await slot.run(grant, self._checkpoints)
         except StaleEpoch:
             log.warning("%s/%d has another owner", *_names(grant))
-        except Exception:
+        except Exception as error:
             log.exception("%s/%d ended by a defect", *_names(grant))
-            await asyncio.sleep(DEFECT_PAUSE)
+            now = time.monotonic()
+            if now - began > DEFECT_SELDOM:
+                self._defects.succeeded(slot.key)
+            pause = self._defects.failed(slot.key, None, str(error), now)
+            reason = f"it ended by a defect, {type(error).__name__}: {error}; it is tried again after {pause:g} s"
+            with contextlib.suppress(HeadwaterError):
+                await self._checkpoints.report(grant, "stuck", reason)
+            await slot.rest(pause, lambda: self._leases.lost(grant))
         finally:
             lost = self._leases.lost(grant)
             if not lost:

@@ -6,11 +6,13 @@ Knows nothing of other partitions; when to claim and what to release is the host
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from headwater.cluster.attempts import Attempts
 from headwater.cluster.crew import Crew, StartableConsumer
 from headwater.cluster.replays import SlotReplays
 from headwater.storage.leases import Grant, PartitionKey
@@ -22,8 +24,10 @@ log = logging.getLogger(__name__)
 
 HEAD_START = 2.0
 """How long a standby leaves a partition that nobody owned yet to its wanted owner, in seconds."""
-PREPARE_AGAIN = 3.0
-"""How long until a handler that could not be loaded is tried again, in seconds."""
+PREPARE_AGAIN, PREPARE_SELDOM = 3.0, 60.0
+"""How long until a handler that could not be loaded is tried again: twice as long each time, up to the second."""
+LOOK_AGAIN = 1.0
+"""How often something that rests looks whether it still has its lease, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +61,16 @@ class Slot:
     2. Consumers outlive grants: they are made once, while the host stands by, and closed when the partition leaves.
     """
 
-    def __init__(self, host: str, assigned: Assigned, make_consumers: MakeConsumers, make_runner: MakeRunner) -> None:
+    def __init__(
+        self,
+        host: str,
+        assigned: Assigned,
+        make_consumers: MakeConsumers,
+        make_runner: MakeRunner,
+        attempts: Attempts | None = None,
+    ) -> None:
         self._host = host
+        self._attempts = Attempts(PREPARE_AGAIN, PREPARE_SELDOM) if attempts is None else attempts
         self.assigned = assigned
         self._make_consumers = make_consumers
         self._make_runner = make_runner
@@ -96,14 +108,17 @@ class Slot:
     def may_claim(self) -> bool:
         """Whether to try for the lease now.
 
-        A standby leaves the first grant to the wanted owner; later a free lease means that the owner is gone.
+        A standby leaves the first grant to the wanted owner; later a free lease means that the owner is gone. A wanted
+        owner that is in trouble can only say so, and leaves the lease to a standby that is ready.
         """
         if self.grant is not None or self.draining:
             return False
+        waited = time.monotonic() - self._seen_at
         if self.assigned.wanted_owner == self._host:
-            return self.ready or self.trouble is not None
+            alone = self.assigned.standby in (None, self._host)
+            return self.ready or (self.trouble is not None and (alone or waited > 2 * HEAD_START))
         owned_as_wanted = self.assigned.owner is not None and self.assigned.owner == self.assigned.wanted_owner
-        return self.ready and (owned_as_wanted or time.monotonic() - self._seen_at > HEAD_START)
+        return self.ready and (owned_as_wanted or waited > HEAD_START)
 
     def update(self, assigned: Assigned) -> None:
         """Take note of what is wanted now; the handler and its options are the same as before."""
@@ -123,21 +138,28 @@ class Slot:
 
         Without options that can be read there is nothing to try: the partition comes again when there are.
         """
+        what = (self.assigned.handler, self.assigned.options, self.assigned.trouble)
         if self.assigned.trouble is not None:
             self.trouble = self.assigned.trouble
+            self._attempts.failed(self.key, what, self.trouble, time.monotonic())
             log.warning("%s/%d: %s", self.key.subscription, self.key.partition, self.trouble)
             return
         while self._crew is None:
+            rests = self._attempts.last(self.key, what, time.monotonic())
+            if rests is not None:  # it has just failed, perhaps before it left and came again
+                self.trouble, left = rests
+                await asyncio.sleep(left)
             try:
                 consumers = await asyncio.to_thread(self._make_consumers, self.assigned.handler, self.assigned.options)
                 crew = Crew(self.assigned.options, consumers)
                 await crew.start()
             except Exception as error:  # noqa: BLE001  a handler may fail in any way; the operator is told how
                 self.trouble = f"the handler cannot be started: {error}"
-                log.warning("%s/%d: %s", self.key.subscription, self.key.partition, self.trouble)
-                await asyncio.sleep(PREPARE_AGAIN)
+                pause = self._attempts.failed(self.key, what, self.trouble, time.monotonic())
+                log.warning("%s/%d: %s; again in %g s", self.key.subscription, self.key.partition, self.trouble, pause)
             else:
                 self._crew, self.trouble = crew, None
+                self._attempts.succeeded(self.key)
         self._changed.set()
 
     async def run(self, grant: Grant, checkpoints: Checkpoints) -> None:
@@ -163,6 +185,14 @@ class Slot:
             if not scaling.cancelled() and (error := scaling.exception()) is not None:
                 log.error("%s/%d was not scaled", self.key.subscription, self.key.partition, exc_info=error)
             await self.replays.end()
+
+    async def rest(self, seconds: float, over: Callable[[], bool]) -> None:
+        """Wait before something is tried again, until it is let go, or it is ``over``."""
+        until = time.monotonic() + seconds
+        while not self.draining and not over() and (left := until - time.monotonic()) > 0:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), min(left, LOOK_AGAIN))
 
     def drain(self) -> None:
         """Finish what is in flight, and let ``run`` return; claims nothing any more. Safe to repeat."""

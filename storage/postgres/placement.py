@@ -5,7 +5,7 @@ Decides nothing; only the holder of the plan's generation can write assignments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -106,28 +106,37 @@ class PostgresPlacement:
         """Forget the hosts that are long gone."""
         await self._rows("forget")
 
-    async def assigned(self, host: str) -> tuple[bool, list[AssignedRow]]:
-        """Return whether the host should leave, and what it should own or stand by for."""
+    async def assigned(self, host: str) -> tuple[bool, str | None, list[AssignedRow]]:
+        """Return whether the host should leave, the mark of its troubles, and what it should own or stand by for."""
         rows = await self._rows("assigned", host=host)
-        return any(r.draining for r in rows), [
-            AssignedRow(
-                key=PartitionKey(r.name, r.partition, r.lock_id),
-                handler=r.handler,
-                options=_json(r.options),
-                wanted=r.wanted,
-                wanted_owner=r.wanted_owner,
-                wanted_standby=r.wanted_standby,
-                owner=r.owner,
-                standby=r.standby,
-                commanded=r.commanded,
-            )
-            for r in rows
-            if r.lock_id is not None
-        ]
+        return (
+            any(r.draining for r in rows),
+            next((r.told for r in rows), None),
+            [
+                AssignedRow(
+                    key=PartitionKey(r.name, r.partition, r.lock_id),
+                    handler=r.handler,
+                    options=_json(r.options),
+                    wanted=r.wanted,
+                    wanted_owner=r.wanted_owner,
+                    wanted_standby=r.wanted_standby,
+                    owner=r.owner,
+                    standby=r.standby,
+                    commanded=r.commanded,
+                )
+                for r in rows
+                if r.lock_id is not None
+            ],
+        )
 
     async def ready(self, host: str, keys: Sequence[PartitionKey]) -> None:
         """Say that the host is ready to take these over; has no effect where another standby is wanted now."""
         await self._rows("ready", host=host, lock_ids=[key.lock_id for key in keys])
+
+    async def troubles(self, host: str, mark: str | None, reasons: Mapping[str, str]) -> None:
+        """Write down, by lock ids, what a host cannot run and why; the mark says later whether it is the same."""
+        told = {"mark": mark, "of": dict(reasons)} if reasons else {}
+        await self._rows("troubles", host=host, troubles=orjson.dumps(told).decode())
 
     async def drain(self, name: str) -> list[str]:
         """Ask the hosts of a node, or one host, to leave; returns which."""

@@ -65,9 +65,12 @@ WHERE "c"."applied_at" IS NULL AND "c"."verb" = 'move' AND NOT EXISTS (
 );
 
 -- name: placement_assign
--- Nothing is written by a supervisor that has been replaced: the generation it was given is no longer the plan's.
+-- Nothing is written by a supervisor that has been replaced: the generation it was given is no longer the plan's. Where
+-- nobody should stand by any more, whoever did lets go: what it needs for that may be what another partition waits for.
 UPDATE "headwater"."partitions" AS "p"
-SET "wanted_owner" = "new"."owner", "wanted_standby" = "new"."standby"
+SET
+    "wanted_owner" = "new"."owner", "wanted_standby" = "new"."standby",
+    "standby" = CASE WHEN "new"."standby" IS NOT NULL OR "p"."standby" = "new"."owner" THEN "p"."standby" END
 FROM unnest(%(lock_ids)s::integer[], %(owners)s::text[], %(standbys)s::text[]) AS "new" ("lock_id", "owner", "standby")
 WHERE "p"."lock_id" = "new"."lock_id"
     AND (SELECT "generation" FROM "headwater"."plan" FOR SHARE) = %(generation)s
@@ -77,7 +80,7 @@ RETURNING pg_notify('headwater_news', 'assigned');
 -- What one host should own or stand by for, and whether it should leave: one row at least, as long as it is known. Who
 -- stands by stays until its successor has said that it is ready: until then nobody else could take over at once.
 SELECT
-    "h"."draining", "p"."lock_id", "s"."name", "p"."partition", "s"."handler", "s"."options", "s"."wanted",
+    "h"."draining", "h"."facts" #>> '{troubles,mark}' AS "told", "p"."lock_id", "s"."name", "p"."partition", "s"."handler", "s"."options", "s"."wanted",
     "p"."wanted_owner", "p"."wanted_standby", "p"."owner", "p"."standby",
     EXISTS (
         SELECT FROM "headwater"."commands" AS "c"
@@ -94,6 +97,13 @@ WHERE "h"."host" = %(host)s;
 -- name: placement_ready
 UPDATE "headwater"."partitions" SET "standby" = %(host)s
 WHERE "lock_id" = ANY (%(lock_ids)s::integer[]) AND "wanted_standby" = %(host)s
+RETURNING pg_notify('headwater_news', 'ready');
+
+-- name: placement_troubles
+-- They go with the host's row, and are forgotten with it: whoever comes in its place is tried anew.
+UPDATE "headwater"."hosts"
+SET "facts" = ("facts"::jsonb || jsonb_build_object('troubles', %(troubles)s::jsonb))::json
+WHERE "host" = %(host)s
 RETURNING pg_notify('headwater_news', 'ready');
 
 -- name: placement_drain

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+from headwater.cluster.directory import HostDirectory, host_facts
+from headwater.storage.leases import PartitionKey
 from headwater.storage.postgres.leases import LeaseSession, Presence
 from headwater.storage.postgres.placement import PostgresPlacement
 from tests.integration.registry.conftest import LONG, Office
@@ -21,7 +23,7 @@ async def test_a_standby_stands_by_until_its_successor_is_ready(office: Office) 
         assert generation is not None
 
         async def standing(host: str) -> bool:
-            _, rows = await placement.assigned(host)
+            _, _, rows = await placement.assigned(host)
             return [row.key for row in rows] == [grant.key]
 
         await placement.assign(generation, [(grant.key.lock_id, "host", "first")])
@@ -32,3 +34,39 @@ async def test_a_standby_stands_by_until_its_successor_is_ready(office: Office) 
         await placement.ready("second", [grant.key])
         assert not await standing("first")
         assert await standing("second")
+
+
+async def test_a_standby_that_is_not_wanted_any_more_lets_go_also_without_a_successor(office: Office) -> None:
+    placement = PostgresPlacement(office.store.pool, office.store.sql)
+    (grant,) = await office.granted()
+    session = LeaseSession(office.store.options, host="first", presence=Presence(node="first"), lease=LONG)
+    await session.open()
+    try:
+        generation = await office.leases.supervise()
+        assert generation is not None
+        await placement.assign(generation, [(grant.key.lock_id, "host", "first")])
+        await placement.ready("first", [grant.key])
+        await placement.assign(generation, [(grant.key.lock_id, "host", None)])
+        _, _, rows = await placement.assigned("first")
+        assert rows == []
+    finally:
+        await session.close()
+
+
+async def test_the_troubles_of_a_host_are_read_with_it_until_they_are_over(office: Office) -> None:
+    placement = PostgresPlacement(office.store.pool, office.store.sql)
+    facts = {"labels": {"zone": "a"}}
+    session = LeaseSession(office.store.options, host="first", presence=Presence(node="first", facts=facts), lease=LONG)
+    await session.open()
+    try:
+        directory = HostDirectory(placement, *[None] * 3)  # type: ignore[arg-type]  # no commands are asked for
+        for reasons in ({PartitionKey("totals", 0, 7): "it cannot be imported: \0\ud800"}, {}):
+            await directory.assigned("first")
+            await directory.troubles("first", reasons)
+            [found] = [host_facts(row) for row in await placement.hosts() if row.host == "first"]
+            assert {lock_id: reason.rstrip("?") for lock_id, reason in found.troubles.items()} == {
+                key.lock_id: "it cannot be imported: " for key in reasons
+            }
+            assert found.labels == {"zone": "a"}
+    finally:
+        await session.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -24,7 +24,7 @@ from headwater.storage.options import StoreOptions
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.ports import Consumer, Delivered
 from headwater.subscriptions.runner import SubscriptionRunner
-from tests.plugins.waiting import until
+from tests.plugins.waiting import DEADLINE, until
 
 KEY = PartitionKey("totals", 0, 1)
 OPTIONS = ClusterOptions(
@@ -86,6 +86,7 @@ class World:
     draining: set[str] = field(default_factory=set)
     obeyed: list[PartitionKey] = field(default_factory=list)
     broken: bool = False
+    troubles: dict[str, dict[PartitionKey, str]] = field(default_factory=dict)
 
     def assign(
         self, owner: str | None, standby: str | None = None, *, paused: bool = False, commanded: bool = True
@@ -131,6 +132,9 @@ class Directory:
     async def ready(self, host: str, keys: Sequence[PartitionKey]) -> None:
         for key in keys:
             self.world.assigned[key] = replace(self.world.assigned[key], standby=host)
+
+    async def troubles(self, host: str, reasons: Mapping[PartitionKey, str]) -> None:
+        self.world.troubles[host] = dict(reasons)
 
     async def start_draining(self, host: str) -> None:
         self.world.draining.add(host)
@@ -239,6 +243,70 @@ async def test_a_handler_that_cannot_be_loaded_is_told_to_the_operator(world: Wo
     async with running(world, "a"):
         await until(lambda: world.rows.row(KEY).phase == "stuck")
     assert "cannot import 'shop:totals'" in (world.rows.row(KEY).reason or "")
+
+
+async def test_a_host_says_what_it_cannot_run_until_it_can(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "PREPARE_AGAIN", 0.01)
+    world.broken = True
+    world.assign("b", "a")
+    async with running(world, "a"):
+        await until(lambda: "cannot import" in world.troubles.get("a", {}).get(KEY, ""))
+        world.broken = False
+        await until(lambda: world.troubles["a"] == {})
+
+
+async def test_a_host_remembers_for_a_while_that_it_could_not_run_what_has_left_it(world: World) -> None:
+    world.broken = True
+    world.assign("b", "a")
+    async with running(world, "a") as host:
+        await until(lambda: KEY in world.troubles.get("a", {}))
+        world.assign("b")
+        await until(lambda: not host.host.slots)
+        world.troubles.clear()
+        await until(lambda: "a" in world.troubles)
+        assert KEY in world.troubles["a"]
+
+
+async def test_a_wanted_owner_that_cannot_run_it_leaves_the_lease_to_the_standby_that_is_ready(world: World) -> None:
+    world.assign("b", "a")
+    async with running(world, "a"):
+        await until(lambda: world.assigned[KEY].standby == "a")
+        world.broken = True
+        async with running(world, "b") as troubled:
+            await until(lambda: KEY in world.troubles.get("b", {}))
+            [slot] = troubled.host.slots
+            await until(lambda: slot.assigned.standby == "a")
+            assert not slot.may_claim()
+
+
+async def test_what_ends_by_a_defect_again_and_again_rests_ever_longer_and_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(self: Slot, *_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(host_module, "DEFECT_PAUSE", 0.01)
+    monkeypatch.setattr(Slot, "run", fail)
+    world.assign("a")
+    async with running(world, "a"):
+        await until(lambda: "tried again after 0.08 s" in (world.rows.row(KEY).reason or ""))
+        assert "ZeroDivisionError: a defect" in (world.rows.row(KEY).reason or "")
+
+
+async def test_a_host_drains_at_once_what_rests_after_a_defect(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(self: Slot, *_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(host_module, "DEFECT_PAUSE", 3600.0)
+    monkeypatch.setattr(host_module, "DEFECT_SELDOM", 3600.0)
+    monkeypatch.setattr(Slot, "run", fail)
+    world.assign("a")
+    async with running(world, "a") as host:
+        await until(lambda: world.rows.row(KEY).phase == "stuck")
+        async with asyncio.timeout(DEADLINE):
+            await host.host.drain()
+            await host.task
+    assert world.rows.row(KEY).holder is None
 
 
 async def test_a_drained_host_releases_everything_and_ends(world: World) -> None:

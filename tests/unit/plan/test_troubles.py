@@ -1,4 +1,4 @@
-"""Placement where a host cannot run something, or has no room for it: another one has it, and nothing goes to and fro."""
+"""Placement where a host cannot run something, or has no room for it: another one gets it, and nothing flaps."""
 
 from __future__ import annotations
 
