@@ -22,12 +22,16 @@ SELECT
     CASE WHEN "l"."objid" IS NOT NULL THEN "p"."owner" END AS "owner",
     "p"."standby", "p"."wanted_owner", "p"."wanted_standby",
     "move"."arguments" ->> 'node' AS "target",
-    greatest("h"."position" - "p"."checkpoint", 0) AS "lag",
+    CASE WHEN "p"."closed" THEN 0 ELSE greatest(
+        CASE WHEN "s"."source" = '$all' THEN "h"."position" ELSE coalesce("t"."version", 0) END - "p"."checkpoint", 0
+    ) END AS "lag",
     coalesce(extract(epoch FROM "p"."granted_at"), 0)::float8 AS "granted_at",
     "s"."options"
 FROM "headwater"."partitions" AS "p"
 JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
 CROSS JOIN "headwater"."head" AS "h"
+-- The checkpoint counts in the source: in a single stream's versions, if it is one.
+LEFT JOIN "headwater"."streams" AS "t" ON "t"."name" = "s"."source"
 LEFT JOIN pg_locks AS "l"
     ON "l"."locktype" = 'advisory'
     AND "l"."database" = (SELECT "oid" FROM pg_database WHERE "datname" = current_database())

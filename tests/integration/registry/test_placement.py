@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+from headwater import NewEvent
 from headwater.cluster.directory import HostDirectory, host_facts
 from headwater.storage.leases import PartitionKey
 from headwater.storage.postgres.leases import LeaseSession, Presence
@@ -70,3 +71,13 @@ async def test_the_troubles_of_a_host_are_read_with_it_until_they_are_over(offic
             assert found.labels == {"zone": "a"}
     finally:
         await session.close()
+
+
+async def test_the_supervisor_sees_the_same_lag_as_operators_whatever_the_source_counts_in(office: Office) -> None:
+    for name, source in (("all", "$all"), ("nothing yet", "order-1"), ("behind", "order-2")):
+        await office.registry.register(name, "package.module:handler", {}, source=source)
+    for stream, size in (("order-2", 3), ("other-1", 20)):
+        await office.store.append(stream, [NewEvent("Placed", {}) for _ in range(size)])
+    told = {row.key: row.lag for row in await PostgresPlacement(office.store.pool, office.store.sql).partitions()}
+    assert told == {state.key: state.lag for state in await office.registry.states()}
+    assert sorted(told.values()) == [0, 3, 23]
