@@ -18,6 +18,7 @@ from headwater.cluster.supervisor import NodeFacts
 from headwater.storage.errors import ConfigurationError
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.ports import ConsumerLost, Delivered
+from headwater.subscriptions.raised import arrived, carried
 from headwater.subscriptions.thread import Worker
 
 # Ray reads its environment as it is imported, so it is the one thing that is imported after something was done.
@@ -92,8 +93,13 @@ class _HandlerActor:
         """Answer with the process's number once the handler has been started."""
         return os.getpid()
 
-    async def handle(self, packed: bytes) -> None:
-        await self._consumer.handle(packing.unpack(packed))
+    async def handle(self, packed: bytes) -> bytes | None:
+        """Return None when it is handled, else what was raised: raised here, Ray would take some of it for its own."""
+        try:
+            await self._consumer.handle(packing.unpack(packed))
+        except (Exception, asyncio.CancelledError, SystemExit, GeneratorExit) as error:  # noqa: BLE001  the owner judges it
+            return carried(error)
+        return None
 
     async def close(self) -> None:
         await self._consumer.close()
@@ -274,9 +280,7 @@ class ActorConsumer:
         """Send the delivery over and wait for the outcome; raises what the handler raised, or ConsumerLost."""
         await self.ready()
         try:
-            await self._actor.handle.remote(packing.pack(delivery))
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
+            raised = await self._actor.handle.remote(packing.pack(delivery))
         except ray.exceptions.RayActorError as error:
             self._actor = None
             raise ConsumerLost(f"handler actor {self._index} died: {self._ended or _first_line(error)}") from None
@@ -286,6 +290,8 @@ class ActorConsumer:
             if actor is not None:  # else it was ended for its memory a moment ago
                 ray.kill(actor)
             raise
+        if raised is not None:
+            raise arrived(raised)
 
     async def close(self) -> None:
         """Let the handler stop, then end its process; safe to repeat."""

@@ -5,8 +5,10 @@ Never decides what a failure means: whatever the handler raises goes to the call
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ from headwater.storage.errors import ConfigurationError, InvalidArgument
 from headwater.storage.model import RecordedEvent
 from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.options import SubscriptionOptions
+from headwater.subscriptions.raised import ordinary, refuse_unrun
 from headwater.subscriptions.shape import takes_context
 from headwater.subscriptions.thread import Worker
 
@@ -83,15 +86,17 @@ class Handler:
     async def __call__(self, events: Sequence[RecordedEvent], context: Context) -> None:
         """Handle a delivery, on this loop when the handler is async, else in its thread."""
         if self.is_async:
-            for arguments in self._calls(events, context):
-                await self._call(*arguments)
+            with _on_the_loop():
+                for arguments in self._calls(events, context):
+                    refuse_unrun(await self._call(*arguments))
         else:
             await self.in_thread(lambda: self.run(events, context))
 
     def run(self, events: Sequence[RecordedEvent], context: Context) -> None:
         """Handle a delivery right here: sync handlers only."""
-        for arguments in self._calls(events, context):
-            self._call(*arguments)
+        with _in_a_thread():
+            for arguments in self._calls(events, context):
+                refuse_unrun(self._call(*arguments))
 
     async def in_thread(self, work: Callable[[], None]) -> None:
         """Run ``work`` in this consumer's own thread; cancelled, the thread is left behind and replaced."""
@@ -109,12 +114,56 @@ class Handler:
         if inspect.isfunction(self._instance) or not callable(method):
             return
         if _is_async(method):
-            await method()
+            with _on_the_loop():
+                await method()
         else:
-            await self.in_thread(method)
+            await self.in_thread(_guarded(method))
 
     def __repr__(self) -> str:
         return f"<Handler {self._name} {'async' if self.is_async else 'sync'}>"
+
+
+@contextlib.contextmanager
+def _in_a_thread() -> Iterator[None]:
+    """Let nothing out that ends more than a delivery: a thread of a handler's has no right to end the process."""
+    try:
+        yield
+    except BaseException as error:
+        stands_in = ordinary(error)
+        if stands_in is error:
+            raise
+        raise stands_in from error
+
+
+@contextlib.contextmanager
+def _on_the_loop() -> Iterator[None]:
+    """The same for a coroutine. A cancellation may be the owner's, and Ctrl-C may be meant by anybody: both pass."""
+    mine = asyncio.current_task()
+    try:
+        yield
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        thrown_away = isinstance(error, GeneratorExit) and _current_task() is not mine
+        stands_in = ordinary(error)
+        if thrown_away or stands_in is error:
+            raise
+        raise stands_in from error
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+def _guarded(method: Callable[[], Any]) -> Callable[[], None]:
+    def call() -> None:
+        with _in_a_thread():
+            method()
+
+    return call
 
 
 def _is_async(call: Any) -> bool:

@@ -16,6 +16,7 @@ from headwater.storage.leases import ParkedEvent, PartitionKey, Progress
 from headwater.storage.model import EventPage, RecordedEvent
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.ports import Delivered
+from headwater.subscriptions.raised import described
 
 logger = logging.getLogger("headwater.subscriptions")
 
@@ -99,14 +100,14 @@ class LogObserver(Observer):
 
     def failed(self, key: PartitionKey, delivery: Delivered, error: BaseException, seconds: float) -> None:
         logger.warning(
-            "%s/%d attempt %d on %d events from position %d failed after %.3f s: %r",
+            "%s/%d attempt %d on %d events from position %d failed after %.3f s: %s",
             key.subscription,
             key.partition,
             delivery.attempt,
             len(delivery.events),
             delivery.events[0].position,
             seconds,
-            error,
+            described(error),
         )
 
     def skipped(self, key: PartitionKey, event: RecordedEvent, error: str, attempts: int) -> None:

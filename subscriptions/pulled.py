@@ -16,6 +16,7 @@ from headwater.subscriptions.checks import check_kind
 from headwater.subscriptions.core import inputs
 from headwater.subscriptions.options import OnFailure
 from headwater.subscriptions.ports import Delivered, Nack
+from headwater.subscriptions.raised import described
 
 
 class PulledBatch:
@@ -71,7 +72,7 @@ class PulledBatch:
         self._check(frozenset((_number(number),)))
         self._settle(frozenset(each for each in self._open if each <= number))
 
-    async def nack(self, error: str | Exception = "not handled", action: OnFailure | None = None) -> None:
+    async def nack(self, error: str | BaseException = "not handled", action: OnFailure | None = None) -> None:
         """Say that what is left was not handled, and why: in words, or by the exception that was caught.
 
         Without an action the failure policy decides (first: retry).
@@ -142,7 +143,7 @@ class _Piece(PulledBatch):
     def over(self) -> bool:
         return self._outcome.done() or self._whole.over
 
-    async def nack(self, error: str | Exception = "not handled", action: OnFailure | None = None) -> None:
+    async def nack(self, error: str | BaseException = "not handled", action: OnFailure | None = None) -> None:
         self._check(frozenset())
         await self._whole.nack(error, action)
         self._open.clear()
@@ -166,8 +167,8 @@ def _number(event: RecordedEvent | int) -> int:
     return event.number if isinstance(event, RecordedEvent) else check_number("events", event)
 
 
-def _words(error: str | Exception) -> str:
-    if isinstance(error, Exception):
-        return f"{type(error).__name__}: {error}"
+def _words(error: str | BaseException) -> str:
+    if isinstance(error, BaseException):
+        return described(error)
     check_kind("error", error, str)
     return error

@@ -44,6 +44,7 @@ from headwater.subscriptions.ports import (
     Replaceable,
     Unmendable,
 )
+from headwater.subscriptions.raised import described, original
 from headwater.subscriptions.retries import ParkedRetries
 
 RENEWAL_CHECK = 0.05
@@ -326,7 +327,8 @@ class SubscriptionRunner:
     def _perform(self, effect: effects.Effect) -> None:
         match effect:
             case effects.Deliver():
-                self._start(self._deliver(effect))
+                delivering = self._start(self._deliver(effect))
+                delivering.add_done_callback(functools.partial(self._delivered, effect.delivery_id))
             case effects.Read():
                 self._start(self._read(effect))
             case effects.Save():
@@ -426,16 +428,43 @@ class SubscriptionRunner:
             await self._handle_when_possible(effect.consumer, delivery)
         except StaleEpoch as error:
             self._tell(inputs.LeaseLost(str(error)))
-        except Exception as error:  # noqa: BLE001  # a handler may raise anything: the failure policy deals with it
-            observer.failed(key, delivery, error, self._clock.monotonic() - begun)
-            policy = self._options.retry.of(error)
-            mendable = not isinstance(error, (Unmendable, *policy.never))
-            lost = isinstance(error, ConsumerLost)
-            then = error.action if isinstance(error, Nack) else None
-            self._conclude(inputs.Failed(effect.delivery_id, _describe(error), mendable, lost, then, policy))
+        except (Exception, asyncio.CancelledError, SystemExit) as raised:  # a handler may raise anything
+            if isinstance(raised, asyncio.CancelledError) and await self._is_cancelled():
+                raise
+            if self._machine is None or not self._machine.awaits(effect.delivery_id):
+                return  # whoever had it has gone, and it with him
+            cause = original(raised)
+            observer.failed(key, delivery, cause, self._clock.monotonic() - begun)
+            policy = self._options.retry.of(cause)
+            mendable = not isinstance(cause, (Unmendable, *policy.never))
+            lost = isinstance(cause, ConsumerLost)
+            then = cause.action if isinstance(cause, Nack) else None
+            self._conclude(inputs.Failed(effect.delivery_id, described(raised), mendable, lost, then, policy))
         else:
             observer.handled(key, delivery, self._clock.monotonic() - begun)
             self._conclude(inputs.Handled(effect.delivery_id))
+
+    async def _is_cancelled(self) -> bool:
+        """Whether a delivery is cancelled because all of this ends, and not by its own handler.
+
+        Only ``run`` cancels deliveries, and it says so before; when the whole loop is ended, it says so within one turn
+        of that. A task that was cancelled otherwise goes on to its answer.
+        """
+        task = asyncio.current_task()
+        while task is not None and task.cancelling():
+            task.uncancel()
+        if not self._over:
+            await asyncio.sleep(0)
+        return self._over
+
+    def _delivered(self, delivery_id: int, task: asyncio.Task[None]) -> None:
+        """The net under each delivery: however it ended, one that nobody has answered has failed."""
+        if self._over or self._machine is None or not self._machine.awaits(delivery_id):
+            return
+        if task.cancelled():
+            self._tell(inputs.Failed(delivery_id, "the delivery was cancelled"))
+        elif task.exception() is None:
+            self._tell(inputs.Failed(delivery_id, "the delivery ended without an answer"))
 
     def _conclude(self, answer: inputs.Handled | inputs.Failed) -> None:
         if answer.delivery_id in self._answered:
@@ -610,12 +639,6 @@ def _is_replaceable(consumer: Consumer) -> TypeGuard[Replaceable]:
 def _fits_replaceable(kind: type[Consumer]) -> bool:
     # Once for each class: whether it has all that a protocol asks for takes as long to find out as a short handler.
     return issubclass(kind, Replaceable)
-
-
-def _describe(error: BaseException) -> str:
-    if isinstance(error, TimeoutError) and not str(error):
-        return "TimeoutError: the handler did not end in time"
-    return f"{type(error).__name__}: {error}"
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

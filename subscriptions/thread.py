@@ -9,10 +9,18 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from functools import partial
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[Answer]):
+    """How a function ended, as a value: a future refuses some exceptions, and takes one for its own cancellation."""
+
+    answer: Answer | None = None
+    raised: BaseException | None = None
 
 
 class Worker:
@@ -29,21 +37,21 @@ class Worker:
         wait for its turn until then is not begun.
         """
         loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[Answer] = loop.create_future()
+        outcome: asyncio.Future[_Outcome[Answer]] = loop.create_future()
 
-        def unless_given_up(settle: Callable[[], None]) -> None:
+        def unless_given_up(ended: _Outcome[Answer]) -> None:
             if not outcome.done():
-                settle()
+                outcome.set_result(ended)
 
         def work() -> None:
             if outcome.cancelled():
                 return
             try:
-                settle = partial(outcome.set_result, function())
+                ended = _Outcome(function())
             except BaseException as raised:  # noqa: BLE001  # it is raised again where it was asked for
-                settle = partial(outcome.set_exception, raised)
+                ended = _Outcome(raised=raised)
             try:
-                loop.call_soon_threadsafe(unless_given_up, settle)
+                loop.call_soon_threadsafe(unless_given_up, ended)
             except RuntimeError:
                 if not loop.is_closed():
                     raise
@@ -51,10 +59,13 @@ class Worker:
 
         self._queue().put(work)
         try:
-            return await outcome
+            ended = await outcome
         except asyncio.CancelledError:
             self.abandon()
             raise
+        if ended.raised is not None:
+            raise ended.raised
+        return ended.answer  # type: ignore[return-value]  # None only where that was the answer
 
     def abandon(self) -> None:
         """Let the thread end after what it is doing; safe to repeat."""

@@ -132,6 +132,10 @@ class Machine:
         """How many events are delivered and undecided."""
         return self._retrying.in_flight + sum(len(batch) for batch, _ in self._work.in_flight.values())
 
+    def awaits(self, delivery_id: int) -> bool:
+        """Whether a delivery is in flight, and nobody has said how it ended."""
+        return delivery_id in self._work.in_flight or self._retrying.holds(delivery_id)
+
     @property
     def unsettled(self) -> int:
         """How many events are held in memory: read and not settled."""

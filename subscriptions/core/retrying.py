@@ -61,6 +61,10 @@ class Retrying:
         """Note that the next event is handed out."""
         self._in_flight[delivery_id] = self._waiting.popleft(), consumer
 
+    def holds(self, delivery_id: int) -> bool:
+        """Whether a delivery is one of these, and is not answered."""
+        return delivery_id in self._in_flight
+
     def answered(self, delivery_id: int, *, handled: bool) -> tuple[ParkedRetry, int] | None:
         """Note an answer; returns the event and its consumer, None when the delivery is not one of these."""
         found = self._in_flight.pop(delivery_id, None)

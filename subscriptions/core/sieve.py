@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from headwater.storage.model import RecordedEvent
 from headwater.subscriptions.core.seam import KeyFunction, Seam, key_of, share_of
+from headwater.subscriptions.raised import described
 
 Selector: TypeAlias = Callable[[RecordedEvent], Any]
 
@@ -63,7 +64,9 @@ class Sieve:
         """Return the event's partition key, or None when the user's function fails."""
         try:
             return self.key_of(event)
-        except Exception:  # noqa: BLE001  # a user's function may raise anything; the event is a fault already
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001  # a user's function may raise anything; the event is a fault already
             return None
 
     def sift(self, events: Sequence[RecordedEvent], *, with_keys: bool) -> Sifted:
@@ -84,10 +87,12 @@ class Sieve:
                 if self._selector is not None and not self._selector(event):
                     continue
                 key = self.key_of(event)
-            except Exception as error:  # noqa: BLE001  # a user's function may raise anything; it must not end the reading
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001  # a user's function may raise anything; it must not end the reading
                 if not self._mine(None, event):
                     continue
-                faults[len(kept)] = f"{type(error).__name__}: {error}"
+                faults[len(kept)] = described(error)
                 key = None
             else:
                 if not self._mine(key, event):

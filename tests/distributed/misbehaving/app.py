@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from datetime import timedelta
@@ -14,7 +15,23 @@ from headwater import App, Context, Filter, OnFailure, RecordedEvent, RetryPolic
 app = App("misbehaving")
 
 KINDS = ("Poison", "Exit", "Hang", "Leak")
+RAISES = ("Cancelled", "Iterated", "Left", "Wordless", "Unpicklable")
+"""What is no ordinary error, or none that could travel."""
 LIMIT = 400 * 2**20
+
+
+class Wordless(Exception):
+    """An error whose text is broken."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class Unpicklable(Exception):
+    """An error that cannot be made anew."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__(f"code {code}")
 
 
 class Misbehaving:
@@ -28,6 +45,16 @@ class Misbehaving:
         match event.type:
             case "Poison":
                 raise ValueError("poison")
+            case "Cancelled":
+                raise asyncio.CancelledError
+            case "Iterated":
+                raise StopIteration
+            case "Left":
+                raise SystemExit(3)
+            case "Wordless":
+                raise Wordless
+            case "Unpicklable":
+                raise Unpicklable(code=7)
             case "Exit":
                 os._exit(3)
             case "Hang":

@@ -15,7 +15,7 @@ from headwater.cluster.local import LocalCluster
 from headwater.cluster.options import ClusterOptions
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.store import PostgresEventStore
-from tests.distributed.misbehaving.app import KINDS, app
+from tests.distributed.misbehaving.app import KINDS, RAISES, app
 from tests.plugins.databases import new_database
 from tests.plugins.waiting import until
 
@@ -26,6 +26,11 @@ SAYS = {
     "Exit": "handler actor",
     "Hang": "did not end in time",
     "Leak": "of the 400 MiB that it may have",
+    "Cancelled": "CancelledError",
+    "Iterated": "StopIteration",
+    "Left": "SystemExit: 3",
+    "Wordless": "Wordless: ",
+    "Unpicklable": "Unpicklable: code 7",
 }
 
 
@@ -62,7 +67,7 @@ async def world(database_server: str, template_database: str) -> AsyncIterator[W
 
 
 async def test_each_ends_parked_with_its_key_waiting_behind_it_and_every_other_key_going_on(world: World) -> None:
-    bad = {kind: await world.append(f"park-{kind}", "Placed", kind, "Placed") for kind in KINDS}
+    bad = {kind: await world.append(f"park-{kind}", "Placed", kind, "Placed") for kind in KINDS + RAISES}
     good = [await world.append(f"park-{n}", "Placed") for n in range(20)]
     await world.client.wait_for("parks", timeout=180)
     parked = {record.position: record for record in await world.client.parked("parks")}
@@ -70,7 +75,7 @@ async def test_each_ends_parked_with_its_key_waiting_behind_it_and_every_other_k
         assert (parked[culprit].reason, parked[culprit].attempts) == ("failed", 2)
         assert SAYS[kind] in (parked[culprit].error or "")
         assert (parked[behind].reason, parked[behind].attempts) == ("behind", 0)
-    assert len(parked) == 2 * len(KINDS)
+    assert len(parked) == 2 * len(KINDS + RAISES)
     expected = {first for first, _, _ in bad.values()} | {position for [position] in good}
     assert set(world.handled("parks")) == expected
 
