@@ -16,10 +16,18 @@ from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema, find_
 from headwater.cluster.asking import Reason, Subscription, ask
 from headwater.cluster.client import Client
 from headwater.storage.errors import InvalidArgument
+from headwater.storage.parking import ParkedChange
 from headwater.storage.registry import ParkedDetails, ParkedEdit, ParkedFilter
 
 DETAILS = ("parked_id", "subscription", "number", "updated_at", "edited", "retry_at")
 """What a person sees of a parked event only by ``--json``, or when looking at it alone."""
+
+
+LISTED = 1000
+"""So many are listed, unless a limit is given."""
+
+SHOWN = 20
+"""Up to so many positions a person sees; by ``--json`` there are all."""
 
 
 def parked(
@@ -33,8 +41,11 @@ def parked(
     stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
     type: Annotated[str | None, typer.Option(help="Only this event type.")] = None,
     error: Annotated[str | None, typer.Option(help="Only errors with this text.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1000,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; without: 1,000 in a list, or all.")] = None,
     rate: Annotated[float | None, typer.Option(help="Deliver again at most so many a second.")] = None,
+    release: Annotated[
+        bool, typer.Option("--release", help="With --discard: deliver what waited behind them.")
+    ] = False,
     reason: Reason = "",
     database_url: DatabaseUrl = None,
     schema: Schema = None,
@@ -44,35 +55,55 @@ def parked(
     """List what a subscription has set aside. Deliver it again, corrected or not, or give it up."""
     if sum((retry, cancel, discard, edit is not None)) > 1:
         raise InvalidArgument("parked", "one of --retry, --cancel, --discard and --edit, not several")
-    for given, option, needs in ((rate is not None, "rate", retry), (bool(reason), "reason", edit is not None)):
-        if given and not needs:
-            raise InvalidArgument(option, f"goes with --{'retry' if option == 'rate' else 'edit'} only")
+    if release and not discard:
+        raise InvalidArgument("release", "--release says what becomes of those behind what --discard gives up")
+    if rate is not None and not retry:
+        raise InvalidArgument("rate", "--rate says how fast --retry delivers")
+    if limit is not None and (cancel or edit is not None):
+        raise InvalidArgument("limit", "--limit is for a list, for --retry and for --discard")
     find_users_code()  # how an encrypted event is looked at, HEADWATER_ENCRYPTION may say
     where = ParkedFilter(
         positions=None if position is None else (position,), key=key, stream=stream, type=type, error=error
     )
 
-    async def change(client: Client) -> list[int]:
+    async def change(client: Client) -> ParkedChange:
         if cancel:
-            return await client.cancel_retry(subscription, where, dry_run=dry_run)
+            return await client.cancel_retry(subscription, where, reason=reason, dry_run=dry_run)
         if discard:
-            return await client.discard_parked(subscription, where, limit=limit, dry_run=dry_run)
-        return await client.retry_parked(subscription, where, limit=limit, rate=rate, dry_run=dry_run)
+            return await client.discard_parked(
+                subscription, where, limit=limit, release=release, reason=reason, dry_run=dry_run
+            )
+        return await client.retry_parked(subscription, where, limit=limit, rate=rate, reason=reason, dry_run=dry_run)
 
     if edit is not None:
         _edit(database_url, schema, subscription, position, _json(edit), reason, json=json, dry_run=dry_run)
     elif retry or cancel or discard:
         verb = "cancel" if cancel else "discard" if discard else "retry"
-        positions = ask(database_url, schema, change)
-        answer = {"subscription": subscription, "command": verb, "number": len(positions), "positions": positions}
-        show.record({**answer, "dry_run": dry_run}, json=json)
+        done = ask(database_url, schema, change)
+        show.record({"subscription": subscription, **_counted(verb, done, json=json), "dry_run": dry_run}, json=json)
     elif position is not None:
         details = ask(database_url, schema, lambda client: client.parked_event(subscription, position))
         fields = asdict(details)
         show.record({**fields.pop("parked"), **(fields if json else _for_people(details))}, json=json)
     else:
-        rows = ask(database_url, schema, lambda client: client.parked(subscription, where, limit=limit))
+        rows = ask(database_url, schema, lambda client: client.parked(subscription, where, limit=limit or LISTED))
         show.rows(rows, json=json, empty="Nothing is parked.", leave_out=DETAILS)
+
+
+def _counted(verb: str, change: ParkedChange, *, json: bool) -> dict[str, object]:
+    """Say what was done to how many, what the handler gets because of it, and what stays."""
+    counts: dict[str, object] = {"command": verb, "number": len(change.positions)}
+    if verb == "retry":
+        counts |= {"earlier": change.earlier, "behind": change.behind}
+    else:
+        counts |= {"to_deliver": len(change.to_deliver), "under_way": len(change.under_way)}
+    if verb != "cancel":
+        counts["left"] = change.left
+    for name in ("positions", "to_deliver", "under_way") if json else ("positions",):
+        listed = getattr(change, name)
+        if json or len(listed) <= SHOWN:
+            counts[name if name == "positions" else f"{name}_positions"] = listed
+    return counts
 
 
 def _for_people(details: ParkedDetails) -> dict[str, object]:

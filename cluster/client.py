@@ -27,8 +27,9 @@ from headwater.storage.encryption.envelope import is_sealed
 from headwater.storage.errors import EncodingFailed, InvalidArgument, SubscriptionConflict, SubscriptionNotFound
 from headwater.storage.making import Making
 from headwater.storage.model import RecordedEvent
+from headwater.storage.parking import ParkedChange
 from headwater.storage.payloads import Payloads
-from headwater.storage.postgres.commands import ALL_PARKED, UNLIMITED, Commands
+from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.keys import PostgresKeyStore
 from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.registry import Registry
@@ -37,6 +38,7 @@ from headwater.storage.postgres.replacing import OPEN, Replacements
 from headwater.storage.postgres.replaying import Replays, ReplayStatus
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.registry import (
+    ALL_PARKED,
     PULLED,
     CommandRecord,
     ParkedDetails,
@@ -366,41 +368,74 @@ class Client:
         subscription: str,
         where: ParkedFilter = ALL_PARKED,
         *,
-        limit: int = 1000,
+        limit: int | None = None,
         rate: float | None = None,
+        reason: str = "",
         dry_run: bool = False,
-    ) -> list[int]:
-        """Let parked events be handled again, at most ``rate`` a second; returns their positions.
+    ) -> ParkedChange:
+        """Let parked events be handled again, at most ``limit``, and at most ``rate`` a second; returns which.
 
-        Earlier ones of the same keys come along. Raises SubscriptionNotFound, InvalidArgument.
+        Earlier ones of the same keys come along, and later ones that only waited behind the chosen ones; all of them
+        count. When the limit ends that, the next one of the key stays parked, and those behind it. ``dry_run`` returns
+        the same and asks for nothing. Raises SubscriptionNotFound, InvalidArgument.
         """
         await self._check(subscription, None)
         check_parked(where, limit)
+        check_kind("reason", reason, str)
         if rate is not None:
             check_share("rate", rate, 0)
         return await self._commands.retry_parked(
-            subscription, issued_by=self._operator, where=where, limit=limit, rate=rate, dry_run=dry_run
+            subscription,
+            issued_by=self._operator,
+            where=where,
+            limit=limit,
+            rate=rate,
+            reason=reason,
+            dry_run=dry_run,
         )
 
     async def cancel_retry(
-        self, subscription: str, where: ParkedFilter = ALL_PARKED, *, dry_run: bool = False
-    ) -> list[int]:
-        """Take retries back that were not made yet; returns the positions. Raises SubscriptionNotFound."""
+        self, subscription: str, where: ParkedFilter = ALL_PARKED, *, reason: str = "", dry_run: bool = False
+    ) -> ParkedChange:
+        """Take retries back that were not begun, with those of later events of the same keys; returns which.
+
+        Nothing more is handed out because of them: what is under way ends as it ends, and nothing follows it. Raises
+        SubscriptionNotFound, InvalidArgument.
+        """
         await self._check(subscription, None)
         check_parked(where)
-        return await self._commands.cancel_retry(subscription, issued_by=self._operator, where=where, dry_run=dry_run)
+        check_kind("reason", reason, str)
+        return await self._commands.cancel_retry(
+            subscription, issued_by=self._operator, where=where, reason=reason, dry_run=dry_run
+        )
 
     async def discard_parked(
-        self, subscription: str, where: ParkedFilter = ALL_PARKED, *, limit: int = UNLIMITED, dry_run: bool = False
-    ) -> list[int]:
-        """Give parked events up for good: later ones of their keys wait for them no more. Returns the positions.
+        self,
+        subscription: str,
+        where: ParkedFilter = ALL_PARKED,
+        *,
+        limit: int | None = None,
+        release: bool = False,
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> ParkedChange:
+        """Give parked events up for good: all that are meant, or at most ``limit``; returns which.
 
-        Raises SubscriptionNotFound.
+        What only waited behind them stays parked, and is handed out with ``release``. Raises SubscriptionNotFound,
+        InvalidArgument.
         """
         await self._check(subscription, None)
         check_parked(where, limit)
+        check_flag("release", release)
+        check_kind("reason", reason, str)
         return await self._commands.discard_parked(
-            subscription, issued_by=self._operator, where=where, limit=limit, dry_run=dry_run
+            subscription,
+            issued_by=self._operator,
+            where=where,
+            limit=limit,
+            release=release,
+            reason=reason,
+            dry_run=dry_run,
         )
 
     async def edit_parked(self, subscription: str, position: int, data: Any, *, reason: str = "") -> None:

@@ -65,4 +65,5 @@ def check_parked(where: object, limit: object = 1) -> None:
         raise InvalidArgument("where", f"must be a ParkedFilter, not {type(where).__name__}")
     for position in where.positions or ():
         check_number("where.positions", position)
-    check_number("limit", limit)
+    if limit is not None:
+        check_number("limit", limit)

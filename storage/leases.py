@@ -100,7 +100,8 @@ class ParkedEvent:
     key: str | None
     """Its partition key: later events of the same key wait behind it."""
     reason: str
-    """``"failed"`` for the event that failed, ``"behind"`` for a later one of the same key."""
+    """``"failed"`` for the event that failed, ``"behind"`` for a later one of the same key; ``"held"`` for one that was
+    behind another, and that nothing but an operator lets go on any more."""
     error: str | None
     attempts: int
 
@@ -116,6 +117,8 @@ class ToRetry(NamedTuple):
     """How many of these attempts nobody has told the end of, since it was last asked for: their owners have died."""
     number: int
     """Where it stands in the source of its subscription, as checkpoints count."""
+    wait: float = 0.0
+    """After so many seconds it is due: a rate does not let it go earlier."""
 
 
 class RetryBegun(NamedTuple):

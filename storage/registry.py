@@ -157,6 +157,9 @@ class ParkedFilter:
     """Those whose last error contains this text, literally."""
 
 
+ALL_PARKED: Final = ParkedFilter()
+
+
 @dataclass(frozen=True, slots=True)
 class ParkedEdit:
     """One correction of a parked event's payload."""

@@ -163,6 +163,7 @@ class Parking(Protocol):
         """Return what to handle again, by position.
 
         These are the events that an operator asked for, and those that were parked behind another one that is settled.
+        Of a retry with a rate it is only the next event, with how long it has to wait: the rate is of all partitions.
         """
         ...
 

@@ -57,6 +57,8 @@ class ParkedRetries:
         self._interval = interval
         self._attempts = attempts
         self._asked = asyncio.Event()
+        self._due: float | None = None
+        """After so many seconds the next event of a retry with a rate may be handed out."""
 
     def ask(self) -> None:
         """Look now."""
@@ -108,8 +110,9 @@ class ParkedRetries:
 
     async def _pause(self) -> None:
         known = self._machine.blocked_keys or self._machine.parked
+        rest = self._interval if known else self._interval * SELDOM
         try:
-            async with asyncio.timeout(self._interval if known else self._interval * SELDOM):
+            async with asyncio.timeout(rest if self._due is None else min(rest, self._due)):
                 await self._asked.wait()
         except TimeoutError:
             return
@@ -131,10 +134,12 @@ class ParkedRetries:
 
     async def _look(self, grant: Grant) -> None:
         rewinds = self._machine.rewinds
+        asked = await self._to_retry(grant)
+        self._due = min((each.wait for each in asked if each.wait > 0), default=None)
         retries = [
             ParkedRetry(found, each.key, each.attempts, each.number)
-            for each in await self._to_retry(grant)
-            if (found := await self._event(grant, each.position, each.key)) is not None
+            for each in asked
+            if each.wait <= 0 and (found := await self._event(grant, each.position, each.key)) is not None
         ]
         if retries:
             self._tell(inputs.RetryParked(tuple(retries), rewinds))

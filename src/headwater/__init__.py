@@ -72,6 +72,7 @@ from headwater.storage.model import (
 )
 from headwater.storage.opening import connect
 from headwater.storage.options import StoreOptions
+from headwater.storage.parking import ParkedChange
 from headwater.storage.registry import ParkedFilter
 from headwater.storage.store import EventStore
 from headwater.subscriptions.app import App, Registration
@@ -131,6 +132,7 @@ __all__ = [
     "Nack",
     "NewEvent",
     "OnFailure",
+    "ParkedChange",
     "ParkedFilter",
     "PoolerRefused",
     "PullSubscription",

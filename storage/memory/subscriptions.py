@@ -6,13 +6,26 @@ Keeps the same promises as the Postgres adapters, within one process: epochs fen
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
+from headwater.storage import parking
 from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
 from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey, Progress, RetryBegun, ToRetry
+from headwater.storage.parking import BEHIND, FAILED, HELD, Open, ParkedChange, Plan
+from headwater.storage.registry import ALL_PARKED, ParkedFilter
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How fast the events of one retry may be handed out."""
+
+    every: float
+    next_at: float
+    """The next one goes no earlier, by the clock of the rows."""
 
 
 @dataclass(slots=True)
@@ -39,13 +52,20 @@ class _Row:
     """How often parked events were handed out without an answer, by position."""
     edited: dict[int, bytes] = field(default_factory=dict)
     """Corrected payloads of parked events, by position."""
+    paced: dict[int, _Pace] = field(default_factory=dict)
+    """The pace of the retries that have one, by position."""
 
     def close(self, position: int) -> None:
         """Forget a parked event: it is settled, or comes again by itself."""
         del self.parked[position]
         self.retrying.discard(position)
+        self.paced.pop(position, None)
         self.begun.pop(position, None)
         self.edited.pop(position, None)
+
+    def in_key(self, key: str | None) -> list[int]:
+        """Return the positions that are parked of a key, in order."""
+        return [] if key is None else [each for each in sorted(self.parked) if self.parked[each].key == key]
 
 
 class MemoryCoordination:
@@ -57,7 +77,9 @@ class MemoryCoordination:
     4. One that comes after another of its kind with a higher number changes nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        """What the rates of retries go by."""
         self._rows: dict[PartitionKey, _Row] = {}
         self._sessions = count(1)
 
@@ -258,14 +280,72 @@ class MemoryParking:
     def __init__(self, coordination: MemoryCoordination) -> None:
         self._coordination = coordination
 
-    def retry_parked(self, key: PartitionKey) -> list[int]:
-        """Ask for everything that is parked to be handled again; returns the positions that are asked for now."""
+    def retry_parked(
+        self,
+        key: PartitionKey,
+        where: ParkedFilter = ALL_PARKED,
+        *,
+        limit: int | None = None,
+        rate: float | None = None,
+        dry_run: bool = False,
+    ) -> ParkedChange:
+        """Ask for parked events to be handled again: at most ``limit``, and at most ``rate`` a second.
+
+        What comes along, what counts and what waits then is as in a database.
+        """
+        every = parking.seconds_between(rate)
+        pace = None if every is None else _Pace(every, self._coordination.clock())
+        return self._change(key, parking.retry(self._open(key, where), limit), pace=pace, dry_run=dry_run)
+
+    def cancel_retry(
+        self, key: PartitionKey, where: ParkedFilter = ALL_PARKED, *, dry_run: bool = False
+    ) -> ParkedChange:
+        """Take back what was asked to be handled again and was not begun, with the later ones of the same keys."""
+        return self._change(key, parking.cancel(self._open(key, where)), dry_run=dry_run)
+
+    def discard_parked(
+        self,
+        key: PartitionKey,
+        where: ParkedFilter = ALL_PARKED,
+        *,
+        limit: int | None = None,
+        release: bool = False,
+        dry_run: bool = False,
+    ) -> ParkedChange:
+        """Give parked events up. What waited behind them is handed out only if it is to be released."""
+        plan = parking.discard(self._open(key, where), limit, release=release)
+        return self._change(key, plan, dry_run=dry_run)
+
+    def _open(self, key: PartitionKey, where: ParkedFilter) -> list[Open]:
         row = self._coordination.row(key)
-        asked = sorted(row.parked.keys() - row.retrying)
-        for position in asked:
-            row.begun.pop(position, None)
-        row.retrying.update(asked)
-        return asked
+        return [
+            Open(
+                position,
+                each.key,
+                "retrying" if position in row.retrying else "parked",
+                each.reason,
+                row.begun.get(position, 0) > 0,
+                _meant(each, where),
+            )
+            for position, each in sorted(row.parked.items())
+        ]
+
+    def _change(self, key: PartitionKey, plan: Plan, *, pace: _Pace | None = None, dry_run: bool) -> ParkedChange:
+        row = self._coordination.row(key)
+        for position, (status, reason) in () if dry_run else plan.becomes.items():
+            row.retrying.discard(position)
+            row.paced.pop(position, None)
+            if status == "discarded":
+                row.close(position)
+                continue
+            row.parked[position] = replace(row.parked[position], reason=reason)
+            if status == "retrying":
+                row.retrying.add(position)
+                begun = row.begun.pop(position, 0)
+                row.parked[position] = replace(row.parked[position], attempts=row.parked[position].attempts + begun)
+                if pace is not None:
+                    row.paced[position] = pace
+        return plan.change
 
     def edit(self, key: PartitionKey, position: int, payload: bytes) -> None:
         """Let a parked event be handled again with another payload, as JSON."""
@@ -273,24 +353,41 @@ class MemoryParking:
 
     async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[ToRetry]:
         row = self._coordination.fenced(grant)
-        held_up: set[str | None] = set()
+        held_up: set[str] = set()
+        seen: set[str] = set()
+        paces: list[_Pace] = []
         found = []
         for position, each in sorted(row.parked.items()):
-            waits = position not in row.retrying and (each.reason == "failed" or each.key in held_up)
-            if waits and each.key is not None:
-                held_up.add(each.key)
-            elif not waits:
-                begun = row.begun.get(position, 0)
-                found.append(ToRetry(position, each.key, each.attempts + begun, begun, each.event.number))
+            pace = row.paced.get(position)
+            asked = position in row.retrying or each.reason == BEHIND
+            free = each.key not in held_up and (pace is None or each.key not in seen)
+            if each.key is not None:
+                seen.add(each.key)
+                if not asked or pace is not None:
+                    held_up.add(each.key)
+            if not asked or not free or any(pace is other for other in paces):
+                continue
+            wait = 0.0
+            if pace is not None:
+                paces.append(pace)
+                wait = max(pace.next_at - self._coordination.clock(), 0.0)
+            begun = row.begun.get(position, 0)
+            found.append(ToRetry(position, each.key, each.attempts + begun, begun, each.event.number, wait))
         return found[:limit]
 
     async def begin_retry(self, grant: Grant, position: int) -> RetryBegun | None:
         row = self._coordination.in_turn(grant, "retry")
         each = row.parked.get(position)
-        if each is None or (position not in row.retrying and each.reason != "behind"):
+        if each is None or (position not in row.retrying and each.reason != BEHIND):
             return None
-        if each.key is not None and any(row.parked[p].key == each.key for p in row.parked if p < position):
+        if row.in_key(each.key)[:1] not in ([], [position]):
             return None
+        pace = row.paced.get(position)
+        if pace is not None:
+            now = self._coordination.clock()
+            if now < pace.next_at:
+                return None
+            pace.next_at = now + pace.every
         row.retrying.add(position)
         row.begun[position] = row.begun.get(position, 0) + 1
         return RetryBegun(row.edited.get(position))
@@ -299,12 +396,30 @@ class MemoryParking:
         row = self._coordination.in_turn(grant, "retry")
         each = row.parked.pop(position, None)
         row.retrying.discard(position)
+        row.paced.pop(position, None)
         begun = row.begun.pop(position, 1)
         if error is None:
             row.edited.pop(position, None)
-        if error is not None and each is not None:
-            row.parked[position] = replace(each, reason="failed", error=error, attempts=each.attempts + begun)
-            row.retrying -= {later for later in row.retrying if later > position and row.parked[later].key == key}
+        if error is None or each is None:
+            return
+        row.parked[position] = replace(each, reason=FAILED, error=error, attempts=each.attempts + begun)
+        for later in row.in_key(key):
+            if later > position:
+                row.retrying.discard(later)
+                row.paced.pop(later, None)
+                if row.parked[later].reason == HELD:
+                    row.parked[later] = replace(row.parked[later], reason=BEHIND)
+
+
+def _meant(parked: ParkedEvent, where: ParkedFilter) -> bool:
+    event = parked.event
+    return (
+        (where.positions is None or event.position in where.positions)
+        and where.key in (None, parked.key)
+        and where.stream in (None, event.stream)
+        and where.type in (None, event.type)
+        and (where.error is None or where.error in (parked.error or ""))
+    )
 
 
 def _standing_at(number: int, parked: ParkedEvent) -> ParkedEvent:

@@ -5,36 +5,32 @@ Never obeys anything itself.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import asdict
+from typing import Any, TypeAlias
 
 import orjson
 
+from headwater.storage import parking
 from headwater.storage.errors import InvalidArgument, SubscriptionNotFound
 from headwater.storage.leases import Grant, RetryBegun, ToRetry
+from headwater.storage.parking import Open, ParkedChange, Plan
 from headwater.storage.postgres.checkpoints import fence, stale
 from headwater.storage.postgres.connect import Pool
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.obstacles import check_passed, keep_partitions
 from headwater.storage.postgres.statements import Statements
-from headwater.storage.registry import CommandRecord, ParkedEdit, ParkedFilter, ParkedRecord, ParkedStatus
+from headwater.storage.registry import (
+    ALL_PARKED,
+    CommandRecord,
+    ParkedEdit,
+    ParkedFilter,
+    ParkedRecord,
+    ParkedStatus,
+)
 
-ALL_PARKED: Final = ParkedFilter()
-UNLIMITED: Final = 2**31
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """What is to become of some parked events."""
-
-    verb: str
-    before: Sequence[ParkedStatus]
-    after: ParkedStatus
-    where: ParkedFilter
-    limit: int = UNLIMITED
-    rate: float | None = None
+Decide: TypeAlias = Callable[[Sequence[Open]], Plan]
+"""What becomes of what is parked."""
 
 
 class Commands:
@@ -155,26 +151,45 @@ class Commands:
         *,
         issued_by: str,
         where: ParkedFilter = ALL_PARKED,
-        limit: int = 1000,
+        limit: int | None = None,
         rate: float | None = None,
+        reason: str = "",
         dry_run: bool = False,
-    ) -> list[int]:
-        """Ask for parked events to be tried again; returns their positions.
+    ) -> ParkedChange:
+        """Ask for parked events to be handled again: at most ``limit``, and at most ``rate`` a second.
 
-        Earlier ones of the same keys come along, so that the order within a key is kept. With a ``rate`` at most so
-        many a second become due. ``dry_run`` returns what would be asked for, and asks for nothing.
+        Earlier ones of the same keys come along, and later ones that only waited behind them: all of them count. The
+        next one of a key after the limit waits for somebody to decide. ``dry_run`` returns what would be asked for, and
+        asks for nothing. Raises SubscriptionNotFound, InvalidArgument.
         """
-        if rate is not None and not 0 < rate < math.inf:
-            raise InvalidArgument("rate", f"must be above 0 events a second, not {rate}")
-        change = _Change("retry parked", ("parked",), "retrying", where, limit, rate)
-        return await self._change(subscription, change, issued_by, dry_run=dry_run)
+        every = parking.seconds_between(rate)
+        asked = _chosen(where) | {"limit": limit, "rate": rate, "reason": reason or None}
+        return await self._change(
+            subscription,
+            "retry parked",
+            asked,
+            lambda rows: parking.retry(rows, limit),
+            issued_by,
+            every=every,
+            dry_run=dry_run,
+        )
 
     async def cancel_retry(
-        self, subscription: str, *, issued_by: str, where: ParkedFilter = ALL_PARKED, dry_run: bool = False
-    ) -> list[int]:
-        """Take back what was asked to be tried again and was not yet; returns the positions."""
-        change = _Change("cancel retry", ("retrying",), "parked", where)
-        return await self._change(subscription, change, issued_by, dry_run=dry_run)
+        self,
+        subscription: str,
+        *,
+        issued_by: str,
+        where: ParkedFilter = ALL_PARKED,
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> ParkedChange:
+        """Take back what was asked to be handled again and was not begun, with the later ones of the same keys.
+
+        Nothing more is handed out because of that retry, also not by itself after one that is under way. Raises
+        SubscriptionNotFound.
+        """
+        asked = _chosen(where) | {"reason": reason or None}
+        return await self._change(subscription, "cancel retry", asked, parking.cancel, issued_by, dry_run=dry_run)
 
     async def discard_parked(
         self,
@@ -182,12 +197,24 @@ class Commands:
         *,
         issued_by: str,
         where: ParkedFilter = ALL_PARKED,
-        limit: int = UNLIMITED,
+        limit: int | None = None,
+        release: bool = False,
+        reason: str = "",
         dry_run: bool = False,
-    ) -> list[int]:
-        """Give parked events up for good; returns their positions."""
-        change = _Change("discard parked", ("parked", "retrying"), "discarded", where, limit)
-        return await self._change(subscription, change, issued_by, dry_run=dry_run)
+    ) -> ParkedChange:
+        """Give parked events up for good. What waited behind them is handed out only if it is to be released.
+
+        Raises SubscriptionNotFound.
+        """
+        asked = _chosen(where) | {"limit": limit, "release": release or None, "reason": reason or None}
+        return await self._change(
+            subscription,
+            "discard parked",
+            asked,
+            lambda rows: parking.discard(rows, limit, release=release),
+            issued_by,
+            dry_run=dry_run,
+        )
 
     async def to_retry(self, grant: Grant, *, limit: int = 100) -> list[ToRetry]:
         """Return what the owner should try again, in order."""
@@ -216,28 +243,45 @@ class Commands:
         if not await self._rows(self._sql.retried_parked, values):
             raise stale(grant)
 
-    async def _change(self, name: str, change: _Change, issued_by: str, *, dry_run: bool) -> list[int]:
-        chosen = _chosen(change.where) | {"limit": change.limit, "rate": change.rate}
-        values = chosen | {
+    async def _change(
+        self,
+        name: str,
+        verb: str,
+        asked: Mapping[str, Any],
+        decide: Decide,
+        issued_by: str,
+        *,
+        every: float | None = None,
+        dry_run: bool,
+    ) -> ParkedChange:
+        audit = {
             "name": name,
-            "from": list(change.before),
-            "to": change.after,
-            "with_earlier": change.after == "retrying",
+            "verb": verb,
+            "arguments": orjson.dumps({k: v for k, v in asked.items() if v is not None}).decode(),
+            "issued_by": issued_by,
         }
         with translated():
             # A dry run is the same, rolled back: so it tells exactly what would be done.
             async with self._pool.connection() as conn, conn.transaction(force_rollback=dry_run):
-                rows = await (await conn.execute(self._sql.change_parked, values)).fetchall()
-                audit = {
-                    "name": name,
-                    "verb": change.verb,
-                    "arguments": orjson.dumps({k: v for k, v in chosen.items() if v is not None}).decode(),
-                    "issued_by": issued_by,
-                    "outcome": f"{len(rows)} events",
-                }
-                if (await conn.execute(self._sql.audit_parked, audit)).rowcount == 0:
+                # Before anything of it is locked: those who delete or repartition lock in this order, too.
+                await keep_partitions(conn, self._sql, [name], refuse=False)
+                begun = await (await conn.execute(self._sql.begin_parked_change, audit)).fetchone()
+                if begun is None:
                     raise SubscriptionNotFound(name)
-        return sorted(position for (position,) in rows)
+                values = {"command_id": begun[0], "subscription_id": begun[1], "every": every}
+                await conn.execute(self._sql.lock_parked, values)
+                rows = await (await conn.execute(self._sql.open_parked, dict(asked) | values)).fetchall()
+                plan = decide([Open(*row) for row in rows])
+                becomes = sorted(plan.becomes.items())
+                changed = values | {
+                    "positions": [position for position, _ in becomes],
+                    "statuses": [status for _, (status, _) in becomes],
+                    "reasons": [reason for _, (_, reason) in becomes],
+                }
+                if becomes:
+                    await conn.execute(self._sql.change_parked, changed)
+                await conn.execute(self._sql.end_parked_change, values | {"outcome": plan.change.describe(verb)})
+        return plan.change
 
     async def _rows(self, statement: bytes, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         with translated():

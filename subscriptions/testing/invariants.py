@@ -33,6 +33,55 @@ class RunWitness:
     """How far into a key's sequence everything is settled."""
 
 
+class _Turns:
+    """When the next event of a retry with a rate may be begun."""
+
+    def __init__(self, every: float) -> None:
+        self.every = every
+        self.not_before = 0.0
+
+
+class RetryWitness:
+    """Keeps what operators asked of parked events, and objects.
+
+    10. What was taken back, or is beyond a limit, is begun only when somebody asks for it again.
+    11. Between two events of one retry that are begun lies the time that its rate asks for.
+    """
+
+    def __init__(self) -> None:
+        self._unasked: set[int] = set()
+        self._turns: dict[int, _Turns] = {}
+
+    def asked(self, positions: Iterable[int], left: Iterable[int], every: float | None) -> None:
+        """These are to be handled again; the others of their keys are not."""
+        turns = None if every is None else _Turns(every)
+        self.left(left)
+        for position in positions:
+            self._unasked.discard(position)
+            self._turns.pop(position, None)
+            if turns is not None:
+                self._turns[position] = turns
+
+    def left(self, positions: Iterable[int]) -> None:
+        """These wait for an operator."""
+        for position in positions:
+            self._unasked.add(position)
+            self._turns.pop(position, None)
+
+    def settled(self, position: int) -> None:
+        """It is handled: when it is parked anew, after a rewind, no retry has to do with it."""
+        self._unasked.discard(position)
+        self._turns.pop(position, None)
+
+    def began(self, position: int, now: float) -> None:
+        """An attempt at a parked event was counted, and is to be made."""
+        _require(position not in self._unasked, f"parked {position} was begun, and nobody had asked for it")
+        turns = self._turns.get(position)
+        if turns is not None:
+            _require(now >= turns.not_before, f"parked {position} was begun at {now}, before {turns.not_before}")
+            turns.not_before = now + turns.every * (1 - 1e-9)
+
+
 class Witness:
     """Keeps what the world saw, and objects.
 

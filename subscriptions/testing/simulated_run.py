@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
 from headwater.storage.leases import Grant, Progress, Retried
+from headwater.storage.registry import ParkedFilter
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.machine import LATE, Machine
 from headwater.subscriptions.core.phases import Phase, delivers
@@ -108,10 +109,6 @@ class SimulatedRun:
         """Let the network be slow for a while."""
         self._slow_until = self._world.now + SLOW
 
-    def ask_again(self) -> None:
-        """Let an operator ask for what is parked to be handled again."""
-        self._witness.asked(self._world.parking.retry_parked(KEY))
-
     def command(self) -> None:
         """Let an operator ask for something."""
         world = self._world
@@ -124,7 +121,7 @@ class SimulatedRun:
                 self._leave()
             self.tell(inputs.Drain())
         elif draw < 0.7:
-            self.ask_again()
+            self.decide_parked()
         elif draw < 0.95 and world.options.delivery is Delivery.AT_LEAST_ONCE:
             rewind = inputs.Rewind(world.random.randrange(self._witness.checkpoint + 1))
             if world.chance(world.weather.network_slow):
@@ -132,6 +129,44 @@ class SimulatedRun:
             world.soon(SLOW / 4, self._owner.do(lambda: self.tell(rewind)))
         else:
             self.tell(inputs.Resume())
+
+    def decide_parked(self) -> None:
+        """Let an operator decide what becomes of parked events."""
+        world, random = self._world, self._world.random
+        draw = random.random()
+        where = ParkedFilter() if random.random() < 0.5 else ParkedFilter(stream=f"stream-{random.randrange(6)}")
+        row = world.coordination.row(KEY)
+        if draw < 0.7:
+            limit = random.choice([None, None, 1, 2, 5])
+            rate = random.choice([None, None, 2.0, 20.0])
+            change = world.parking.retry_parked(KEY, where, limit=limit, rate=rate)
+            self._witness.asked(change.positions)
+            keys = {row.parked[position].key for position in change.positions}
+            every = None if rate is None else 1 / rate
+            world.retries.asked(change.positions, self._waiting(keys), every)
+            return
+        before = {position: each.key for position, each in row.parked.items()}
+        if draw < 0.85:
+            change = world.parking.cancel_retry(KEY, where)
+            world.retries.left(change.positions)
+        else:
+            limit, release = random.choice([None, 1]), random.random() < 0.5
+            change = world.parking.discard_parked(KEY, where, limit=limit, release=release)
+            if release:
+                released = [position for position in change.to_deliver if position in row.retrying]
+                self._witness.asked(released)
+                world.retries.asked(released, (), None)
+                return
+            if change.to_deliver:
+                return  # somebody asked for these before
+        world.retries.left(self._waiting({before[each] for each in (*change.positions, *change.under_way)}))
+
+    def _waiting(self, keys: set[str | None]) -> list[int]:
+        """Return what is parked of these keys, is not under way, and is not to be handled again."""
+        row = self._world.coordination.row(KEY)
+        begun = {position for position, attempts in row.begun.items() if attempts}
+        rest = row.parked.keys() - row.retrying - begun
+        return [position for position in rest if row.parked[position].key in keys - {None}]
 
     def _leave(self) -> None:
         """Let the only consumer go, as in pull mode: it starts with nothing more."""
@@ -327,6 +362,7 @@ class SimulatedRun:
         if commit.position not in self._parked():
             raise UnexpectedAck(KEY.subscription, commit.position)
         at_once(world.parking.retried(grant, commit.position, commit.key))
+        world.retries.settled(commit.position)
 
     def _save(self, effect: effects.Save) -> None:
         world = self._world

@@ -186,7 +186,7 @@ class _Owner:
         elif world.chance(weather.network_slows * 10):
             self._run.slow_down()
         elif world.chance(weather.asked_again * 10):
-            self._run.ask_again()
+            self._run.decide_parked()
         elif world.chance(weather.commanded * 10):
             self._run.command()
         elif world.calm and not self._run.failed:

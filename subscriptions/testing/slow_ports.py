@@ -36,10 +36,21 @@ class SlowParking:
         return await _slowly(self._world, lambda: self._world.parking.to_retry(grant, limit=limit))
 
     async def begin_retry(self, grant: Grant, position: int) -> RetryBegun | None:
-        return await _slowly(self._world, lambda: self._world.parking.begin_retry(grant, position), writes=True)
+        return await _slowly(self._world, lambda: self._begin(grant, position), writes=True)
+
+    async def _begin(self, grant: Grant, position: int) -> RetryBegun | None:
+        begun = await self._world.parking.begin_retry(grant, position)
+        if begun is not None:
+            self._world.retries.began(position, self._world.now)
+        return begun
 
     async def retried(self, grant: Grant, position: int, key: str | None, error: str | None = None) -> None:
-        await _slowly(self._world, lambda: self._world.parking.retried(grant, position, key, error), writes=True)
+        await _slowly(self._world, lambda: self._retried(grant, position, key, error), writes=True)
+
+    async def _retried(self, grant: Grant, position: int, key: str | None, error: str | None) -> None:
+        await self._world.parking.retried(grant, position, key, error)
+        if error is None:
+            self._world.retries.settled(position)
 
 
 class SlowCheckpoints(MemoryCheckpoints):

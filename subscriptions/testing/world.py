@@ -20,6 +20,7 @@ from headwater.storage.model import EventPage, RecordedEvent
 from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
 from headwater.subscriptions.testing.builders import recorded
 from headwater.subscriptions.testing.clock import VirtualClock
+from headwater.subscriptions.testing.invariants import RetryWitness
 
 T = TypeVar("T")
 
@@ -92,9 +93,10 @@ class World:
         self.weather = weather
         self.agenda = Agenda()
         self.options = self._choose_options()
-        self.coordination = MemoryCoordination()
+        self.coordination = MemoryCoordination(self.agenda.clock.monotonic)
         self.checkpoints = MemoryCheckpoints(self.coordination)
         self.parking = MemoryParking(self.coordination)
+        self.retries = RetryWitness()
         self.events: list[RecordedEvent] = []
         self.poison: set[int] = set()
         self.deadly: set[int] = set()

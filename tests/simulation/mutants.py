@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from headwater.storage import parking
 from headwater.storage.leases import Grant, ParkedEvent, Progress, RetryBegun
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryParking
 from headwater.subscriptions.core.batch import Batch
@@ -141,6 +142,16 @@ def retries_are_not_counted_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryParking, "begin_retry", begin_retry)
 
 
+def what_is_beyond_a_limit_follows(patch: pytest.MonkeyPatch) -> None:
+    """What waited behind the last event of a retry is handed out by itself, whatever was asked for."""
+    patch.setattr(parking, "_hold_first", lambda plan, rest, keys: None)
+
+
+def a_rate_is_no_bound(patch: pytest.MonkeyPatch) -> None:
+    """The turns of a retry with a rate are not kept."""
+    patch.setattr(parking, "seconds_between", lambda rate: None)
+
+
 def nothing_is_taken_back(patch: pytest.MonkeyPatch) -> None:
     """An at-most-once checkpoint that has passed what nobody took stays there."""
 
@@ -164,5 +175,7 @@ MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     parked_at_once,
     keys_freed_too_soon,
     retries_are_not_counted_first,
+    what_is_beyond_a_limit_follows,
+    a_rate_is_no_bound,
     nothing_is_taken_back,
 )

