@@ -45,6 +45,11 @@ def command(
     show.record({**answer, "number": number, "dry_run": dry_run}, json=json)
 
 
+def because(reason: str) -> dict[str, str]:
+    """Return a reason as the argument that is kept with a command; none when there is none."""
+    return {"reason": reason} if reason else {}
+
+
 def ask(database_url: str | None, schema: str | None, question: Callable[[Client], Awaitable[T]]) -> T:
     """Open a client, ask, and close it."""
 

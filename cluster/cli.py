@@ -30,7 +30,8 @@ from headwater.cluster.arguments import (
     find_users_code,
     store_options,
 )
-from headwater.cluster.asking import Partition, Reason, Subscription, ask, command
+from headwater.cluster.asking import Partition, Reason, Subscription, ask, because, command
+from headwater.cluster.cli_audit import audit
 from headwater.cluster.cli_keys import forget, rewrap
 from headwater.cluster.cli_parked import parked
 from headwater.cluster.cli_replays import replace, replacements, replay, replays, rewind
@@ -279,6 +280,9 @@ def nodes(database_url: DatabaseUrl = None, schema: Schema = None, json: Json = 
     show.rows(ask(database_url, schema, lambda client: client.hosts()), json=json, empty="No host is alive.")
 
 
+cli.command()(audit)
+
+
 @cli.command()
 def wait(
     subscription: Subscription,
@@ -306,19 +310,20 @@ def pause(
     dry_run: DryRun = False,
 ) -> None:
     """Stop delivering until resumed. What is in flight is finished."""
-    command(database_url, schema, subscription, "pause", {"reason": reason}, None, json=json, dry_run=dry_run)
+    command(database_url, schema, subscription, "pause", because(reason), None, json=json, dry_run=dry_run)
 
 
 @cli.command()
 def resume(
     subscription: Subscription,
+    reason: Reason = "",
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
     """Go on after a pause. Also after the failure policy has stopped the subscription."""
-    command(database_url, schema, subscription, "resume", {}, None, json=json, dry_run=dry_run)
+    command(database_url, schema, subscription, "resume", because(reason), None, json=json, dry_run=dry_run)
 
 
 cli.command()(parked)
@@ -334,13 +339,15 @@ def move(
     subscription: Subscription,
     to: Annotated[str, typer.Option(help="The node that should own it.")],
     partition: Partition = None,
+    reason: Reason = "",
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
     """Hand a subscription over to another node. Nothing is missed, and nothing repeated."""
-    command(database_url, schema, subscription, "move", {"node": to}, partition, json=json, dry_run=dry_run)
+    asked = {"node": to} | because(reason)
+    command(database_url, schema, subscription, "move", asked, partition, json=json, dry_run=dry_run)
 
 
 @cli.command()

@@ -11,7 +11,7 @@ import typer
 
 from headwater.cluster import show
 from headwater.cluster.arguments import DatabaseUrl, DryRun, Json, Schema, find_users_code, number_or_time
-from headwater.cluster.asking import Partition, Subscription, ask
+from headwater.cluster.asking import Partition, Reason, Subscription, ask
 from headwater.cluster.client import Client
 from headwater.storage.errors import InvalidArgument
 from headwater.storage.postgres.replacing import OPEN
@@ -34,6 +34,7 @@ def rewind(
     to: Annotated[str, typer.Option(help="Begin after this number, or at this time; 0: with the first event.")],
     side_effects: SideEffects = True,
     partition: Partition = None,
+    reason: Reason = "",
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
@@ -49,7 +50,9 @@ def rewind(
     async def rewound(client: Client) -> tuple[int, list[int]]:
         number = await client.number_at(subscription, place)
         found = await client.partitions(subscription)
-        await client.rewind(subscription, number, side_effects=side_effects, partition=partition, dry_run=dry_run)
+        await client.rewind(
+            subscription, number, side_effects=side_effects, partition=partition, reason=reason, dry_run=dry_run
+        )
         return number, [each.checkpoint for each in found if partition in (None, each.partition)]
 
     number, checkpoints = ask(database_url, schema, rewound)
@@ -69,6 +72,7 @@ def replay(
     side_effects: SideEffects = True,
     cancel: Annotated[bool, typer.Option("--cancel", help="End its replays.")] = False,
     partition: Partition = None,
+    reason: Reason = "",
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
@@ -79,7 +83,9 @@ def replay(
     async def change(client: Client) -> list[int]:
         if cancel:
             return await client.cancel_replays(subscription)
-        return await client.replay(subscription, begin, end, side_effects=side_effects, partition=partition)
+        return await client.replay(
+            subscription, begin, end, side_effects=side_effects, partition=partition, reason=reason
+        )
 
     ids = ask(database_url, schema, change)
     verb = "cancel replay" if cancel else "replay"

@@ -11,12 +11,14 @@ import getpass
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
+
+import orjson
 
 from headwater.cluster.directory import host_facts
 from headwater.cluster.options import ClusterOptions
@@ -42,6 +44,7 @@ from headwater.storage.registry import (
     PULLED,
     CommandRecord,
     ParkedDetails,
+    ParkedEdit,
     ParkedFilter,
     ParkedRecord,
     PartitionState,
@@ -195,13 +198,13 @@ class Client:
         await self._store.wait_for(subscription, position, timeout)
         return position
 
-    async def pause(self, subscription: str) -> None:
-        """Deliver nothing more until resumed."""
-        await self.command(subscription, "pause")
+    async def pause(self, subscription: str, *, reason: str = "") -> None:
+        """Deliver nothing more until resumed; the ``reason`` is shown meanwhile, with who paused it, and when."""
+        await self.command(subscription, "pause", _because(reason))
 
-    async def resume(self, subscription: str) -> None:
+    async def resume(self, subscription: str, *, reason: str = "") -> None:
         """Go on, whatever the reason was not to."""
-        await self.command(subscription, "resume")
+        await self.command(subscription, "resume", _because(reason))
 
     async def rewind(
         self,
@@ -210,6 +213,7 @@ class Client:
         *,
         side_effects: bool = True,
         partition: int | None = None,
+        reason: str = "",
         dry_run: bool = False,
     ) -> int:
         """Begin again after a number of the subscription's source, or at a time; also to skip forward.
@@ -222,6 +226,7 @@ class Client:
         """
         number = await self._number_at("to", subscription, to)
         asked: dict[str, Any] = {"to": number} if side_effects else {"to": number, "side_effects": False}
+        asked |= _because(reason)
         await self.command(subscription, "rewind", asked, partition=partition, dry_run=dry_run)
         return number
 
@@ -233,6 +238,7 @@ class Client:
         *,
         side_effects: bool = True,
         partition: int | None = None,
+        reason: str = "",
     ) -> list[int]:
         """Let what lies from one number of the source up to another (both included) be handled once more.
 
@@ -253,7 +259,13 @@ class Client:
         if after < 0 or (until is not None and until <= after):
             raise InvalidArgument("from", f"{after + 1} to {until} is no range: nothing lies between")
         return await self._replays.issue(
-            subscription, after, until, side_effects=side_effects, issued_by=self._operator, partition=partition
+            subscription,
+            after,
+            until,
+            side_effects=side_effects,
+            issued_by=self._operator,
+            partition=partition,
+            because=_because(reason),
         )
 
     async def cancel_replays(self, subscription: str) -> list[int]:
@@ -293,9 +305,9 @@ class Client:
         """
         return await self._registry.delete(check_name("subscription", subscription), dry_run=dry_run)
 
-    async def move(self, subscription: str, node: str, *, partition: int | None = None) -> None:
+    async def move(self, subscription: str, node: str, *, partition: int | None = None, reason: str = "") -> None:
         """Hand over to another node, without a gap. Raises InvalidArgument when no host is alive on it."""
-        await self.command(subscription, "move", {"node": node}, partition=partition)
+        await self.command(subscription, "move", {"node": node} | _because(reason), partition=partition)
 
     async def repartition(self, subscription: str, to: int, *, wait: float = 0, dry_run: bool = False) -> int:
         """Give a subscription another number of partitions while it runs; returns how many it has now.
@@ -476,11 +488,31 @@ class Client:
         found = await self._store.read_all(start=position, limit=1)
         return found[0] if found and found[0].position == position else None
 
-    async def audit(self, subscription: str | None = None) -> list[CommandRecord]:
-        """Return what operators have asked for, newest first."""
+    async def audit(
+        self, subscription: str | None = None, *, limit: int = 100, since: datetime | None = None
+    ) -> list[CommandRecord]:
+        """Return what operators have asked for, the newest first: who, when, why, and what became of it.
+
+        At most ``limit``, and none from before ``since``. A correction of a parked event has the payload before and
+        after, whatever has become of the event; what is encrypted is shown as for ``parked_event``. Raises
+        InvalidArgument, EncryptionError.
+        """
         if subscription is not None:
             check_name("subscription", subscription)
-        return await self._commands.audit(subscription)
+        check_number("limit", limit)
+        if since is not None:
+            check_time("since", since)
+        found = await self._commands.audit(subscription, limit=limit, since=since)
+        return [each if each.edit is None else await self._with_edit(each, each.edit) for each in found]
+
+    async def _with_edit(self, record: CommandRecord, edit: ParkedEdit) -> CommandRecord:
+        """Show a correction's payloads as those of its event are."""
+        shown: Callable[[bytes], Any] = orjson.loads
+        if (stored := await self._stored(record.arguments["position"])) is not None:
+            [event] = await self._payloads(stored).open([stored])
+            shown = lambda payload: event._replace(raw_data=payload).data  # noqa: E731
+        before = None if edit.before is None else shown(edit.before)
+        return replace(record, edit=replace(edit, before=before, after=shown(edit.after)))
 
     async def command(
         self,
@@ -510,7 +542,8 @@ class Client:
                 await self._issue(subscription, verb, given, partition, dry_run=True)
             return concerned
         if verb in WANTED:
-            await self._registry.set_wanted(subscription, WANTED[verb], issued_by=self._operator)
+            reason = given.get("reason") or ""
+            await self._registry.set_wanted(subscription, WANTED[verb], issued_by=self._operator, reason=reason)
         if verb not in ("pause", "stop"):
             await self._issue(subscription, verb, given, partition)
         return concerned
@@ -540,6 +573,11 @@ def _with_handler(record: SubscriptionRecord) -> SubscriptionRecord:
     if record.handler == PULLED:
         raise SubscriptionConflict(record.name, "programs pull it: this is for what a handler consumes")
     return record
+
+
+def _because(reason: str) -> dict[str, str]:
+    check_kind("reason", reason, str)
+    return {"reason": reason} if reason else {}
 
 
 def _shown(event: RecordedEvent, part: str = "data") -> Any:

@@ -91,6 +91,7 @@ class HostDirectory:
                 owner=row.owner,
                 standby=row.standby,
                 commanded=row.commanded,
+                paused_why=row.wanted_why,
             )
             for row in rows
         ]

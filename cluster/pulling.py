@@ -129,8 +129,8 @@ class _Obeying:
         found = await self._registry.find(key.subscription)
         rests = found is not None and found.wanted != "running"
         if self._told != (runner, rests):
-            if rests:
-                runner.pause("paused by an operator")
+            if found is not None and rests:
+                runner.pause(f"paused {found.wanted_why or 'by an operator'}")
             elif self._told is not None and self._told[0] is runner:
                 runner.resume()
             self._told = runner, rests

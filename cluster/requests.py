@@ -14,6 +14,7 @@ from headwater.storage.checks import check_name, check_number
 from headwater.storage.errors import InvalidArgument
 from headwater.storage.model import ALL
 from headwater.storage.registry import ParkedFilter, PartitionState
+from headwater.subscriptions.checks import check_kind
 
 
 def check_arguments(arguments: object) -> dict[str, Any]:
@@ -26,6 +27,8 @@ def check_arguments(arguments: object) -> dict[str, Any]:
     for name in ("to", "position"):
         if given.get(name) is not None:
             check_number(name, given[name])
+    if given.get("reason") is not None:
+        check_kind("reason", given["reason"], str)
     if given.get("node") is not None:
         check_name("node", given["node"])
     try:

@@ -45,6 +45,8 @@ class Assigned:
     standby: str | None
     commanded: bool = True
     """Whether operators may have asked something of it that is not done."""
+    paused_why: str | None = None
+    """Who paused it, when, and why, if it is paused and that is known."""
     trouble: str | None = None
     """Why it cannot run, when what is stored of it cannot be read; the options say nothing then."""
 
@@ -234,7 +236,7 @@ class Slot:
             return
         self._paused = self.assigned.paused
         if self._paused:
-            self._runner.pause("paused by an operator")
+            self._runner.pause(f"paused {self.assigned.paused_why or 'by an operator'}")
         else:
             self._runner.resume()
 

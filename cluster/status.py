@@ -155,5 +155,5 @@ def _unowned(state: PartitionState, hosts: Sequence[HostFacts]) -> tuple[str, st
     if state.repartition_to is not None:
         return "repartitioning", None
     if state.wanted == "stopped":
-        return "stopped", "stopped by an operator"
+        return "stopped", f"stopped {state.wanted_why or 'by an operator'}"
     return "unowned", "no program pulls it" if state.pulled else why_unowned(state, hosts)

@@ -42,6 +42,8 @@ class SubscriptionRecord:
     updated_at: datetime
     repartition_to: int | None = None
     """How many partitions there will be, while that is being changed."""
+    wanted_why: str | None = None
+    """Who wanted it to rest, when, and why; None when it should run, or that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class PartitionState:
     """Whether programs of the users pull it: then the owner is one of them, and no host."""
     parked_more: bool = False
     """Whether more are set aside than ``parked`` says, which is MOST_PARKED then."""
+    wanted_why: str | None = None
+    """Who wanted it to rest, when, and why; None when it should run, or that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,17 @@ class PartitionSet:
     """For which of them the seam counts."""
     seam: Any | None = None
     """The marks of the sets before, as a JSON value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedEdit:
+    """One correction of a parked event's payload."""
+
+    edited_by: str
+    edited_at: datetime
+    reason: str
+    before: Any
+    after: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +130,8 @@ class CommandRecord:
     issued_at: datetime
     applied_at: datetime | None
     outcome: str | None
+    edit: ParkedEdit | None = None
+    """For "edit parked": what the payload was, and what it became."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +175,6 @@ class ParkedFilter:
 
 
 ALL_PARKED: Final = ParkedFilter()
-
-
-@dataclass(frozen=True, slots=True)
-class ParkedEdit:
-    """One correction of a parked event's payload."""
-
-    edited_by: str
-    edited_at: datetime
-    reason: str
-    before: Any
-    after: Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ Never obeys anything itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import orjson
@@ -87,10 +88,12 @@ class Commands:
         if not await self._rows(self._sql.finish_command, values):
             raise stale(grant)
 
-    async def audit(self, subscription: str | None = None, *, limit: int = 100) -> list[CommandRecord]:
-        """Return the latest commands, newest first."""
-        rows = await self._rows(self._sql.list_commands, {"name": subscription, "limit": limit})
-        return [_command(row) for row in rows]
+    async def audit(
+        self, subscription: str | None = None, *, limit: int = 100, since: datetime | None = None
+    ) -> list[CommandRecord]:
+        """Return the latest commands, newest first; the payloads of corrections as they are kept, as bytes."""
+        rows = await self._rows(self._sql.list_commands, {"name": subscription, "limit": limit, "since": since})
+        return [_audited(row) for row in rows]
 
     async def parked(
         self,
@@ -135,11 +138,12 @@ class Commands:
                     raise InvalidArgument("position", f"{position} is not parked in {subscription!r}")
                 parked_id, edited = row
                 before = (stored if edited is None else bytes(edited)).decode()
-                await conn.execute(self._sql.edit_parked, values | {"parked_id": parked_id, "before": before})
+                noted = values | {"parked_id": parked_id, "before": before}
+                [edit_id] = await (await conn.execute(self._sql.edit_parked, noted)).fetchone() or [None]
                 audit = {
                     "name": subscription,
                     "verb": "edit parked",
-                    "arguments": orjson.dumps({"position": position, "reason": reason}).decode(),
+                    "arguments": orjson.dumps({"position": position, "edit_id": edit_id, "reason": reason}).decode(),
                     "issued_by": edited_by,
                     "outcome": "1 events",
                 }
@@ -291,6 +295,11 @@ class Commands:
 
 def _chosen(where: ParkedFilter) -> dict[str, Any]:
     return asdict(where) | {"positions": None if where.positions is None else list(where.positions)}
+
+
+def _audited(row: tuple[Any, ...]) -> CommandRecord:
+    record, edited = _command(row[:10]), row[10:]
+    return record if edited[0] is None else replace(record, edit=ParkedEdit(*edited))
 
 
 def _command(row: tuple[Any, ...]) -> CommandRecord:

@@ -57,6 +57,8 @@ class AssignedRow(NamedTuple):
     standby: str | None
     commanded: bool
     """Whether operators have asked something of it that is not done."""
+    wanted_why: str | None
+    """Who wanted it to rest, when, and why."""
 
 
 class PostgresPlacement:
@@ -123,6 +125,7 @@ class PostgresPlacement:
                     owner=r.owner,
                     standby=r.standby,
                     commanded=r.commanded,
+                    wanted_why=r.wanted_why,
                 )
                 for r in rows
                 if r.lock_id is not None

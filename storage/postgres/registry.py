@@ -154,12 +154,19 @@ class Registry:
         problem = "a replacement is under way: wait for it, or cancel it, before one of its versions is deleted"
         raise SubscriptionConflict(name, problem, "replacement")
 
-    async def set_wanted(self, name: str, wanted: Wanted, *, issued_by: str) -> None:
-        """Say whether a subscription should run; kept in the audit.
+    async def set_wanted(self, name: str, wanted: Wanted, *, issued_by: str, reason: str = "") -> None:
+        """Say whether a subscription should run, and why; kept in the audit, and shown as long as it rests.
 
         Raises SubscriptionNotFound; SubscriptionConflict for one that another version has replaced.
         """
-        values = {"name": name, "wanted": wanted, "verb": _VERBS[wanted], "issued_by": issued_by}
+        values = {
+            "name": name,
+            "wanted": wanted,
+            "verb": _VERBS[wanted],
+            "issued_by": issued_by,
+            "reason": reason,
+            "arguments": orjson.dumps({"reason": reason} if reason else {}).decode(),
+        }
         if not await self._rows(self._sql.set_wanted, values):
             if await self.find(name) is None:
                 raise SubscriptionNotFound(name)

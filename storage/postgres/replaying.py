@@ -5,7 +5,7 @@ Never decides what is delivered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -73,6 +73,7 @@ class Replays:
         side_effects: bool,
         issued_by: str,
         partition: int | None = None,
+        because: Mapping[str, str] | None = None,
     ) -> list[int]:
         """Ask for a replay of what lies after one number and up to another; returns the commands' ids.
 
@@ -85,7 +86,9 @@ class Replays:
             "after": after,
             "until": until,
             "side_effects": side_effects,
-            "arguments": orjson.dumps({"after": after, "until": until, "side_effects": side_effects}).decode(),
+            "arguments": orjson.dumps(
+                {"after": after, "until": until, "side_effects": side_effects, **(because or {})}
+            ).decode(),
             "issued_by": issued_by,
         }
         with translated():

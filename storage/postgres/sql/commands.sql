@@ -20,11 +20,16 @@ WHERE "c"."applied_at" IS NULL AND "p"."lock_id" = ANY (%(lock_ids)s::integer[])
 ORDER BY "c"."command_id";
 
 -- name: list_commands
+-- The correction of a parked event with what the payload was and what it became.
 SELECT
     "c"."command_id", "s"."name", "c"."partition", NULL, "c"."verb", "c"."arguments", "c"."issued_by", "c"."issued_at",
-    "c"."applied_at", "c"."outcome"
-FROM "headwater"."commands" AS "c" JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
-WHERE %(name)s::text IS NULL OR "s"."name" = %(name)s
+    "c"."applied_at", "c"."outcome", "e"."edited_by", "e"."edited_at", "e"."reason", "e"."before", "e"."after"
+FROM "headwater"."commands" AS "c"
+JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
+LEFT JOIN "headwater"."parked_edits" AS "e"
+    ON "c"."verb" = 'edit parked' AND "e"."edit_id" = ("c"."arguments" ->> 'edit_id')::bigint
+WHERE (%(name)s::text IS NULL OR "s"."name" = %(name)s)
+    AND (%(since)s::timestamptz IS NULL OR "c"."issued_at" >= %(since)s)
 ORDER BY "c"."command_id" DESC
 LIMIT %(limit)s;
 

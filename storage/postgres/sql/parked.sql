@@ -88,10 +88,12 @@ FOR NO KEY UPDATE OF "e";
 WITH "noted" AS (
     INSERT INTO "headwater"."parked_edits" ("parked_id", "edited_by", "reason", "before", "after")
     VALUES (%(parked_id)s, %(edited_by)s, %(reason)s, %(before)s, %(after)s)
+    RETURNING "edit_id"
 )
 UPDATE "headwater"."parked_events"
 SET "edited" = %(after)s, "updated_at" = clock_timestamp()
-WHERE "parked_id" = %(parked_id)s;
+WHERE "parked_id" = %(parked_id)s
+RETURNING (SELECT "edit_id" FROM "noted");
 
 -- name: list_parked_edits
 SELECT "edited_by", "edited_at", "reason", "before", "after"

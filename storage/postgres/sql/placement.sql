@@ -90,7 +90,8 @@ SELECT
         SELECT FROM "headwater"."commands" AS "c"
         WHERE "c"."subscription_id" = "p"."subscription_id" AND "c"."partition" = "p"."partition"
             AND "c"."applied_at" IS NULL
-    ) AS "commanded"
+    ) AS "commanded",
+    "s"."wanted_why"
 FROM "headwater"."hosts" AS "h"
 LEFT JOIN ("headwater"."partitions" AS "p" JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id"))
     ON "h"."host" IN ("p"."wanted_owner", "p"."wanted_standby", "p"."standby")

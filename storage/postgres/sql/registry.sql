@@ -2,13 +2,15 @@
 
 -- name: find_subscription
 SELECT
-    "name", "handler", "source", "options", "partitions", "wanted", "created_at", "updated_at", "repartition_to"
+    "name", "handler", "source", "options", "partitions", "wanted", "created_at", "updated_at", "repartition_to",
+    "wanted_why"
 FROM "headwater"."subscriptions"
 WHERE "name" = %(name)s;
 
 -- name: list_subscriptions
 SELECT
-    "name", "handler", "source", "options", "partitions", "wanted", "created_at", "updated_at", "repartition_to"
+    "name", "handler", "source", "options", "partitions", "wanted", "created_at", "updated_at", "repartition_to",
+    "wanted_why"
 FROM "headwater"."subscriptions"
 ORDER BY "name";
 
@@ -89,15 +91,21 @@ FROM (
 -- as it is.
 WITH "changed" AS (
     UPDATE "headwater"."subscriptions"
-    SET "wanted" = %(wanted)s, "updated_at" = clock_timestamp()
+    SET
+        "wanted" = %(wanted)s,
+        "wanted_why" = CASE WHEN %(wanted)s <> 'running' THEN
+            'by ' || %(issued_by)s || ' at ' || to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')
+            || coalesce(': ' || nullif(%(reason)s::text, ''), '')
+        END,
+        "updated_at" = clock_timestamp()
     WHERE "name" = %(name)s AND NOT EXISTS (
         SELECT FROM "headwater"."partitions" AS "p"
         WHERE "p"."subscription_id" = "subscriptions"."subscription_id" AND "p"."closed"
     )
     RETURNING "subscription_id"
 )
-INSERT INTO "headwater"."commands" ("subscription_id", "verb", "issued_by", "applied_at", "outcome")
-SELECT "subscription_id", %(verb)s, %(issued_by)s, clock_timestamp(), 'wanted state is ' || %(wanted)s
+INSERT INTO "headwater"."commands" ("subscription_id", "verb", "arguments", "issued_by", "applied_at", "outcome")
+SELECT "subscription_id", %(verb)s, %(arguments)s, %(issued_by)s, clock_timestamp(), 'wanted state is ' || %(wanted)s
 FROM "changed"
 RETURNING "command_id", pg_notify('headwater_news', 'wanted');
 
@@ -115,7 +123,7 @@ SELECT
     END,
     "p"."phase", "p"."reason", "p"."since", "p"."granted_at", "p"."checkpointed_at",
     "p"."delivered", "p"."redelivered", "open"."parked", "p"."parked", "p"."closed",
-    "s"."repartition_to", "p"."consumers", "s"."handler" = '', "open"."more"
+    "s"."repartition_to", "p"."consumers", "s"."handler" = '', "open"."more", "s"."wanted_why"
 FROM "headwater"."partitions" AS "p"
 JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
 CROSS JOIN "headwater"."head" AS "h"

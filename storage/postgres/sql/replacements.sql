@@ -41,7 +41,7 @@ RETURNING "replacement_id";
 
 -- name: want_subscription
 UPDATE "headwater"."subscriptions"
-SET "wanted" = %(wanted)s, "updated_at" = clock_timestamp()
+SET "wanted" = %(wanted)s, "wanted_why" = NULL, "updated_at" = clock_timestamp()
 WHERE "subscription_id" = %(subscription_id)s;
 
 -- name: lock_replacement

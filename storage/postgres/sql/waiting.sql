@@ -30,7 +30,7 @@ SELECT
     CASE WHEN "lock"."objid" IS NOT NULL THEN "p"."phase" WHEN "s"."wanted" = 'stopped' THEN 'stopped' ELSE 'unowned' END,
     CASE
         WHEN "lock"."objid" IS NOT NULL OR "p"."closed" THEN "p"."reason"
-        WHEN "s"."wanted" = 'stopped' THEN 'stopped by an operator'
+        WHEN "s"."wanted" = 'stopped' THEN 'stopped ' || coalesce("s"."wanted_why", 'by an operator')
         WHEN "s"."handler" = '' THEN 'no program pulls it'
         ELSE 'no host holds its lease'
     END,

@@ -365,7 +365,9 @@ async def test_a_number_that_json_has_no_word_for_is_refused(store: EventStore, 
     assert await store.head() == 0
 
 
-@pytest.mark.parametrize("payload", [{"a": [None, NAN]}, {"a": [None, object()]}, {"a": {1, 2}}], ids=["nan", "object", "set"])
+@pytest.mark.parametrize(
+    "payload", [{"a": [None, NAN]}, {"a": [None, object()]}, {"a": {1, 2}}], ids=["nan", "object", "set"]
+)
 async def test_of_many_events_that_which_cannot_be_stored_is_named(store: EventStore, payload: object) -> None:
     null, fine = NewEvent("Null", {"a": None, "b": uuid.UUID(int=1)}), NewEvent("Fine", {"a": 1.5, "b": -1})
     with pytest.raises(EncodingFailed) as raised:

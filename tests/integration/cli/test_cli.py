@@ -23,6 +23,7 @@ from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.leases import LeaseSession
 from headwater.storage.postgres.registry import Registry
+from headwater.subscriptions.testing.builders import recorded
 from tests.plugins.command_line import headwater
 
 NOWHERE = "postgresql://postgres@127.0.0.1:9/nothing"
@@ -286,14 +287,28 @@ def test_parked_events_are_looked_at_corrected_and_tried_again(two_parked: str) 
         ({"n": 1}, {"n": 2}, "was wrong"),
     ]
     assert answer(registered, "parked", "totals", "--retry", "--dry-run")["positions"] == [1, 2]
-    assert answer(registered, "parked", "totals", "--retry", "--limit", "1", "--rate", "5")["positions"] == [1]
+    told = answer(registered, "parked", "totals", "--retry", "--limit", "1", "--rate", "5", "--reason", "one first")
+    assert (told["positions"], told["left"]) == ([1], 1)
     assert answer(registered, "parked", "totals", "--cancel")["positions"] == [1]
     assert answer(registered, "parked", "totals", "--discard", "--key", "b")["positions"] == [2]
+    audit = answer(registered, "audit", "totals")
+    assert [each["verb"] for each in audit] == [
+        "discard parked", "cancel retry", "retry parked", "edit parked", "edit parked",
+    ]  # fmt: skip
+    assert audit[2]["arguments"] == {"limit": 1, "rate": 5.0, "reason": "one first"}
+    assert (audit[3]["edit"]["before"], audit[3]["edit"]["after"]) == ({"n": 1}, {"n": 2})
+    assert answer(registered, "audit", "--limit", "2") == audit[:2]
+    assert answer(registered, "audit", "totals", "--since", audit[1]["issued_at"]) == audit[:2]
+    words = headwater("audit", "totals", "--database-url", registered).stdout
+    assert 'position 1: {"n":1} -> {"n":2}' in words
     for arguments, says in [
         (("--edit", "{"), "is not JSON"),
         (("--edit", "{}"), "--position"),
         (("--position", "9", "--edit", "{}"), "9 is not parked"),
         (("--retry", "--rate", "0"), "above 0"),
+        (("--retry", "--release"), "--discard"),
+        (("--discard", "--rate", "5"), "--retry"),
+        (("--cancel", "--limit", "5"), "--limit"),
     ]:
         done = headwater("parked", "totals", *arguments, "--database-url", registered)
         assert done.returncode == 2
@@ -332,6 +347,41 @@ def test_lists_and_stores_are_shown_in_words(two_parked: str) -> None:
     assert "secret" not in refused
     refused = headwater("drop", "--database", "--database-url", "postgresql://somewhere/shop").stderr
     assert "every event in the whole database 'shop' on somewhere: say --yes" in refused
+
+
+async def many_parked(url: str, count: int) -> None:
+    """Set events of one key aside, of which only the first has failed."""
+    async with connect(url) as store:
+        leases = LeaseSession(StoreOptions(url=url), host="a test", lease=timedelta(seconds=30))
+        await leases.open()
+        states = await Registry(store.pool, store.sql, store).states("totals")
+        grant = (await leases.claim([states[0].key]))[0]
+        await PostgresCheckpoints(store.pool, store.sql).park(
+            grant,
+            [
+                ParkedEvent(recorded(n), "a", "behind" if n > 1 else "failed", None if n > 1 else "it broke", 1)
+                for n in range(1, count + 1)
+            ],
+        )
+        await leases.close()
+
+
+async def test_without_a_limit_all_that_is_parked_is_meant_and_both_numbers_are_said(registered: str) -> None:
+    await many_parked(registered, 1201)
+    loop = asyncio.get_running_loop()
+
+    async def told(*arguments: str) -> dict[str, Any]:
+        counts: dict[str, Any] = await loop.run_in_executor(None, answer, registered, "parked", "totals", *arguments)
+        return {name: value for name, value in counts.items() if "position" not in name and name != "subscription"}
+
+    tried = {"command": "retry", "number": 1201, "earlier": 0, "behind": 0, "left": 0, "dry_run": True}
+    assert await told("--retry", "--dry-run") == tried
+    assert await told("--retry", "--position", "1", "--dry-run") == tried | {"behind": 1200}
+    given_up = {"command": "discard", "number": 1, "to_deliver": 0, "under_way": 0, "left": 1200, "dry_run": True}
+    assert await told("--discard", "--position", "1", "--dry-run") == given_up
+    released = given_up | {"to_deliver": 1200, "left": 0}
+    assert await told("--discard", "--position", "1", "--release", "--dry-run") == released
+    assert await told("--discard") == given_up | {"number": 1201, "left": 0, "dry_run": False}
 
 
 def test_what_is_parked_now_is_counted_and_what_ever_was_by_another_name(two_parked: str) -> None:

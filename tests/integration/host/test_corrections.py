@@ -126,6 +126,12 @@ async def test_a_correction_is_kept_as_its_event_is_and_is_what_the_handler_gets
         await client.retry_parked("greetings")
         await parked(client)
         assert GREETED == [(1, {"name": RIGHT}, {"by": "desk"}), (2, {"name": "somebody"}, {"by": "desk"})]
+        audit = await client.audit("greetings")
+        assert [(each.verb, each.edit and (each.edit.reason, each.edit.before, each.edit.after)) for each in audit] == [
+            ("retry parked", None),
+            ("edit parked", ("", {"name": WRONG}, {"name": "somebody"})),
+            ("edit parked", ("a slip", {"name": WRONG}, {"name": RIGHT})),
+        ]
 
 
 async def test_whoever_is_forgotten_is_erased_from_corrections_too(options: StoreOptions) -> None:
@@ -142,6 +148,9 @@ async def test_whoever_is_forgotten_is_erased_from_corrections_too(options: Stor
             assert await store.forget("ada")
         shown = await client.parked_event("greetings", 3)
         assert (shown.data, shown.edits[0].before, shown.edits[0].after) == (ERASED, ERASED, ERASED)
+        [edited] = await client.audit("greetings", limit=1)
+        assert edited.edit is not None
+        assert (edited.edit.before, edited.edit.after) == (ERASED, ERASED)
         with pytest.raises(KeyUnavailable, match="destroyed"):
             await client.edit_parked("greetings", 3, {"name": "Ada again"})
     # Another process: this one may have used the key for a moment longer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -113,8 +114,14 @@ async def test_an_operator_moves_pauses_and_rewinds_from_anywhere(shop: Shop) ->
     await shop.client.move("exact", other)
     await until(lambda: _node_is(shop, other), what="waiting for the move")
 
-    await shop.client.pause("exact")
+    await shop.client.pause("exact", reason="the month is being closed")
     await until(lambda: _phase_is(shop, "paused"), what="waiting for the pause")
+    [paused] = await shop.client.partitions("exact")
+    asked = (await shop.client.audit("exact", limit=1))[0]
+    assert paused.reason is not None
+    assert paused.reason.startswith(f"paused by {asked.issued_by} at {asked.issued_at.astimezone(UTC):%Y-%m-%d %H:%M}")
+    assert paused.reason.endswith("Z: the month is being closed")
+    assert asked.arguments == {"reason": "the month is being closed"}
     await shop.append(10)
     await shop.client.resume("exact")
     await shop.caught_up()

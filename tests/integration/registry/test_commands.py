@@ -218,7 +218,16 @@ async def test_a_correction_is_audited_and_leaves_the_stored_event_alone(office:
         ("ada", "a typing error", {"n": 7}, {"n": 8}),
     ]
     assert (await office.store.read("order-1"))[0].data == {"n": 1}
-    assert [c.verb for c in await office.commands.audit("orders")] == ["edit parked", "edit parked"]
     await office.commands.retry_parked("orders", issued_by="ada")
+    await office.commands.retried(grant, 1, "a")
+    assert [r.position for r in await office.commands.parked("orders")] == [2]
+    audit = await office.commands.audit("orders")
+    assert [(c.verb, c.edit and (c.edit.before, c.edit.after)) for c in audit] == [
+        ("retry parked", None),
+        ("edit parked", (b'{"n":7}', b'{"n":8}')),
+        ("edit parked", (b'{"n":1}', b'{"n":7}')),
+    ], "also when it is parked no more"
+    assert [c.verb for c in await office.commands.audit("orders", limit=1)] == ["retry parked"]
+    assert await office.commands.audit("orders", since=audit[1].issued_at) == audit[:2]
     with pytest.raises(InvalidArgument, match="1 is not parked"):
         await office.commands.edit_parked("orders", 1, b"{}", stored=b"{}", edited_by="ada")

@@ -201,7 +201,18 @@ async def test_what_is_wanted_is_written_with_who_asked_for_it(office: Office) -
     assert found.wanted == "paused"
     (command,) = await office.commands.audit("orders")
     assert (command.verb, command.issued_by, command.outcome) == ("pause", "ada", "wanted state is paused")
-    assert command.applied_at is not None
+    assert (command.applied_at is not None, command.arguments) == (True, {})
+    assert found.wanted_why is not None
+    assert found.wanted_why.startswith("by ada at ")
+    await office.registry.set_wanted("orders", "stopped", issued_by="bob", reason="the disk is full")
+    (state,) = await office.registry.states()
+    assert state.wanted_why is not None
+    who, _, why = state.wanted_why.partition("Z: ")
+    assert (who[:10], why) == ("by bob at ", "the disk is full")
+    assert (await office.commands.audit("orders"))[0].arguments == {"reason": "the disk is full"}
+    await office.registry.set_wanted("orders", "running", issued_by="ada", reason="it is not")
+    (state,) = await office.registry.states()
+    assert state.wanted_why is None
     with pytest.raises(SubscriptionNotFound):
         await office.registry.set_wanted("missing", "paused", issued_by="ada")
 
