@@ -62,7 +62,7 @@ class ParkedChange:
 
     def describe(self, verb: str) -> str:
         """Say it in a few words, for the audit."""
-        parts = [f"{len(self.positions)} events"]
+        parts = [f"{len(self.positions)} event{'' if len(self.positions) == 1 else 's'}"]
         along = [f"{self.earlier} before" if self.earlier else "", f"{self.behind} behind" if self.behind else ""]
         if any(along):
             parts.append(f"{' and '.join(filter(None, along))} the chosen ones among them")

@@ -145,7 +145,7 @@ class Commands:
                     "verb": "edit parked",
                     "arguments": orjson.dumps({"position": position, "edit_id": edit_id, "reason": reason}).decode(),
                     "issued_by": edited_by,
-                    "outcome": "1 events",
+                    "outcome": "1 event",
                 }
                 await conn.execute(self._sql.audit_parked, audit)
 

@@ -112,8 +112,8 @@ async def test_a_retry_takes_the_earlier_events_of_the_same_key_along(office: Of
     )
     audit = await office.commands.audit("orders")
     assert [(each.verb, each.outcome) for each in audit] == [
-        ("retry parked", "1 events, 3 stay parked"),
-        ("retry parked", "1 events"),
+        ("retry parked", "1 event, 3 stay parked"),
+        ("retry parked", "1 event"),
         ("cancel retry", "3 events"),
         ("retry parked", "3 events, 1 before the chosen ones among them"),
     ]
