@@ -11,7 +11,7 @@ import getpass
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -20,10 +20,11 @@ from typing import Any, Final, Self
 
 import orjson
 
-from headwater.cluster.directory import host_facts
+from headwater.cluster.directory import host_facts, partition_facts, placed_by
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.requests import check_arguments, check_complete, check_node, check_parked, check_rewind
 from headwater.cluster.status import ENDED, DeploymentStatus, HostStatus, PartitionStatus, ReplacementStatus
+from headwater.cluster.unplaced import why_not_there
 from headwater.storage.checks import check_flag, check_name, check_number, check_time
 from headwater.storage.encryption.envelope import is_sealed
 from headwater.storage.errors import EncodingFailed, InvalidArgument, SubscriptionConflict, SubscriptionNotFound
@@ -166,6 +167,11 @@ class Client:
             parked=sum(p.parked for p in partitions),
             parked_more=any(p.parked_more for p in partitions),
             phases=dict(Counter(p.phase for p in partitions)),
+            moving={
+                f"{row.key.subscription}/{row.key.partition}": f"to {row.target} since {row.asked:.0f} s"
+                for row in await self._placement.partitions()
+                if row.target is not None
+            },
             replacing={each.new: each.describe() for each in await self.replacements() if each.phase in OPEN},
         )
 
@@ -306,7 +312,10 @@ class Client:
         return await self._registry.delete(check_name("subscription", subscription), dry_run=dry_run)
 
     async def move(self, subscription: str, node: str, *, partition: int | None = None, reason: str = "") -> None:
-        """Hand over to another node, without a gap. Raises InvalidArgument when no host is alive on it."""
+        """Hand over to another node, without a gap. Raises InvalidArgument when it cannot go there.
+
+        A node that goes away, or cannot run it after all, ends the move: its audit says why.
+        """
         await self.command(subscription, "move", {"node": node} | _because(reason), partition=partition)
 
     async def repartition(self, subscription: str, to: int, *, wait: float = 0, dry_run: bool = False) -> int:
@@ -536,7 +545,7 @@ class Client:
         if verb == "rewind":
             check_rewind(states[0], given["to"])
         elif verb == "move":
-            check_node(given["node"], {host.node for host in await self._placement.hosts()})
+            await self._check_move(states, given["node"])
         if dry_run:
             if verb not in WANTED:
                 await self._issue(subscription, verb, given, partition, dry_run=True)
@@ -547,6 +556,23 @@ class Client:
         if verb not in ("pause", "stop"):
             await self._issue(subscription, verb, given, partition)
         return concerned
+
+    async def _check_move(self, states: Sequence[PartitionState], node: str) -> None:
+        """Refuse a move that cannot be done. Raises InvalidArgument, SubscriptionConflict."""
+        hosts = [host_facts(row) for row in await self._placement.hosts()]
+        check_node(node, {host.node for host in hosts})
+        name = states[0].key.subscription
+        if states[0].pulled:
+            raise SubscriptionConflict(name, "programs pull it: it is where they are")
+        if states[0].wanted == "stopped":
+            raise SubscriptionConflict(name, "it is stopped: nobody owns it")
+        rows = await self._placement.partitions()
+        partitions = [partition_facts(row, placed_by(row)) for row in rows]
+        concerned = {state.key.lock_id for state in states}
+        moving = [partition for partition in partitions if partition.lock_id in concerned]
+        reason = why_not_there(moving, node, partitions, hosts)
+        if reason is not None:
+            raise InvalidArgument("node", reason)
 
     async def _issue(
         self, subscription: str, verb: str, given: Mapping[str, Any], partition: int | None, *, dry_run: bool = False

@@ -10,13 +10,16 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol
 
+from headwater.cluster.heat import Heat
 from headwater.cluster.plan import Assignment, HostFacts, PartitionFacts
 from headwater.cluster.repartition import successor
 from headwater.cluster.replays import OneReplay
 from headwater.cluster.slot import Assigned, Slot
 from headwater.cluster.succession import next_step
+from headwater.cluster.unplaced import why_not_there
 from headwater.storage.errors import HeadwaterError, SubscriptionConflict
 from headwater.storage.leases import Grant, PartitionKey
 from headwater.storage.postgres.commands import Commands
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 
 TROUBLE_LENGTH: Final = 300
 """How much is told of why a host cannot run a partition, in characters."""
+MOVE_TIMEOUT: Final = 600.0
+"""How long a node may take to get ready for what an operator moves to it, in seconds: then the move is given up."""
 TIDY_INTERVAL: Final = 5.0
 """How often it is looked for what nobody waits for, in seconds."""
 
@@ -175,6 +180,33 @@ def host_facts(row: HostRow) -> HostFacts:
     )
 
 
+def partition_facts(row: PlacementRow, wants: SubscriptionOptions) -> PartitionFacts:
+    """Return what the plan looks at of a partition, given where it may run."""
+    return PartitionFacts(
+        lock_id=row.key.lock_id,
+        subscription=row.key.subscription,
+        owner=row.owner,
+        standby=row.standby,
+        wanted_owner=row.wanted_owner,
+        wanted_standby=row.wanted_standby,
+        lag=row.lag,
+        granted_at=row.granted_at,
+        needs=wants.needs,
+        labels=wants.labels,
+        apart=wants.apart,
+        target=row.target,
+    )
+
+
+def placed_by(row: PlacementRow) -> SubscriptionOptions:
+    """Return where a partition may run: anywhere, when what is stored of it cannot be read."""
+    try:
+        return decode_placement(row.options)
+    except HeadwaterError as error:
+        log.warning("%s/%d may run anywhere: %s", row.key.subscription, row.key.partition, error)
+        return UNREAD
+
+
 def _plain(reason: str) -> str:
     """Return what can be stored as JSON, and read at a glance: an exception may say anything."""
     return reason.replace("\0", "").encode(errors="replace").decode()[:TROUBLE_LENGTH]
@@ -201,6 +233,11 @@ class SupervisorDirectory:
         self._lease = generation
         self._replacements = replacements
         self._generation: int | None = None
+        self._heat = Heat()
+        self._hosts: Sequence[HostFacts] = ()
+        """Those that were alive at the last look."""
+        self._hopeless: dict[int, str] = {}
+        """Moves that cannot be done (any more), by their commands' ids, and why."""
         self._moving = False
         """Whether an operator's move was under way at the last look."""
         self._tidied_at = float("-inf")
@@ -214,7 +251,8 @@ class SupervisorDirectory:
 
     async def hosts(self) -> list[HostFacts]:
         """Return the hosts that are alive."""
-        return [host_facts(row) for row in await self._placement.hosts()]
+        self._hosts = [host_facts(row) for row in await self._placement.hosts()]
+        return self._hosts
 
     async def partitions(self) -> list[PartitionFacts]:
         """Return the partitions that should run.
@@ -224,33 +262,38 @@ class SupervisorDirectory:
         rows = await self._placement.partitions()
         self._wants = {row.key.lock_id: (row.options, self._placed_by(row)) for row in rows}
         self._moving = any(row.target is not None for row in rows)
-        return [
-            PartitionFacts(
-                lock_id=row.key.lock_id,
-                subscription=row.key.subscription,
-                owner=row.owner,
-                standby=row.standby,
-                wanted_owner=row.wanted_owner,
-                wanted_standby=row.wanted_standby,
-                lag=row.lag,
-                granted_at=row.granted_at,
-                needs=wants.resources,
-                labels=wants.labels,
-                apart=wants.apart,
-                target=row.target,
-            )
+        hot = self._heat.look({row.key.lock_id: row.lag for row in rows}, time.monotonic())
+        found = [
+            replace(partition_facts(row, wants), hot=row.key.lock_id in hot)
             for row, (_, wants) in zip(rows, self._wants.values(), strict=True)
         ]
+        self._hopeless = self._hopeless_moves(rows, found)
+        # What cannot be moved where it should is placed as if nobody had asked.
+        return [
+            replace(partition, target=None) if row.move in self._hopeless else partition
+            for row, partition in zip(rows, found, strict=True)
+        ]
+
+    def _hopeless_moves(self, rows: Sequence[PlacementRow], partitions: Sequence[PartitionFacts]) -> dict[int, str]:
+        if not self._moving or not self._hosts:  # without hosts nothing is planned: they may come back
+            return {}
+        nodes = {host.host: host.node for host in self._hosts}
+        hopeless = {}
+        for row, partition in zip(rows, partitions, strict=True):
+            if row.move is None or row.target is None or nodes.get(row.wanted_owner or "") == row.target:
+                continue
+            reason = why_not_there([partition], row.target, partitions, self._hosts)
+            if reason is None and row.asked > MOVE_TIMEOUT:
+                reason = f"{row.target} has not got ready within {MOVE_TIMEOUT:g} s"
+            if reason is not None:
+                hopeless[row.move] = f"given up: {reason}"
+        return hopeless
 
     def _placed_by(self, row: PlacementRow) -> SubscriptionOptions:
         stored, wants = self._wants.get(row.key.lock_id, (None, UNREAD))
         if stored == row.options and stored is not None:
             return wants
-        try:
-            return decode_placement(row.options)
-        except HeadwaterError as error:
-            log.warning("%s/%d may run anywhere: %s", row.key.subscription, row.key.partition, error)
-            return UNREAD
+        return placed_by(row)
 
     async def assign(self, assignments: Sequence[Assignment]) -> None:
         """Write assignments down; nothing is written when another supervisor has taken over."""
@@ -284,6 +327,8 @@ class SupervisorDirectory:
         due = time.monotonic() - self._tidied_at >= TIDY_INTERVAL
         if due or self._moving:
             await self._placement.settle_moves()
+        if (due or self._hopeless) and self._generation is not None:
+            await self._placement.end_moves(self._generation, self._hopeless)
         if due:
             await self._placement.forget_hosts()
             self._tidied_at = time.monotonic()

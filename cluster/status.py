@@ -145,6 +145,8 @@ class DeploymentStatus:
     parked_more: bool
     """Whether there are more than that: beyond a thousand of a partition they are not counted."""
     phases: dict[str, int]
+    moving: dict[str, str]
+    """Partitions that operators have asked to move: where to, and for how long they have waited for it."""
     replacing: dict[str, str]
     """New versions that are about to take over: what they do, how much is to go, and for how long."""
 

@@ -17,7 +17,7 @@ from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, St
 
 T = TypeVar("T")
 
-PLACEMENT: Final = ("resources", "labels", "apart")
+PLACEMENT: Final = ("resources", "labels", "apart", "consumers")
 """The options that say on which nodes a subscription may run."""
 
 

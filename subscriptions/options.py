@@ -210,6 +210,11 @@ class SubscriptionOptions:
         return self.consumers[0] if isinstance(self.consumers, tuple) else self.consumers
 
     @property
+    def needs(self) -> tuple[tuple[str, float], ...]:
+        """The resources that all handler actors together need which there are always."""
+        return tuple((name, amount * max(1, self.least_consumers)) for name, amount in self.resources)
+
+    @property
     def most_consumers(self) -> int:
         """How many handler actors there are at the most."""
         return self.consumers[1] if isinstance(self.consumers, tuple) else self.consumers

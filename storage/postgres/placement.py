@@ -39,6 +39,10 @@ class PlacementRow(NamedTuple):
     wanted_standby: str | None
     target: str | None
     """The node that an operator asked for."""
+    move: int | None
+    """The id of the command by which; None when nobody did."""
+    asked: float
+    """How long ago, in seconds."""
     lag: int
     granted_at: float
     options: dict[str, Any]
@@ -82,6 +86,8 @@ class PostgresPlacement:
                 wanted_owner=r.wanted_owner,
                 wanted_standby=r.wanted_standby,
                 target=r.target,
+                move=r.move,
+                asked=r.asked,
                 lag=r.lag,
                 granted_at=r.granted_at,
                 options=_json(r.options),
@@ -103,6 +109,12 @@ class PostgresPlacement:
     async def settle_moves(self) -> None:
         """Mark the moves that are done."""
         await self._rows("moved")
+
+    async def end_moves(self, generation: int, outcomes: Mapping[int, str]) -> None:
+        """Give moves up that cannot be done, by their commands' ids, and those of what has been stopped."""
+        await self._rows(
+            "end_moves", generation=generation, command_ids=list(outcomes), outcomes=list(outcomes.values())
+        )
 
     async def forget_hosts(self) -> None:
         """Forget the hosts that are long gone."""

@@ -21,7 +21,8 @@ SELECT
     "p"."lock_id", "s"."name", "p"."partition",
     CASE WHEN "l"."objid" IS NOT NULL THEN "p"."owner" END AS "owner",
     "p"."standby", "p"."wanted_owner", "p"."wanted_standby",
-    "move"."arguments" ->> 'node' AS "target",
+    "move"."arguments" ->> 'node' AS "target", "move"."command_id" AS "move",
+    coalesce(extract(epoch FROM clock_timestamp() - "move"."issued_at"), 0)::float8 AS "asked",
     CASE WHEN "p"."closed" THEN 0 ELSE greatest(
         CASE WHEN "s"."source" = '$all' THEN "h"."position" ELSE coalesce("t"."version", 0) END - "p"."checkpoint", 0
     ) END AS "lag",
@@ -40,7 +41,7 @@ LEFT JOIN pg_locks AS "l"
     AND "l"."objsubid" = 2
     AND "l"."granted"
 LEFT JOIN LATERAL (
-    SELECT "c"."arguments" FROM "headwater"."commands" AS "c"
+    SELECT "c"."arguments", "c"."command_id", "c"."issued_at" FROM "headwater"."commands" AS "c"
     WHERE "c"."subscription_id" = "p"."subscription_id" AND "c"."applied_at" IS NULL AND "c"."verb" = 'move'
         AND coalesce("c"."partition", "p"."partition") = "p"."partition"
     ORDER BY "c"."command_id" DESC LIMIT 1
@@ -67,6 +68,21 @@ WHERE "c"."applied_at" IS NULL AND "c"."verb" = 'move' AND NOT EXISTS (
                 AND "newer"."command_id" > "c"."command_id"
         )
 );
+
+-- name: placement_end_moves
+-- Those that cannot be done, as the supervisor found, and those of subscriptions that nobody runs any more.
+UPDATE "headwater"."commands" AS "c"
+SET "applied_at" = clock_timestamp(), "outcome" = coalesce("ended"."outcome", 'given up: it is stopped')
+FROM "headwater"."subscriptions" AS "s", "headwater"."commands" AS "open"
+LEFT JOIN unnest(%(command_ids)s::bigint[], %(outcomes)s::text[]) AS "ended" ("command_id", "outcome")
+    ON "ended"."command_id" = "open"."command_id"
+WHERE "open"."applied_at" IS NULL
+    AND "open"."verb" = 'move'
+    AND "s"."subscription_id" = "open"."subscription_id"
+    AND ("ended"."command_id" IS NOT NULL OR "s"."wanted" = 'stopped')
+    AND "c"."command_id" = "open"."command_id"
+    AND "c"."applied_at" IS NULL
+    AND (SELECT "generation" FROM "headwater"."plan" FOR SHARE) = %(generation)s;
 
 -- name: placement_assign
 -- Nothing is written by a supervisor that has been replaced: the generation it was given is no longer the plan's. Where
