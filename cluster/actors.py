@@ -10,6 +10,8 @@ import contextlib
 import functools
 import os
 import sys
+import time
+import traceback
 from typing import Any, Final
 
 from headwater.cluster import environment, garbage, memory, packing, processes, wiring
@@ -34,6 +36,8 @@ HOST_LABEL: Final = "headwater-host"
 """A node with this label set to ``no`` is given no host: a head, or a node kept for other work."""
 MANY_CALLS: Final = 1000
 """How many calls an actor may have open at a time; whoever watches a host is in one that ends with it."""
+PLACE_TIMEOUT: Final = 30.0
+"""How long a handler actor may wait for the resources that it needs, in seconds: then another node is tried."""
 CLOSE_TIMEOUT: Final = 5.0
 """How long a handler may take to stop before its process is ended."""
 MEMORY_CHECK: Final = 0.1
@@ -85,12 +89,21 @@ class _HandlerActor:
         self, options: ClusterOptions, handler: str, subscription: SubscriptionOptions, index: int
     ) -> None:
         _import_from(options)
-        self._consumer = wiring.remote_consumer(handler, subscription, index, wiring.remote_opener(options))
-        await self._consumer.start()
-        garbage.Garbage().spare_modules()
+        self._make = functools.partial(wiring.remote_consumer, handler, subscription, index)
+        self._options = options
 
-    async def ready(self) -> int:
-        """Answer with the process's number once the handler has been started."""
+    async def placed(self) -> None:
+        """Answer as soon as there is a process."""
+
+    async def ready(self) -> int | str:
+        """Start the handler; returns the process's number, or why it cannot be."""
+        try:
+            self._consumer = self._make(wiring.remote_opener(self._options))
+            await self._consumer.start()
+        # Whatever it is: raised here, Ray would take some of it for its own.
+        except (Exception, asyncio.CancelledError, SystemExit, GeneratorExit) as error:  # noqa: BLE001
+            return traceback.format_exception_only(error)[-1].strip()
+        garbage.Garbage().spare_modules()
         return os.getpid()
 
     async def handle(self, packed: bytes) -> bytes | None:
@@ -128,9 +141,9 @@ def _import_from(options: ClusterOptions) -> None:
             sys.path.insert(0, folder)
 
 
-def _actor(kind: type, **options: Any) -> Any:
-    """Make a plain class into an actor class that takes no CPU and many calls at a time."""
-    return ray.remote(kind).options(num_cpus=0, max_concurrency=MANY_CALLS, enable_task_events=False, **options)
+def _actor(kind: type, *, num_cpus: float = 0, **options: Any) -> Any:
+    """Make a plain class into an actor class that takes no CPU, unless it asks for some, and many calls at a time."""
+    return ray.remote(kind).options(num_cpus=num_cpus, max_concurrency=MANY_CALLS, enable_task_events=False, **options)
 
 
 def ensure_supervisor(options: ClusterOptions, *, detached: bool) -> None:
@@ -223,10 +236,13 @@ class ActorConsumer:
         self, options: ClusterOptions, node_id: str, handler: str, subscription: SubscriptionOptions, index: int
     ) -> None:
         resources = dict(subscription.resources)
+        self._needs = ", ".join(f"{amount:g} {name}" for name, amount in subscription.resources)
         self._make = functools.partial(
             _actor(
                 _HandlerActor,
+                num_cpus=resources.pop("CPU", 0),
                 num_gpus=resources.pop("GPU", None),
+                memory=resources.pop("memory", None),
                 resources=resources or None,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
             ).remote,
@@ -245,18 +261,37 @@ class ActorConsumer:
     async def start(self) -> None:
         """Start the actor, unless it is there; returns when its handler has been started.
 
-        Raises ConfigurationError when the handler cannot be.
+        Raises ConfigurationError when the handler cannot be, and when what the actor needs is not free in time.
         """
         if self._actor is not None:
             return
         actor = await _asking.run(self._make)
         try:
+            if self._needs:
+                await self._wait_for_place(actor)
             pid = await actor.ready.remote()
-        except ray.exceptions.RayActorError as error:
-            raise ConfigurationError(f"handler actor {self._index} cannot be started: {_last_line(error)}") from None
+            if isinstance(pid, str):
+                raise ConfigurationError(f"handler actor {self._index} cannot be started: {pid}")
+        except BaseException as error:
+            ray.kill(actor)  # one that pends would take what it needs as soon as that is free
+            if isinstance(error, ray.exceptions.RayActorError):
+                why = f"handler actor {self._index} cannot be started: {_last_line(error)}"
+                raise ConfigurationError(why) from None
+            raise
         self._actor, self._ended = actor, ""
         if self._limit is not None:
             self._watch = asyncio.create_task(self._watch_memory(actor, pid, self._limit), name="headwater-memory")
+
+    async def _wait_for_place(self, actor: Any) -> None:
+        """Wait until the node has room for the actor: its handler may take as long as it likes afterwards."""
+        since = time.strftime("%H:%M:%S")
+        try:
+            async with asyncio.timeout(PLACE_TIMEOUT):
+                await actor.placed.remote()
+        except TimeoutError:
+            node = ray.get_runtime_context().get_node_id()
+            name = next((each["NodeName"] for each in await _asking.run(ray.nodes) if each["NodeID"] == node), node)
+            raise ConfigurationError(f"waits for {self._needs} on node {name} since {since}") from None
 
     async def _watch_memory(self, actor: Any, pid: int, limit: int) -> None:
         """End the actor once its process has more than it may: its own code may be in no state to do it."""

@@ -109,7 +109,10 @@ def run(
         str | None, typer.Option(envvar="HEADWATER_ADDRESS", help="Join the Ray cluster at this address instead.")
     ] = None,
     node: Annotated[
-        str | None, typer.Option(envvar="HEADWATER_NODE", help="What this machine is called, without Ray.")
+        str | None,
+        typer.Option(
+            envvar="HEADWATER_NODE", help="What this machine is called, or with --nodes its nodes: NODE-1, NODE-2 ..."
+        ),
     ] = None,
     database_url: DatabaseUrl = None,
     schema: Schema = None,
@@ -137,7 +140,7 @@ def run(
     if address is not None:
         asyncio.run(running.on_ray(found, options, address))
     elif nodes is not None:
-        asyncio.run(running.on_local_ray(found, options, nodes))
+        asyncio.run(running.on_local_ray(found, options, nodes, node or "node"))
     else:
         asyncio.run(running.in_process(found, options, node))
 

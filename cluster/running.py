@@ -80,9 +80,9 @@ async def in_process(app: App | None, options: ClusterOptions, node: str | None 
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def on_local_ray(app: App | None, options: ClusterOptions, nodes: int) -> None:
+async def on_local_ray(app: App | None, options: ClusterOptions, nodes: int, name: str = "node") -> None:
     """Run on so many Ray nodes of this machine: they hand over and end with this process, at once when asked twice."""
-    async with _interrupted() as interrupted, LocalCluster(nodes) as cluster:
+    async with _interrupted() as interrupted, LocalCluster(nodes, name=name) as cluster:
         client = await cluster.deploy(app, options)
         print(f"running on {', '.join(cluster.nodes)}", flush=True)
         await interrupted.wait()

@@ -98,7 +98,11 @@ def check_resources(value: object) -> None:
     """Refuse what are no pairs of a resource's name and how much of it is needed. Raises InvalidArgument."""
     for name, amount in _pairs("resources", value, "a name and an amount", '(("GPU", 1.0),)'):
         check_name("resources", name)
+        if name == "object_store_memory":
+            raise InvalidArgument("resources", "handler actors get no object store: events are sent to them directly")
         check_share("resources", amount, 0)
+        if _as_float(amount) > 1 and not _as_float(amount).is_integer():
+            raise InvalidArgument("resources", f"{amount} {name}: above 1 only whole numbers can be had")
 
 
 def check_labels(value: object) -> None:

@@ -159,7 +159,8 @@ class SubscriptionOptions:
     """How many bytes of memory each handler actor may have. Its owner looks ten times a second, and ends one that has
     more; what that had in its hands has failed once more, and goes to a new one. Nothing is looked at without Ray."""
     resources: tuple[tuple[str, float], ...] = ()
-    """Ray resources that each handler actor needs: ``(("GPU", 1.0),)``."""
+    """Ray resources that each handler actor needs, ``CPU``, ``GPU`` and ``memory`` (in bytes) among them:
+    ``(("GPU", 1.0),)``. What others have taken on a node is not there."""
     labels: tuple[tuple[str, str], ...] = ()
     """Labels that a node must have to own it or stand by for it: ``(("zone", "a"),)``."""
     apart: str | None = None

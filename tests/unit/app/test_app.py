@@ -190,6 +190,8 @@ def test_a_name_that_can_be_none_is_refused(name: Any) -> None:
         {"replaces": 7},
         {"where": Filter(tags={"x": 1})},  # type: ignore[arg-type]
         {"resources": (("GPU", -1),)},
+        {"resources": (("GPU", 1.5),)},
+        {"resources": (("object_store_memory", 1000.0),)},
     ],
     ids=repr,
 )
