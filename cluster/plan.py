@@ -124,7 +124,8 @@ class _Board:
     def __init__(self, partitions: Sequence[PartitionFacts], hosts: Sequence[HostFacts]) -> None:
         self.partitions = sorted(partitions, key=lambda p: p.lock_id)
         self.hosts = {host.host: host for host in sorted(hosts, key=lambda h: h.host)}
-        self.tally = Tally({host.host: host.node for host in self.hosts.values()})
+        self.node = {host.host: host.node for host in self.hosts.values()}
+        self.tally = Tally(self.node)
         self.owner: dict[int, str | None] = {}
         self.standby: dict[int, str | None] = {}
         self.owned: dict[str, list[PartitionFacts]] = {host: [] for host in self.hosts}
@@ -394,6 +395,7 @@ class _Board:
         """Keep each standby that is alive and on another node than the owner; choose one where there is none."""
         without = []
         shadows: Counter[tuple[str | None, str]] = Counter()  # a node's death spreads over all others
+        sizes = Counter(map(_group, self.partitions))
         kin: Counter[tuple[str, str]] = Counter()  # nor do those that are kept apart meet again by it
 
         def stand(partition: PartitionFacts, standby: str) -> None:
@@ -418,30 +420,20 @@ class _Board:
             if owner is None:
                 continue
             group = _group(partition)
-            able = [h for h in self._able(partition)[1] if h != partition.owner and self._may_stand_by(partition, h)]
+            takers = [h for h in self._able(partition)[1] if h != partition.owner and self.node[h] != self.node[owner]]
+            plain = not partition.needs and partition.lock_id not in self.troubled
+            able = takers if plain else [h for h in takers if self._may_stand_by(partition, h)]
             # Where nobody can run it a host goes on trying, rather than each in turn.
             if not able and partition.lock_id in self.troubled:
-                able = [
-                    h
-                    for h in self._able(partition)[1]
-                    if h != partition.owner and self._may_stand_by(partition, h, troubled=True)
-                ]
+                able = [h for h in takers if self._may_stand_by(partition, h, troubled=True)]
                 able = [before] if before in able else able
-            if able:
-                nodes = {h: self.hosts[h].node for h in able}
-                stand(
-                    partition,
-                    min(
-                        able,
-                        key=lambda h: (
-                            self.tally.kin[nodes[h], group],
-                            kin[nodes[h], group],
-                            shadows[owner, h],
-                            self.standing[h],
-                            h,
-                        ),
-                    ),
-                )
+            if able and sizes[group] == 1:
+                stand(partition, min(able, key=lambda h: (shadows[owner, h], self.standing[h], h)))
+            elif able:
+                near = {
+                    node: (self.tally.kin.get((node, group), 0), kin.get((node, group), 0)) for node in self.on_node
+                }
+                stand(partition, min(able, key=lambda h: (near[self.node[h]], shadows[owner, h], self.standing[h], h)))
 
     def balance_standbys(self, max_moves: int) -> None:
         """Spread the standbys too, so that the next death is shared; only while no owner is on the move."""
@@ -502,12 +494,13 @@ class _Board:
     def _least_loaded(
         self, partition: PartitionFacts, among: Iterable[str] | None = None, *, troubled: bool = False
     ) -> str | None:
+        nodes = self.tally.nodes
         if among is None and not partition.needs and (troubled or partition.lock_id not in self.troubled):
-            fit: Sequence[str] = self._able(partition)[1]
+            fit: Sequence[str] = self._able(partition)[1]  # without a look at each: there may be a thousand
         else:
             among = self._able(partition)[1] if among is None else among
             fit = [h for h in among if self._fit(partition, h, troubled=troubled)]
-        loads = [self.tally.nodes[self.hosts[h].node] for h in fit]
+        loads = [nodes[node] for node in map(self.node.__getitem__, fit)]
         least = min(loads, default=0)
         return min(
             (h for h, load in zip(fit, loads, strict=True) if load == least),
@@ -516,10 +509,10 @@ class _Board:
         )
 
     def _siblings(self, partition: PartitionFacts, host: str) -> int:
-        return self.tally.kin[self.hosts[host].node, _group(partition)]
+        return self.tally.kin.get((self.node[host], _group(partition)), 0)
 
     def _lag(self, host: str) -> int:
-        return self.tally.lag[self.hosts[host].node]
+        return self.tally.lag[self.node[host]]
 
     def _fit(self, partition: PartitionFacts, host: str, *, troubled: bool = False) -> bool:
         """Whether the host may be given the partition."""

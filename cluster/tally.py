@@ -34,9 +34,9 @@ class Tally:
     def __init__(self, nodes: Mapping[str, str]) -> None:
         self._node = nodes
         self._place: dict[int, tuple[str, Weight]] = {}
-        self.hosts: Counter[str] = Counter()
-        self.nodes: Counter[str] = Counter()
-        self.lag: Counter[str] = Counter()
+        self.hosts: dict[str, int] = dict.fromkeys(nodes, 0)
+        self.nodes: dict[str, int] = dict.fromkeys(nodes.values(), 0)
+        self.lag: dict[str, int] = dict.fromkeys(nodes.values(), 0)
         """By node."""
         self.kin: Counter[tuple[str, str]] = Counter()
         """By node and group."""
