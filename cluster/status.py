@@ -158,4 +158,5 @@ def _unowned(state: PartitionState, hosts: Sequence[HostFacts]) -> tuple[str, st
         return "repartitioning", None
     if state.wanted == "stopped":
         return "stopped", f"stopped {state.wanted_why or 'by an operator'}"
-    return "unowned", "no program pulls it" if state.pulled else why_unowned(state, hosts)
+    nobody = "no program pulls it" if state.pulled else why_unowned(state, hosts)
+    return "unowned", nobody if state.halted is None else f"{nobody}; {state.halted}: {state.halt_reason}"

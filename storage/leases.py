@@ -93,6 +93,17 @@ class Boundary:
 
 
 @dataclass(frozen=True, slots=True)
+class Halt:
+    """A partition that waits for an operator, whoever owns it: the failure policy or the breaker has stopped it."""
+
+    phase: str | None
+    """``failed`` or ``paused``; None once it was resumed, until an owner has gone on."""
+    reason: str | None
+    age: float = 0.0
+    """For how many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class ParkedEvent:
     """An event to set aside, with the reason."""
 

@@ -91,6 +91,10 @@ class PartitionState:
     """Whether more are set aside than ``parked`` says, which is MOST_PARKED then."""
     wanted_why: str | None = None
     """Who wanted it to rest, when, and why; None when it should run, or that is not known."""
+    halted: str | None = None
+    """The phase, ``failed`` or ``paused``, in which it waits for an operator, whoever owns it; None when it goes on."""
+    halt_reason: str | None = None
+    """Why, then; ``since`` says since when."""
 
 
 @dataclass(frozen=True, slots=True)

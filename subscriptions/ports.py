@@ -9,7 +9,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey, Progress, Retried, RetryBegun, ToRetry
+from headwater.storage.leases import (
+    Boundary,
+    Grant,
+    Halt,
+    ParkedEvent,
+    PartitionKey,
+    Progress,
+    Retried,
+    RetryBegun,
+    ToRetry,
+)
 from headwater.storage.model import EventPage, Filter, RecordedEvent
 from headwater.subscriptions.options import OnFailure
 
@@ -22,6 +32,7 @@ __all__ = [
     "ConsumerLost",
     "Delivered",
     "EventReader",
+    "Halt",
     "Hints",
     "Leases",
     "Nack",
@@ -133,6 +144,17 @@ class Checkpoints(Protocol):
 
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
         """Say what the partition is doing, for operators. Raises StaleEpoch."""
+        ...
+
+    async def halt(self, grant: Grant, number: int, halt: Halt | None) -> None:
+        """Say that the partition waits for an operator, whoever owns it, or (None) that it goes on. Raises StaleEpoch.
+
+        ``number`` counts these writes under one grant: one that comes after a later one changes nothing.
+        """
+        ...
+
+    async def halted(self, grant: Grant) -> Halt | None:
+        """Return why an earlier owner stopped, unless one has gone on since. Raises StaleEpoch."""
         ...
 
     async def report_consumers(self, grant: Grant, consumers: int) -> None:

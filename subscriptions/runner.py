@@ -38,6 +38,7 @@ from headwater.subscriptions.ports import (
     ConsumerLost,
     Delivered,
     EventReader,
+    Halt,
     Leases,
     Nack,
     Parking,
@@ -126,6 +127,7 @@ class SubscriptionRunner:
         self._to_report: effects.Report | None = None
         """What operators were not told yet: the last word only."""
         self._reported: asyncio.Task[None] | None = None
+        self._halting: asyncio.Task[None] | None = None
 
     async def run(self) -> Status:
         """Run until drained or stopped, or until the lease is lost; returns the last status, with the reason.
@@ -134,11 +136,11 @@ class SubscriptionRunner:
         was in flight is delivered again by the next owner.
         """
         try:
-            parked_keys = await self._look()
+            parked_keys, halt = await self._look()
         except StaleEpoch as error:
             return self._status(Phase.FINISHED, str(error))
         now = self._clock.monotonic()
-        granted = inputs.Granted(self._grant.progress, frozenset(parked_keys))
+        granted = inputs.Granted(self._grant.progress, frozenset(parked_keys), halt)
         self._machine = Machine(
             self._options,
             granted,
@@ -170,17 +172,19 @@ class SubscriptionRunner:
             await _end(tuple(self._tasks))
             self._raise_defects()
 
-    async def _look(self) -> Collection[str]:
-        """Learn what must be known before anything is read, until the database answers; returns the parked keys.
+    async def _look(self) -> tuple[Collection[str], Halt | None]:
+        """Learn what must be known before anything is read, until the database answers: parked keys, an earlier stop.
 
         Raises StaleEpoch, also when the lease is lost meanwhile.
         """
         while True:
             try:
-                if self._bounded is None:
-                    return await self._checkpoints.parked_keys(self._grant)
-                keys, _ = await asyncio.gather(self._checkpoints.parked_keys(self._grant), self._bounded.look())
-                return keys
+                keys, halt, _ = await asyncio.gather(
+                    self._checkpoints.parked_keys(self._grant),
+                    self._checkpoints.halted(self._grant),
+                    _nothing() if self._bounded is None else self._bounded.look(),
+                )
+                return keys, halt
             except StoreUnavailable as error:
                 self._observer.trouble(self._grant.key, "begin", error)
             await self._rest_in_outage()
@@ -337,6 +341,8 @@ class SubscriptionRunner:
                 self._start(self._park(effect))
             case effects.Reload():
                 self._start(self._reload())
+            case effects.Halt():
+                self._halting = self._start(self._halt(effect, self._halting))
             case effects.Report():
                 self._observer.status_changed(self._grant.key, self.status)
                 self._to_report = effect
@@ -585,9 +591,31 @@ class SubscriptionRunner:
             self._tell(inputs.Parked(effect.token))
             self.retry_parked()  # from now on it is looked often
 
+    async def _halt(self, effect: effects.Halt, previous: asyncio.Task[None] | None) -> None:
+        """Write it down, however long that takes: the next owner goes by it."""
+        if previous is not None and not previous.done():
+            await asyncio.wait([previous])
+        try:
+            while True:
+                try:
+                    await self._checkpoints.halt(self._grant, effect.number, effect.halt)
+                    break
+                except StoreUnavailable as error:
+                    self._observer.trouble(self._grant.key, "write down that it is stopped, or goes on", error)
+                await self._rest_in_outage()
+        except StaleEpoch as error:
+            self._tell(inputs.LeaseLost(str(error)))
+        else:
+            self._tell(inputs.HaltWritten(effect.number))
+
     async def _report(self) -> None:
         """Tell operators the last word until it is stored: a replacement waits for what it says."""
         while (effect := self._to_report) is not None:
+            stopping = self._halting if effect.phase in (Phase.PAUSED, Phase.FAILED) else None
+            if stopping is not None and not stopping.done():
+                # What operators see of a stop is durable: the next owner knows of it, too.
+                await asyncio.wait([stopping])
+                continue
             try:
                 await self._checkpoints.report(self._numbered(), effect.phase.value, effect.reason)
             except StaleEpoch as error:
@@ -639,6 +667,9 @@ def _is_replaceable(consumer: Consumer) -> TypeGuard[Replaceable]:
 def _fits_replaceable(kind: type[Consumer]) -> bool:
     # Once for each class: whether it has all that a protocol asks for takes as long to find out as a short handler.
     return issubclass(kind, Replaceable)
+
+
+async def _nothing() -> None: ...
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from headwater.storage import parking
 from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
-from headwater.storage.leases import Boundary, Grant, ParkedEvent, PartitionKey, Progress, RetryBegun, ToRetry
+from headwater.storage.leases import Boundary, Grant, Halt, ParkedEvent, PartitionKey, Progress, RetryBegun, ToRetry
 from headwater.storage.parking import BEHIND, FAILED, HELD, Open, ParkedChange, Plan
 from headwater.storage.registry import ALL_PARKED, ParkedFilter
 
@@ -41,6 +41,8 @@ class _Row:
     holder: int | None = None
     phase: str = "new"
     reason: str | None = None
+    halt: Halt | None = None
+    halt_number: tuple[int, int] = (0, 0)
     consumers: int | None = None
     delivered: int = 0
     redelivered: int = 0
@@ -259,6 +261,14 @@ class MemoryCheckpoints:
         if self._coordination.overtaken(grant, "report"):
             raise _stale(grant)
         row.phase, row.reason = phase, reason
+
+    async def halt(self, grant: Grant, number: int, halt: Halt | None) -> None:
+        row = self._coordination.fenced(grant)
+        if row.halt_number < (grant.epoch, number):
+            row.halt, row.halt_number = halt, (grant.epoch, number)
+
+    async def halted(self, grant: Grant) -> Halt | None:
+        return self._coordination.fenced(grant).halt
 
     async def report_consumers(self, grant: Grant, consumers: int) -> None:
         self._coordination.fenced(grant).consumers = consumers

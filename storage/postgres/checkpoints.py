@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import psycopg
 
 from headwater.storage.errors import StaleEpoch, UnexpectedAck
-from headwater.storage.leases import Boundary, Grant, ParkedEvent, Progress
+from headwater.storage.leases import Boundary, Grant, Halt, ParkedEvent, Progress
 from headwater.storage.postgres.connect import Connection, Pool
 from headwater.storage.postgres.failures import translated
 from headwater.storage.postgres.statements import Statements
@@ -127,6 +127,28 @@ class PostgresCheckpoints:
         """Say what the partition is doing, for operators. Raises StaleEpoch."""
         if not await self._changes(self._sql.report_phase, grant, {"phase": phase, "reason": reason}):
             raise stale(grant)
+
+    async def halt(self, grant: Grant, number: int, halt: Halt | None) -> None:
+        """Say that the partition waits for an operator, with an audit row, or that it goes on; see the port."""
+        values = {
+            "number": number,
+            "phase": None if halt is None else halt.phase,
+            "reason": None if halt is None or halt.reason is None else halt.reason.replace("\0", ""),
+            "verb": "stop" if halt is not None and halt.phase == "failed" else "pause",
+            "issued_by": "failure policy" if halt is not None and halt.phase == "failed" else "breaker",
+        }
+        if not await self._changes(self._sql.halt_partition, grant, values):
+            raise stale(grant)
+
+    async def halted(self, grant: Grant) -> Halt | None:
+        """Return what the partition waits for; see the port. Raises StaleEpoch."""
+        with translated():
+            async with self._pool.connection() as conn:
+                row = await (await conn.execute(self._sql.load_halt, fence(grant))).fetchone()
+        if row is None:
+            raise stale(grant)
+        phase, reason, age = row
+        return None if age is None else Halt(phase, reason, age)
 
     async def report_consumers(self, grant: Grant, consumers: int) -> None:
         """Say how many handler actors work for the partition, for operators. Raises StaleEpoch."""

@@ -73,6 +73,8 @@ class Commands:
                     to = given.get("to")
                     await check_passed(conn, self._sql, [subscription], below=to if isinstance(to, int) else 0)
                 rows = await (await conn.execute(self._sql.issue_command, asked)).fetchall()
+                if verb == "resume":
+                    await conn.execute(self._sql.end_halts, {"name": subscription, "partition": partition})
         if not rows:
             raise SubscriptionNotFound(subscription)
         return [command_id for command_id, _ in rows]

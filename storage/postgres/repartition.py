@@ -22,7 +22,7 @@ Successor: TypeAlias = Callable[[PartitionSet, int, str | None], PartitionSet]
 Share: TypeAlias = Callable[[str | None, int, int], int]
 """Given a key (or None), a position, and the number of partitions: which has the event."""
 
-TOTALS: Final = ("delivered", "redelivered", "parked")
+TOTALS: Final = ("delivered", "redelivered", "parked", "halted", "halt_reason", "halted_at")
 
 
 class Repartition:

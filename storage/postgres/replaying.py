@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from headwater.storage.errors import InvalidArgument
-from headwater.storage.leases import Grant, ParkedEvent, Progress
+from headwater.storage.leases import Grant, Halt, ParkedEvent, Progress
 from headwater.storage.postgres.checkpoints import stale
 from headwater.storage.postgres.connect import Pool
 from headwater.storage.postgres.failures import translated
@@ -188,6 +188,13 @@ class ReplayCheckpoints:
 
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
         """Say nothing: the partition's phase is that of its live delivery."""
+
+    async def halt(self, grant: Grant, number: int, halt: Halt | None) -> None:
+        """Say nothing: a replay that is stopped has ended, and its outcome says why."""
+
+    async def halted(self, grant: Grant) -> Halt | None:  # noqa: ARG002
+        """Return nothing: what stops the live delivery does not stop a replay."""
+        return None
 
     async def report_consumers(self, grant: Grant, consumers: int) -> None:
         """Say nothing: a replay's consumers are its owner's affair."""

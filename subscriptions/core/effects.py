@@ -1,6 +1,6 @@
 """What the shell must do, as values.
 
-Holds no behaviour. Read, Deliver, Save, Reload, Park and Retry are each answered by exactly one input, however late.
+Holds no behaviour. Read, Deliver, Save, Reload, Park, Halt and Retry are each answered by one input, however late.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from headwater.storage import leases
 from headwater.storage.leases import Progress, Retried
 from headwater.storage.model import RecordedEvent
 from headwater.subscriptions.core.phases import Phase
@@ -84,6 +85,14 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Halt:
+    """Write down that the partition waits for an operator, or (None) goes on; answered by HaltWritten, when it is."""
+
+    number: int
+    halt: leases.Halt | None
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """Tell operators that an event was given up and passed over."""
 
@@ -108,4 +117,4 @@ class Refuse:
     delivery_id: int
 
 
-Effect: TypeAlias = Read | Deliver | Save | Reload | Park | Report | Skipped | Retry | Refuse
+Effect: TypeAlias = Read | Deliver | Save | Reload | Park | Halt | Report | Skipped | Retry | Refuse

@@ -12,7 +12,7 @@ from headwater.storage.model import RecordedEvent
 from headwater.subscriptions.core.batch import Batch
 from headwater.subscriptions.core.condition import Condition
 from headwater.subscriptions.core.ledger import Ledger
-from headwater.subscriptions.core.phases import Cause
+from headwater.subscriptions.core.phases import Cause, Phase
 from headwater.subscriptions.core.retry import Verdict, delay, judge
 from headwater.subscriptions.core.work import Work
 from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
@@ -35,6 +35,7 @@ class Failing:
         condition: Condition,
         random: Callable[[], float],
         skipped: Callable[[RecordedEvent, str, int], None],
+        halted: Callable[[Phase, str], None],
         *,
         parks: bool = True,
     ) -> None:
@@ -47,6 +48,7 @@ class Failing:
         self._condition = condition
         self._random = random
         self._skipped = skipped
+        self._halted = halted
         self._parks = parks
         self._given_up = 0
 
@@ -113,11 +115,13 @@ class Failing:
         if self._given_up >= self._breaker:
             reason = f"breaker: {self._given_up} events in a row failed, the last one with {error}"
             self._condition.become(Cause.PAUSE, reason, now)
+            self._halted(Phase.PAUSED, reason)
 
     def _stop(self, batch: Batch, error: str, now: float) -> None:
         event = self._work.window.event(batch.places[0])
         reason = f"position {event.position} ({event.type}) failed {batch.attempt} times: {error}"
         self._condition.become(Cause.GIVE_UP, reason, now)
+        self._halted(Phase.FAILED, reason)
         if not self._at_most_once:
             self._work.put_back(replace(batch, attempt=1))
 

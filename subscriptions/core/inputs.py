@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from headwater.storage.leases import Progress
+from headwater.storage.leases import Halt, Progress
 from headwater.storage.model import EventPage
 from headwater.subscriptions.core.retrying import ParkedRetry
 from headwater.subscriptions.options import OnFailure, RetryPolicy
@@ -20,6 +20,8 @@ class Granted:
 
     progress: Progress
     parked_keys: frozenset[str] = field(default_factory=frozenset)
+    halt: Halt | None = None
+    """Why an earlier owner stopped, unless one has gone on since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,13 @@ class ParkFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class HaltWritten:
+    """What was to be written down under this number, of a stop or of its end, is durable."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseLost:
     """The right to run is over, or may be."""
 
@@ -237,6 +246,7 @@ Input: TypeAlias = (
     | Reloaded
     | Parked
     | ParkFailed
+    | HaltWritten
     | LeaseLost
     | Pause
     | Resume

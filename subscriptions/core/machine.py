@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, Final
 
-from headwater.storage.leases import Progress, Retried
+from headwater.storage.leases import Halt, Progress, Retried
 from headwater.storage.model import ALL, RecordedEvent
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.batch import Batch
@@ -86,7 +86,15 @@ class Machine:
         self._settled_at = float("-inf")
         self._rewinding = Rewinding()
         self._reading = Reading(now, poll_interval=options.poll_interval.total_seconds())
+        self._halts = 0
+        self._halted = grant.halt is not None
+        """Whether it is, or was, stopped until an operator resumes it, and that it goes on is not said yet."""
+        self._halting = 0
+        """How many of the numbered writes about that are under way."""
         progress = grant.progress
+        if grant.halt is not None:
+            # Who resumes lets attempts count anew: what was begun before ended by the stop, and not by the handler.
+            progress = replace(progress, attempt=0)
         self._ledger = Ledger(
             progress, every=options.checkpoint_events, interval=options.checkpoint_interval.total_seconds()
         )
@@ -95,6 +103,11 @@ class Machine:
         if progress.in_flight_to > progress.checkpoint and options.delivery is not Delivery.AT_MOST_ONCE:
             self._work.suspect(progress.in_flight_to, progress.attempt + 1)
         self.condition.become(Cause.GRANTED, None, now)
+        if grant.halt is not None and grant.halt.phase is None:
+            self._go_on()
+        elif grant.halt is not None:
+            cause = Cause.GIVE_UP if grant.halt.phase == Phase.FAILED.value else Cause.PAUSE
+            self.condition.become(cause, grant.halt.reason, now - grant.halt.age)
 
     def react(self, fact: inputs.Input, now: float) -> list[effects.Effect]:
         """Take in one fact; returns what is to be done now, in this order. A finished machine answers nothing."""
@@ -313,6 +326,9 @@ class Machine:
             self._park_not_before = now + PARK_AGAIN
             self.condition.trouble("park", f"parking failed: {fact.error}", now)
 
+    def _on_halt_written(self, fact: inputs.HaltWritten, now: float) -> None:  # noqa: ARG002
+        self._halting -= 1
+
     def _on_lease_lost(self, fact: inputs.LeaseLost, now: float) -> None:
         self.condition.become(Cause.LEASE_LOST, fact.reason, now)
 
@@ -322,6 +338,8 @@ class Machine:
     def _on_resume(self, fact: inputs.Resume, now: float) -> None:  # noqa: ARG002
         self._failing.reset()
         self.condition.become(Cause.RESUME, None, now)
+        if self._halted:
+            self._go_on()
 
     def _on_drain(self, fact: inputs.Drain, now: float) -> None:
         if self._drain_by is None:
@@ -364,8 +382,30 @@ class Machine:
         self._work = Work(self._sieve, start=number, parallel=self._parallel, batch_size=options.batch_size)
         self._saving = Saving(options, self._ledger, self._work)
         self._failing = Failing(
-            options, self._work, self._ledger, self.condition, self._random, self._skipped, parks=self._parks
+            options,
+            self._work,
+            self._ledger,
+            self.condition,
+            self._random,
+            self._skipped,
+            self._halt,
+            parks=self._parks,
         )
+
+    def _halt(self, phase: Phase, reason: str) -> None:
+        """Let it be written down that it is stopped, also for the owners after this one: the first reason stays."""
+        if not self._halted:
+            self._halted = True
+            self._say_halt(Halt(phase.value, reason))
+
+    def _go_on(self) -> None:
+        self._halted = False
+        self._say_halt(None)
+
+    def _say_halt(self, halt: Halt | None) -> None:
+        self._halts += 1
+        self._halting += 1
+        self._out.append(effects.Halt(self._halts, halt))
 
     def _skipped(self, event: RecordedEvent, error: str, attempts: int) -> None:
         self._out.append(effects.Skipped(event, error, attempts))
@@ -557,7 +597,7 @@ class Machine:
             return
         self._wake(self._drain_by)
         busy = self._work or self._unknown or self._retrying.busy or self._ledger.saving is not None
-        if busy or self._rewinding.wanted:
+        if busy or self._rewinding.wanted or self._halting:
             return
         durable = self._ledger.durable
         last, ahead = self._saving.last(), self._saving.ahead
@@ -589,6 +629,7 @@ _METHODS: Final[dict[type[Any], str]] = {
     inputs.SaveFailed: "_on_save_failed",
     inputs.Parked: "_on_parked",
     inputs.ParkFailed: "_on_park_failed",
+    inputs.HaltWritten: "_on_halt_written",
     inputs.LeaseLost: "_on_lease_lost",
     inputs.Pause: "_on_pause",
     inputs.Resume: "_on_resume",

@@ -67,6 +67,8 @@ class SimulatedRun:
         this position is settled, or (None) only what sets the checkpoint back."""
         self._taken: set[int] = set()
         self._left = False
+        self._halted = False
+        """Whether an earlier owner was stopped, and nobody has resumed it since."""
 
     @property
     def over(self) -> bool:
@@ -79,7 +81,9 @@ class SimulatedRun:
     def begin(self) -> None:
         options, world = self._world.options, self._world
         keys = frozenset(at_once(world.checkpoints.parked_keys(self.grant)))
-        granted = inputs.Granted(self.grant.progress, keys)
+        halt = at_once(world.checkpoints.halted(self.grant))
+        self._halted = halt is not None and halt.phase is not None
+        granted = inputs.Granted(self.grant.progress, keys, halt)
         self._machine = Machine(
             options,
             granted,
@@ -179,6 +183,8 @@ class SimulatedRun:
         if isinstance(fact, inputs.RetryWritten) and fact.position not in self._parked():
             self._witness.closed(fact.position)
             self._let_go(fact.position)
+        if isinstance(fact, inputs.Resume):
+            self._halted = False
         world, machine = self._world, self._machine
         for effect in machine.react(fact, world.now):
             self._perform(effect)
@@ -213,6 +219,8 @@ class SimulatedRun:
                 self._drive(self._retries.write(effect))
             case effects.Skipped():
                 self._witness.set_aside([effect.event.position])
+            case effects.Halt():
+                self._later(0.02, lambda: self._halt(effect))
             case effects.Report():
                 self._later(0.02, lambda: self._report(effect))
             case effects.Refuse():
@@ -291,6 +299,8 @@ class SimulatedRun:
         if self._left:
             return
         grant = self._retries.numbered(self.grant) if effect.parked else self.grant
+        if self._halted:
+            raise BrokenInvariant("the handler runs although it was stopped, and nobody has resumed it")
         self._taken.update(event.number for event in effect.events)
         world, seen = self._world, self._seen
         row = world.coordination.row(KEY)
@@ -445,6 +455,20 @@ class SimulatedRun:
         at_once(self._world.checkpoints.park(grant, effect.parked))
         self._wrote()
         self._witness.parked(self._parked())
+
+    def _halt(self, effect: effects.Halt) -> None:
+        write = functools.partial(self._world.checkpoints.halt, self.grant, effect.number, effect.halt)
+        if self._unanswered():
+            # It is executed some time, perhaps after a later one.
+            self._world.soon(1.0, functools.partial(executed_late, lambda: at_once(write())))
+            self._later(0.05, lambda: self._halt(effect))
+            return
+        try:
+            at_once(write())
+        except StaleEpoch as error:
+            self._answer(inputs.LeaseLost(str(error)))
+            return
+        self._answer(inputs.HaltWritten(effect.number))
 
     def _report(self, effect: effects.Report) -> None:
         try:

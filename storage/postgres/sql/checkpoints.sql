@@ -167,6 +167,41 @@ SET
 WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s AND "reports" <= %(write)s
 RETURNING set_config('synchronous_commit', 'off', true);
 
+-- name: halt_partition
+-- Stopped until an operator resumes it, or going on: whoever owns it. With its audit row, as a pause by an operator has.
+WITH "mine" AS (
+    SELECT "subscription_id", "partition", ("halt_epoch", "halts") < (%(epoch)s, %(number)s) AS "newer"
+    FROM "headwater"."partitions"
+    WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s
+    FOR NO KEY UPDATE
+), "halted" AS (
+    UPDATE "headwater"."partitions" AS "p"
+    SET
+        "halted" = %(phase)s::text,
+        "halt_reason" = %(reason)s::text,
+        "halted_at" = CASE WHEN %(phase)s::text IS NOT NULL THEN clock_timestamp() END,
+        "halt_epoch" = %(epoch)s,
+        "halts" = %(number)s
+    FROM "mine"
+    WHERE "p"."lock_id" = %(lock_id)s AND "mine"."newer"
+    RETURNING "p"."subscription_id", "p"."partition"
+), "audited" AS (
+    INSERT INTO "headwater"."commands" (
+        "subscription_id", "partition", "verb", "arguments", "issued_by", "applied_at", "outcome"
+    )
+    SELECT
+        "subscription_id", "partition", %(verb)s, json_build_object('reason', %(reason)s::text), %(issued_by)s,
+        clock_timestamp(), 'until it is resumed'
+    FROM "halted"
+    WHERE %(phase)s::text IS NOT NULL
+)
+SELECT 1 FROM "mine";
+
+-- name: load_halt
+SELECT "halted", "halt_reason", extract(epoch FROM clock_timestamp() - "halted_at")::float8
+FROM "headwater"."partitions"
+WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s;
+
 -- name: report_consumers
 UPDATE "headwater"."partitions" SET "consumers" = %(consumers)s
 WHERE "lock_id" = %(lock_id)s AND "epoch" = %(epoch)s

@@ -9,6 +9,16 @@ WHERE "s"."name" = %(name)s AND (%(partition)s::integer IS NULL OR "p"."partitio
 ORDER BY "p"."partition"
 RETURNING "command_id", pg_notify('headwater_news', 'wanted');
 
+-- name: end_halts
+-- Before the command is obeyed, and when nobody is there to obey it: the next owner goes on.
+UPDATE "headwater"."partitions" AS "p"
+SET "halted" = NULL, "halt_reason" = NULL
+FROM "headwater"."subscriptions" AS "s"
+WHERE "s"."subscription_id" = "p"."subscription_id"
+    AND "s"."name" = %(name)s
+    AND (%(partition)s::integer IS NULL OR "p"."partition" = %(partition)s)
+    AND "p"."halted" IS NOT NULL;
+
 -- name: open_commands
 SELECT
     "c"."command_id", "s"."name", "c"."partition", "p"."lock_id", "c"."verb", "c"."arguments", "c"."issued_by",

@@ -121,9 +121,11 @@ SELECT
     CASE WHEN "at"."lag" > 0
         THEN extract(epoch FROM clock_timestamp() - coalesce("next"."created_at", clock_timestamp()))::float8 ELSE 0
     END,
-    "p"."phase", "p"."reason", "p"."since", "p"."granted_at", "p"."checkpointed_at",
+    "p"."phase", "p"."reason", CASE WHEN "p"."halted" IS NOT NULL THEN "p"."halted_at" ELSE "p"."since" END,
+    "p"."granted_at", "p"."checkpointed_at",
     "p"."delivered", "p"."redelivered", "open"."parked", "p"."parked", "p"."closed",
-    "s"."repartition_to", "p"."consumers", "s"."handler" = '', "open"."more", "s"."wanted_why"
+    "s"."repartition_to", "p"."consumers", "s"."handler" = '', "open"."more", "s"."wanted_why",
+    "p"."halted", "p"."halt_reason"
 FROM "headwater"."partitions" AS "p"
 JOIN "headwater"."subscriptions" AS "s" USING ("subscription_id")
 CROSS JOIN "headwater"."head" AS "h"

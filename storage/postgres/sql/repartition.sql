@@ -72,26 +72,30 @@ FOR UPDATE SKIP LOCKED;
 
 -- name: repartition_replace
 -- Whoever still thinks it owns an old partition writes nothing any more: its epoch names no row. The totals go on in the
--- first of the new ones.
+-- first of the new ones. Where one was stopped until an operator resumes it, all of the new ones are: any of them may go on with it.
 WITH "old" AS (
     DELETE FROM "headwater"."partitions" WHERE "subscription_id" = %(subscription_id)s
-    RETURNING "delivered", "redelivered", "parked"
+    RETURNING "delivered", "redelivered", "parked", "halted", "halt_reason", "halted_at"
 )
 SELECT
-    coalesce(sum("delivered"), 0)::bigint, coalesce(sum("redelivered"), 0)::bigint, coalesce(sum("parked"), 0)::bigint
+    coalesce(sum("delivered"), 0)::bigint, coalesce(sum("redelivered"), 0)::bigint, coalesce(sum("parked"), 0)::bigint,
+    (array_agg("halted" ORDER BY "halted_at") FILTER (WHERE "halted" IS NOT NULL))[1],
+    (array_agg("halt_reason" ORDER BY "halted_at") FILTER (WHERE "halted" IS NOT NULL))[1],
+    min("halted_at") FILTER (WHERE "halted" IS NOT NULL)
 FROM "old";
 
 -- name: repartition_new
 INSERT INTO "headwater"."partitions" (
     "subscription_id", "partition", "checkpoint", "in_flight_to", "attempt", "stream_id", "seamed", "delivered",
-    "redelivered", "parked"
+    "redelivered", "parked", "halted", "halt_reason", "halted_at"
 )
 SELECT
     %(subscription_id)s, "new"."number" - 1, "new"."checkpoint", "new"."in_flight_to", "new"."attempt",
     "new"."stream_id", "new"."seamed",
     CASE WHEN "new"."number" = 1 THEN %(delivered)s::bigint ELSE 0 END,
     CASE WHEN "new"."number" = 1 THEN %(redelivered)s::bigint ELSE 0 END,
-    CASE WHEN "new"."number" = 1 THEN %(parked)s::bigint ELSE 0 END
+    CASE WHEN "new"."number" = 1 THEN %(parked)s::bigint ELSE 0 END,
+    %(halted)s::text, %(halt_reason)s::text, %(halted_at)s::timestamptz
 FROM unnest(
     %(checkpoints)s::bigint[], %(in_flight_to)s::bigint[], %(attempts)s::integer[], %(stream_ids)s::bigint[],
     %(seamed)s::boolean[]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from headwater.storage.errors import StaleEpoch
-from headwater.storage.leases import Grant, ParkedEvent, Progress
+from headwater.storage.leases import Grant, Halt, ParkedEvent, Progress
 from headwater.subscriptions.ports import Checkpoints
 from tests.contract.subscriptions.worlds import World, event
 
@@ -30,6 +30,8 @@ WRITES: dict[str, Callable[[Checkpoints, Grant], Awaitable[object]]] = {
     "load": lambda checkpoints, grant: checkpoints.load(grant),
     "report": lambda checkpoints, grant: checkpoints.report(grant, "live", None),
     "report consumers": lambda checkpoints, grant: checkpoints.report_consumers(grant, 2),
+    "halt": lambda checkpoints, grant: checkpoints.halt(grant, 1, Halt("failed", "no customer")),
+    "halted": lambda checkpoints, grant: checkpoints.halted(grant),
     "park": lambda checkpoints, grant: checkpoints.park(grant, [parked(8)]),
     "parked keys": lambda checkpoints, grant: checkpoints.parked_keys(grant),
 }
@@ -225,3 +227,31 @@ async def test_the_next_grant_numbers_its_writes_anew(world: World) -> None:
     (new,) = await leases.claim(keys)
     for write in ("save", "park", "report"):
         await WRITES[write](world.checkpoints, new.numbered(1))
+
+
+async def test_a_stop_outlives_its_owner_until_one_goes_on(world: World) -> None:
+    leases = await world.owner("one")
+    keys = await world.keys(1)
+    (grant,) = await leases.claim(keys)
+    assert await world.checkpoints.halted(grant) is None
+    await world.checkpoints.halt(grant, 1, Halt("failed", "no \0customer"))
+    await leases.release([grant])
+    (later,) = await (await world.owner("two")).claim(keys)
+    halt = await world.checkpoints.halted(later)
+    assert halt is not None
+    assert (halt.phase, (halt.reason or "").replace("\0", "")) == ("failed", "no customer")
+    await world.checkpoints.halt(later, 1, None)
+    assert await world.checkpoints.halted(later) is None
+
+
+async def test_what_was_said_of_a_stop_and_comes_late_changes_nothing(world: World) -> None:
+    grant = await granted(world)
+    await world.checkpoints.halt(grant, 2, None)
+    await world.checkpoints.halt(grant, 1, Halt("paused", "breaker"))
+    assert await world.checkpoints.halted(grant) is None
+    await world.checkpoints.halt(grant, 3, Halt("paused", "breaker again"))
+    await world.checkpoints.halt(grant, 3, Halt("paused", "breaker again"))
+    await world.checkpoints.halt(grant, 2, None)
+    halt = await world.checkpoints.halted(grant)
+    assert halt is not None
+    assert halt.reason == "breaker again"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from headwater.storage.leases import Progress
+from headwater.storage.leases import Halt, Progress
 from headwater.storage.model import EventPage, RecordedEvent
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.machine import Machine
@@ -31,6 +31,7 @@ class Steering:
         progress: Progress | None = None,
         parked_keys: Iterable[str] = (),
         sieve: Sieve | None = None,
+        halt: Halt | None = None,
         hold: tuple[type[Any], ...] = (),
         **options: Any,
     ) -> None:
@@ -43,7 +44,7 @@ class Steering:
         self.open: dict[int, effects.Deliver] = {}
         self.machine = Machine(
             self.options,
-            inputs.Granted(progress or Progress(0), frozenset(parked_keys)),
+            inputs.Granted(progress or Progress(0), frozenset(parked_keys), halt),
             sieve or Sieve(),
             consumers=range(max(1, self.options.least_consumers)),
             random=lambda: 0.0,
@@ -71,6 +72,8 @@ class Steering:
                 self.tell(inputs.Saved())
             case effects.Park():
                 self.tell(inputs.Parked(effect.token))
+            case effects.Halt():
+                self.tell(inputs.HaltWritten(effect.number))
             case effects.Retry():
                 self.tell(inputs.RetryWritten(effect.position))
 

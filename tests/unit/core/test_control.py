@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from headwater.storage.leases import Progress
+from headwater.storage.leases import Halt, Progress
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.phases import TABLE, Cause, Phase, after
+from headwater.subscriptions.options import OnFailure, RetryPolicy
 from headwater.subscriptions.testing.builders import recorded
 
 from .steering import Steering, by
@@ -251,3 +252,52 @@ def test_whatever_keeps_a_subscription_from_delivering_is_told_with_its_reason(
     [report] = it.all(effects.Report)[told:]
     assert report.phase.value == phase
     assert reason in (report.reason or "")
+
+
+def halts(it: Steering) -> list[tuple[int, str | None]]:
+    return [(each.number, None if each.halt is None else each.halt.phase) for each in it.all(effects.Halt)]
+
+
+def test_a_stop_is_written_down_for_the_next_owner_and_so_is_its_end() -> None:
+    it = Steering(2, retry=RetryPolicy(attempts=1, then=OnFailure.STOP))
+    it.fail()
+    assert halts(it) == [(1, "failed")]
+    it.tell(inputs.Resume())
+    assert halts(it) == [(1, "failed"), (2, None)]
+    it.tell(inputs.Resume())
+    assert len(halts(it)) == 2, "it goes on already"
+
+
+def test_a_stop_in_a_drain_is_the_next_owners_and_the_drain_waits_until_it_is_durable() -> None:
+    it = Steering(1, retry=RetryPolicy(attempts=1, then=OnFailure.STOP), hold=(effects.Halt,))
+    it.tell(inputs.Drain())
+    it.fail()
+    assert halts(it) == [(1, "failed")]
+    assert it.phase == "draining"
+    it.release()
+    assert it.phase == "finished"
+
+
+@pytest.mark.parametrize("phase", ["failed", "paused"])
+def test_an_owner_after_a_stop_delivers_nothing_before_it_is_resumed_and_counts_attempts_anew(phase: str) -> None:
+    it = Steering(
+        3,
+        progress=Progress(0, 1, 2),
+        halt=Halt(phase, "no customer", age=60.0),
+        retry=RetryPolicy(attempts=2),
+    )
+    it.later(5)
+    assert (it.phase, it.machine.condition.reason, it.machine.condition.since) == (phase, "no customer", 40.0)
+    assert it.delivered == []
+    it.tell(inputs.Resume())
+    assert [each.attempt for each in it.all(effects.Deliver)] == [1]
+    assert it.saved.attempt == 1, "it is counted durably, and from 1"
+    assert halts(it) == [(1, None)]
+    it.handle_all()
+    assert it.machine.watermark == 3
+
+
+def test_an_owner_that_finds_it_resumed_goes_on_at_once_with_all_attempts() -> None:
+    it = Steering(1, progress=Progress(0, 1, 2), halt=Halt(None, None, 60.0), retry=RetryPolicy(attempts=2))
+    assert [each.attempt for each in it.all(effects.Deliver)] == [1]
+    assert halts(it) == [(1, None)]
