@@ -152,7 +152,7 @@ class SubscriptionOptions:
     """How long one delivery may take before it counts as failed."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     breaker: int = 20
-    """Pause the subscription when so many events in a row used up their attempts: then it is not the events' fault."""
+    """Pause when so many events in a row were taken out, failed or behind one that did: then it is not their fault."""
     drain_timeout: timedelta = timedelta(seconds=10)
     """How long a hand-over waits for what is in flight."""
     consumer_memory: int | None = None

@@ -5,11 +5,12 @@ Knows nothing of consumers, reads or saves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from headwater.storage.model import RecordedEvent
+from headwater.storage.model import ALL, RecordedEvent
 from headwater.subscriptions.core.batch import Batch
+from headwater.subscriptions.core.breaker import Breaker
 from headwater.subscriptions.core.condition import Condition
 from headwater.subscriptions.core.ledger import Ledger
 from headwater.subscriptions.core.phases import Cause, Phase
@@ -41,8 +42,12 @@ class Failing:
     ) -> None:
         """Without ``parks``, what would be parked is skipped, whoever wants it parked."""
         self._at_most_once = options.delivery is Delivery.AT_MOST_ONCE
+        self._at_least_once = options.delivery is Delivery.AT_LEAST_ONCE
         self._policy = options.retry
-        self._breaker = options.breaker
+        self._limit = options.breaker
+        self._most_held = options.max_in_flight // 2
+        sole = options.source != ALL and options.partition_by in (None, "stream")
+        self._breaker = Breaker(options.breaker, sole_key=options.source if sole else None)
         self._work = work
         self._ledger = ledger
         self._condition = condition
@@ -50,16 +55,21 @@ class Failing:
         self._skipped = skipped
         self._halted = halted
         self._parks = parks
-        self._given_up = 0
+        self._last_error: str | None = None
+        self._broken_off = False
 
-    def success(self, now: float) -> None:
-        """Note that something was handled."""
-        self._given_up = 0
+    def success(self, now: float, keys: Iterable[str | None] = ()) -> None:
+        """Note that something was handled, and of which keys."""
+        self._breaker.handled(keys)
+        if not self._broken_off:
+            self._work.release_held()
         self._condition.relieve("handler", now)
 
     def reset(self) -> None:
         """Forget the failures in a row: an operator has resumed."""
-        self._given_up = 0
+        self._breaker.reset()
+        self._broken_off = False
+        self._work.release_held()
 
     def failure(
         self,
@@ -93,6 +103,10 @@ class Failing:
         """Whether the attempts of a batch were used up by owners that died."""
         return batch.counted and batch.attempt > self._policy.attempts and self._work.sole_suspect(batch)
 
+    def give_up_hopeless(self, batch: Batch, now: float) -> None:
+        """Do that with a batch that is not delivered once more: the attempt that it would be now is none."""
+        self.give_up(replace(batch, attempt=batch.attempt - 1), DIED, now)
+
     def give_up(self, batch: Batch, error: str, now: float) -> None:
         """Do what the policy says with a batch of one event whose attempts are used up."""
         self._end(batch, error, self._policy.then, now)
@@ -111,11 +125,33 @@ class Failing:
                 self._set_aside(one, error, then, now)
                 batch.rest = one.rest  # without what is parked behind it
         self._work.leave(batch)
-        self._given_up += len(batch.places)
-        if self._given_up >= self._breaker:
-            reason = f"breaker: {self._given_up} events in a row failed, the last one with {error}"
+        self._breaker.gave_up(len(batch.places))
+        self._last_error = error
+        self.look(now)
+
+    def look(self, now: float) -> None:
+        """Pause when nothing gets through any more; what would go behind then stays as it is, as far as it can."""
+        self._breaker.fell_behind(self._work.fell_behind())
+        untried = self._work.untried
+        taken_out = self._breaker.count(untried=untried)
+        if taken_out >= self._limit and not self._broken_off:
+            self._broken_off = True
+            reason = f"breaker: {taken_out} events in a row failed or wait behind one that did"
+            if self._last_error is not None:
+                reason += f": {self._last_error}"
             self._condition.become(Cause.PAUSE, reason, now)
             self._halted(Phase.PAUSED, reason)
+        if self._may_hold and (self._broken_off or (untried and self._breaker.failing)):
+            # While what is untried may tell that nothing gets through at all: it is parked when something does.
+            self._work.hold_followers()
+        elif not self._broken_off:
+            self._work.release_held()
+
+    @property
+    def _may_hold(self) -> bool:
+        """Whether events may stay unsettled in front of others that are delivered: no checkpoint rises with these."""
+        room = self._broken_off or (self._work.suspect_to == 0 and self._work.held < self._most_held)
+        return self._at_least_once and room
 
     def _stop(self, batch: Batch, error: str, now: float) -> None:
         event = self._work.window.event(batch.places[0])
@@ -128,7 +164,7 @@ class Failing:
     def _set_aside(self, batch: Batch, error: str, then: OnFailure, now: float) -> None:
         place = batch.places[0]
         if then is OnFailure.PARK and self._parks:
-            self._work.park(place, error, batch.attempt, batch)
+            self._breaker.blocked(self._work.park(place, error, batch.attempt, batch))
             return
         self._skipped(self._work.window.event(place), error, batch.attempt)
         self._work.window.settle(batch.places)

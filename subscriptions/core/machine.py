@@ -17,7 +17,7 @@ from headwater.storage.model import ALL, RecordedEvent
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.batch import Batch
 from headwater.subscriptions.core.condition import Condition
-from headwater.subscriptions.core.failing import DIED, Failing
+from headwater.subscriptions.core.failing import Failing
 from headwater.subscriptions.core.ledger import Ledger
 from headwater.subscriptions.core.phases import Cause, Phase, delivers
 from headwater.subscriptions.core.reading import Reading
@@ -224,6 +224,7 @@ class Machine:
             self._ledger.settle(0, now)
         for place, error in faults:
             self._failing.give_up(Batch((place,)), error, now)
+        self._failing.look(now)
 
     def _on_read_failed(self, fact: inputs.ReadFailed, now: float) -> None:
         if self._reading.ended(fact.read_id):
@@ -240,7 +241,7 @@ class Machine:
             return
         if batch.commit is not None:
             self._ledger.committed(batch.commit, now)
-        self._failing.success(now)
+        self._failing.success(now, self._work.some_keys(batch))
         self._settle(batch, now)
 
     def _on_failed(self, fact: inputs.Failed, now: float) -> None:
@@ -363,7 +364,7 @@ class Machine:
 
     def _on_keys_freed(self, fact: inputs.KeysFreed, now: float) -> None:  # noqa: ARG002
         if fact.as_of == self.parked:
-            self._work.blocked -= fact.keys - self._work.keys_being_parked()
+            self._work.free(fact.keys)
 
     # Helpers of the facts.
 
@@ -436,9 +437,10 @@ class Machine:
         batch, _ = self._work.in_flight.get(delivery_id, (None, 0))
         if batch is None:
             return False
+        keys = self._work.some_keys(batch) if batch.parts is None else ()
         settled = self._work.settle_part(batch, numbers)
         if settled:
-            self._failing.success(now)
+            self._failing.success(now, keys)
             self._ledger.settle(settled, now)
         else:
             self._out.append(effects.Refuse(delivery_id))
@@ -508,7 +510,7 @@ class Machine:
             if batch is None:
                 break
             if self._failing.hopeless(batch):
-                self._failing.give_up(batch, DIED, now)
+                self._failing.give_up_hopeless(batch, now)
                 continue
             if self._saving.must_wait(batch):
                 work.put_back(batch)

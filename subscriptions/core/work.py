@@ -6,7 +6,7 @@ Decides nothing about failures, saves or phases; the machine does.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from itertools import count
 
@@ -17,6 +17,9 @@ from headwater.subscriptions.core.sieve import Sieve
 from headwater.subscriptions.core.window import Window
 from headwater.subscriptions.ports import ParkedEvent
 
+SAMPLE = 16
+"""Of how many events of a large batch it is looked which keys they have."""
+
 PIECES = 16
 """Into so many pieces a suspect range is cut: four crashes in a row narrow 4,096 numbers down to the culprit."""
 
@@ -24,9 +27,11 @@ PIECES = 16
 class Work:
     """Where each event of the window is.
 
-    1. Every unsettled place is in exactly one of: the suspects, the order, a batch, the events being parked.
+    1. Every unsettled place is in exactly one of: the suspects, the order, a batch, the events being parked, those that
+       are held.
     2. While there are suspects, nothing else is handed out.
-    3. A blocked key has nothing in the suspects or the order: its events are parked behind the first one.
+    3. A blocked key has nothing in the suspects or the order: its events are parked behind the first one, or held
+       until it is known whether anything gets through at all.
     4. Events are parked in the order in which they were set aside, one group after the other: nothing is durably behind
        an event that is not durably parked, or it would be handled again before it.
     """
@@ -40,6 +45,11 @@ class Work:
         self.parked = 0
         """How many events were durably parked under this grant."""
         self._aside: list[tuple[int, ParkedEvent]] = []
+        self._held: list[tuple[int, str]] = []
+        """Places with their keys that would go behind parked events, and are kept as they are."""
+        self._maybe_parked: set[int] = set()
+        """Places whose parking failed: whether it took effect is unknown."""
+        self._fell_behind: Counter[str] = Counter()
         self._being_parked: list[tuple[int, ParkedEvent]] = []
         self._park_token = 0
         self._sieve = sieve
@@ -195,13 +205,13 @@ class Work:
         )
         self._ready.appendleft(follower)
 
-    def park(self, place: int, error: str, attempts: int, batch: Batch | None) -> None:
-        """Set an event aside, and everything of its key that was read behind it."""
+    def park(self, place: int, error: str, attempts: int, batch: Batch | None) -> str | None:
+        """Set an event aside, and everything of its key that was read behind it; returns the key."""
         event = self.window.event(place)
         key = self._sieve.safe_key_of(event)
         self._aside.append((place, ParkedEvent(event, key, "failed", error, attempts)))
         if key is None or key in self.blocked:
-            return
+            return key
         self.blocked.add(key)
         behind = self._suspects.withdraw(key, self._key_at) + self._order.withdraw(key, self._key_at)
         if batch is not None and batch.rest:
@@ -209,11 +219,67 @@ class Work:
             batch.rest = deque(place for place in batch.rest if self._key_at(place) != key)
             behind = mine + behind
         self._park_behind([(place, key) for place in behind])
+        return key
 
     def _key_at(self, place: int) -> str | None:
         return self._sieve.safe_key_of(self.window.event(place))
 
+    def some_keys(self, batch: Batch) -> Iterable[str | None]:
+        """Return the keys of a batch that is unsettled, or of a sample of a large one."""
+        if self._parallel:
+            return batch.keys or (None,)
+        places = batch.places
+        if not places:
+            return ()
+        return {self._key_at(place) for place in (*places[:: -(-len(places) // SAMPLE)], places[-1])}
+
+    def fell_behind(self) -> Counter[str]:
+        """Return how many events of each key were set aside behind an earlier one since this was last asked."""
+        fell, self._fell_behind = self._fell_behind, Counter()
+        return fell
+
+    @property
+    def untried(self) -> bool:
+        """Whether there are unsettled events that nothing parked stands in the way of."""
+        return self.window.unsettled > len(self._aside) + len(self._being_parked) + len(self._held)
+
+    @property
+    def held(self) -> int:
+        """How many events are kept as they are, to go behind others or to be handed out."""
+        return len(self._held)
+
+    def hold_followers(self) -> None:
+        """Keep what is to go behind others as it is, as far as nobody was asked to park it yet: else it may be."""
+        aside, self._aside = self._aside, []
+        for place, each in aside:
+            if each.error is None and each.key is not None and place not in self._maybe_parked:
+                self._held.append((place, each.key))
+            else:
+                self._aside.append((place, each))
+
+    def release_held(self) -> None:
+        """Let what was kept go behind what its key has parked."""
+        if self._held:
+            self.hold_followers()  # what came later goes behind it
+            held, self._held = self._held, []
+            self._set_behind(held)
+
+    def free(self, keys: Iterable[str]) -> None:
+        """Let later events of these keys, unless they are being parked, be handed out: those first that were kept."""
+        freed = set(keys) - self._keys_being_parked()
+        self.blocked -= freed
+        for place, key in [each for each in self._held if each[1] in freed]:
+            if self.window.event(place).number <= self._suspect_to:
+                self._suspects.add((place,), None)
+            else:
+                self._order.add((place,), (key,))
+        self._held = [each for each in self._held if each[1] not in freed]
+
     def _park_behind(self, behind: Sequence[tuple[int, str]]) -> None:
+        self._fell_behind.update(key for _, key in behind)
+        self._set_behind(behind)
+
+    def _set_behind(self, behind: Sequence[tuple[int, str]]) -> None:
         self._aside += [(place, ParkedEvent(self.window.event(place), key, "behind", None, 0)) for place, key in behind]
 
     @property
@@ -233,6 +299,7 @@ class Work:
             return []
         places = [place for place, _ in self._being_parked]
         self._being_parked = []
+        self._maybe_parked.difference_update(places)
         self.parked += len(places)
         return places
 
@@ -240,6 +307,7 @@ class Work:
         """Keep what was being parked for another time; False when the token is not the one under way."""
         if token != self._park_token or not self._being_parked:
             return False
+        self._maybe_parked.update(place for place, _ in self._being_parked)
         self._aside = self._being_parked + self._aside
         self._being_parked = []
         return True
@@ -249,8 +317,7 @@ class Work:
         """Whether events are set aside and not durably parked."""
         return bool(self._aside or self._being_parked)
 
-    def keys_being_parked(self) -> set[str]:
-        """Return the keys of these events."""
+    def _keys_being_parked(self) -> set[str]:
         return {parked.key for _, parked in self._being_parked + self._aside if parked.key is not None}
 
     def __bool__(self) -> bool:

@@ -121,6 +121,7 @@ class World:
                 max_delay=timedelta(seconds=0.5),
                 then=random.choice([OnFailure.PARK, OnFailure.PARK, OnFailure.SKIP, OnFailure.STOP]),
             ),
+            breaker=random.choice([2, 4, 20, 20]),
         )
 
     @property

@@ -210,6 +210,150 @@ def test_the_breaker_pauses_when_every_event_fails() -> None:
     assert it.phase == "running", "a success in between starts the count again"
 
 
+ONCE = RetryPolicy(attempts=1)
+
+
+def fail_all(it: Steering, *, but: str = "") -> None:
+    """Let everything fail that is delivered from now on, but events of one stream."""
+    while it.open and it.phase != "paused":
+        [event] = next(iter(it.open.values())).events
+        it.handle() if event.stream == but else it.fail(error=f"no {event.stream}")
+
+
+@pytest.mark.parametrize("consumers", [0, 3])
+@pytest.mark.parametrize("source", ["$all", "a"])
+def test_the_breaker_pauses_when_nothing_of_the_only_key_gets_through(source: str, consumers: int) -> None:
+    it = Steering(streams(*"a" * 500), retry=ONCE, breaker=20, source=source, consumers=consumers)
+    fail_all(it)
+    assert it.phase == "paused"
+    assert "no a" in (it.machine.condition.reason or "")
+    assert len(parked(it)) == 1, "what nobody has tried is not parked: it comes again when it is resumed"
+    assert it.machine.watermark == 1
+
+
+def test_the_breaker_counts_live_events_of_the_only_key_that_go_behind_one_by_one() -> None:
+    it = Steering(streams("a"), retry=ONCE, breaker=20)
+    it.fail()
+    for position in range(2, 30):
+        it.append(recorded(position, "a"))
+        if it.phase == "paused":
+            break
+    assert (it.phase, position) == ("paused", 20)
+
+
+@pytest.mark.parametrize("consumers", [0, 3])
+def test_the_breaker_pauses_when_nothing_of_ten_keys_gets_through(consumers: int) -> None:
+    it = Steering(streams(*"abcdefghij" * 100), retry=ONCE, breaker=20, consumers=consumers)
+    fail_all(it)
+    assert it.phase == "paused"
+    assert len(parked(it)) <= 20
+    it.later(60)
+    assert it.machine.watermark <= 20
+
+
+def test_the_breaker_pauses_when_ten_keys_fail_that_got_on_before_though_others_that_did_are_idle() -> None:
+    names = [chr(ord("a") + n) for n in range(26)]
+    it = Steering(streams(*names * 2), retry=ONCE, breaker=20)
+    it.handle_all()
+    position = len(it.events)
+    while it.phase != "paused" and position < 500:
+        position += 1
+        it.append(recorded(position, names[position % 10]))
+        fail_all(it)
+    assert it.phase == "paused"
+    assert position - 52 <= 40
+
+
+@pytest.mark.parametrize("consumers", [0, 3])
+def test_one_poisoned_key_that_is_busy_holds_up_no_other_one_that_is_idle(consumers: int) -> None:
+    it = Steering(streams(*"abc" * 10, *"a" * 40), retry=ONCE, breaker=20, consumers=consumers)
+    for _ in range(30):
+        it.handle()
+    fail_all(it)
+    for position in range(71, 200):
+        it.append(recorded(position, "a"))
+    assert it.phase == "running"
+    it.append(recorded(200, "b"))
+    it.handle_all()
+    assert it.delivered[-1] == [200]
+    assert it.machine.watermark == 200
+
+
+def test_an_owner_that_finds_one_key_poisoned_goes_on_for_the_others() -> None:
+    it = Steering(streams(*"a" * 100), retry=ONCE, breaker=20, parked_keys=["a"])
+    assert it.phase == "running"
+    it.append(recorded(101, "b"))
+    it.handle_all()
+    assert it.delivered == [[101]]
+
+
+def test_nothing_is_broken_off_before_all_that_was_read_is_tried() -> None:
+    it = Steering(streams("a", "b", "c", "d", *"abcd" * 50, "e"), retry=ONCE, breaker=20)
+    fail_all(it, but="e")
+    assert it.phase == "running"
+    assert it.delivered[-1] == [205]
+
+
+@pytest.mark.parametrize("consumers", [0, 3])
+def test_what_a_broken_off_key_has_left_goes_on_in_order_when_it_is_resumed(consumers: int) -> None:
+    it = Steering(streams(*"a" * 50), retry=ONCE, breaker=20, consumers=consumers)
+    fail_all(it)
+    it.tell(inputs.KeysFreed(frozenset("a"), it.machine.parked))  # what was parked is mended, and settled
+    it.append(recorded(51, "a"))
+    it.tell(inputs.Resume())
+    it.handle_all()
+    assert [number for batch in it.delivered for number in batch] == list(range(1, 52))
+    assert it.machine.watermark == 51
+
+
+def test_resumed_without_that_it_waits_behind_and_the_breaker_counts_anew() -> None:
+    it = Steering(streams(*"a" * 50), retry=ONCE, breaker=20)
+    fail_all(it)
+    it.tell(inputs.Resume())
+    assert [(number, reason) for number, reason, *_ in parked(it)][:3] == [(1, "failed"), (2, "behind"), (3, "behind")]
+    it.later(1)
+    assert it.phase == "running"
+    for position in range(51, 80):
+        it.append(recorded(position, "a"))
+    assert it.phase == "paused"
+
+
+def test_what_may_be_parked_already_is_not_handed_out_though_its_key_is_free() -> None:
+    it = Steering(streams("b", "a", "a"), retry=ONCE, breaker=3, hold=(effects.Park,))
+    it.handle()
+    it.fail()
+    park = it.last(effects.Park)
+    assert [each.event.number for each in park.parked] == [2, 3]
+    it.tell(inputs.ParkFailed(park.token, "no answer"))
+    for position, stream in enumerate("cdef", 4):
+        it.append(recorded(position, stream))
+        if it.open:
+            it.fail()
+    assert it.phase == "paused"
+    it.tell(inputs.KeysFreed(frozenset("a"), it.machine.parked))
+    it.tell(inputs.Resume())
+    it.later(5)
+    it.release()
+    assert 3 not in [number for batch in it.delivered for number in batch]
+
+
+def test_a_drain_of_what_was_broken_off_leaves_the_rest_to_the_next_owner() -> None:
+    it = Steering(streams(*"a" * 50), retry=ONCE, breaker=20)
+    fail_all(it)
+    it.tell(inputs.Drain())
+    assert (it.phase, it.machine.checkpoint) == ("finished", 1)
+
+
+@pytest.mark.parametrize("then", [OnFailure.PARK, OnFailure.STOP])
+def test_the_attempt_that_is_not_made_after_owners_that_died_is_not_counted(then: OnFailure) -> None:
+    it = Steering(1, progress=Progress(0, 1, 2), retry=RetryPolicy(attempts=2, then=then))
+    assert it.delivered == []
+    if then is OnFailure.PARK:
+        assert [attempts for *_, attempts in parked(it)] == [2]
+    else:
+        assert "failed 2 times" in (it.machine.condition.reason or "")
+
+
 @pytest.mark.parity("T285", "T286", "L37")
 def test_what_a_lost_consumer_had_is_delivered_again_to_another_in_order() -> None:
     it = Steering(streams("a", "a", "b"), consumers=2)
