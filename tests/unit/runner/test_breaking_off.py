@@ -34,7 +34,8 @@ async def test_a_handler_that_never_succeeds_is_paused_and_goes_on_in_order_when
         await runtime.run("it", handler, SubscriptionOptions(retry=ONCE, breaker=20, consumers=consumers))
         await until(lambda: runtime.status("it").phase is Phase.PAUSED)
         assert "no database" in (runtime.status("it").reason or "")
-        await until(lambda: runtime.status("it").in_flight == 0)
+        await until(lambda: len(runtime.parked("it")) >= streams, what="waiting until what failed is parked")
+        assert runtime.status("it").in_flight == 0
         assert len(runtime.parked("it")) <= 20
         mended = True
         runtime.runner("it").resume()
