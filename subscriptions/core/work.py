@@ -266,7 +266,7 @@ class Work:
 
     def free(self, keys: Iterable[str]) -> None:
         """Let later events of these keys, unless they are being parked, be handed out: those first that were kept."""
-        freed = set(keys) - self._keys_being_parked()
+        freed = set(keys) - self.keys_being_parked()
         self.blocked -= freed
         for place, key in [each for each in self._held if each[1] in freed]:
             if self.window.event(place).number <= self._suspect_to:
@@ -317,7 +317,8 @@ class Work:
         """Whether events are set aside and not durably parked."""
         return bool(self._aside or self._being_parked)
 
-    def _keys_being_parked(self) -> set[str]:
+    def keys_being_parked(self) -> set[str]:
+        """Return the keys of these events."""
         return {parked.key for _, parked in self._being_parked + self._aside if parked.key is not None}
 
     def __bool__(self) -> bool:

@@ -82,7 +82,8 @@ class SimulatedRun:
         options, world = self._world.options, self._world
         keys = frozenset(at_once(world.checkpoints.parked_keys(self.grant)))
         halt = at_once(world.checkpoints.halted(self.grant))
-        self._halted = halt is not None and halt.phase is not None
+        stopped = world.coordination.row(KEY).halt
+        self._halted = stopped is not None and stopped.phase is not None
         granted = inputs.Granted(self.grant.progress, keys, halt)
         self._machine = Machine(
             options,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from headwater.storage import parking
-from headwater.storage.leases import Grant, ParkedEvent, Progress, RetryBegun
+from headwater.storage.leases import Grant, Halt, ParkedEvent, Progress, RetryBegun
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryParking
 from headwater.subscriptions.core.batch import Batch
 from headwater.subscriptions.core.lanes import Lanes, Places
@@ -161,6 +161,15 @@ def nothing_is_taken_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryCheckpoints, "take_back", take_back)
 
 
+def a_stop_ends_with_its_owner(patch: pytest.MonkeyPatch) -> None:
+    """The next owner runs the handler again, though no operator has resumed it."""
+
+    async def halted(self: MemoryCheckpoints, grant: Grant) -> Halt | None:
+        return None
+
+    patch.setattr(MemoryCheckpoints, "halted", halted)
+
+
 MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     timer_makes_live,
     checkpoints_move_freely,
@@ -178,4 +187,5 @@ MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     what_is_beyond_a_limit_follows,
     a_rate_is_no_bound,
     nothing_is_taken_back,
+    a_stop_ends_with_its_owner,
 )
