@@ -9,7 +9,7 @@ import pytest
 
 from headwater.cluster.repartition import successor
 from headwater.storage.errors import StaleEpoch, StoreUnavailable
-from headwater.storage.leases import Grant, Progress
+from headwater.storage.leases import Grant, Halt, Progress
 from headwater.storage.postgres.repartition import Repartition
 from headwater.subscriptions.core.seam import share_of
 from tests.integration.registry.conftest import Office
@@ -133,3 +133,19 @@ async def test_a_transaction_that_an_old_owner_left_open_is_ended(office: Office
     async with office.store.connection() as conn:
         assert await (await conn.execute("SELECT * FROM effects")).fetchall() == []
     assert await checkpoints(office) == [0, 0]
+
+
+async def test_where_an_old_partition_waits_for_an_operator_all_new_ones_do(office: Office) -> None:
+    (grant,) = await office.granted()
+    await office.checkpoints.halt(grant, 1, Halt("failed", "no customer"))
+    await office.leases.release([grant])
+    [before] = await office.registry.states("orders")
+    assert (before.halted, before.halt_reason) == ("failed", "no customer")
+    await want(office, 3)
+    assert await switch(office)
+    states = await office.registry.states("orders")
+    assert [(each.halted, each.halt_reason, each.since) for each in states] == [
+        ("failed", "no customer", before.since)
+    ] * 3
+    await office.commands.issue("orders", "resume", {}, issued_by="ada", partition=1)
+    assert [each.halted for each in await office.registry.states("orders")] == ["failed", None, "failed"]
