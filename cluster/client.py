@@ -22,7 +22,14 @@ import orjson
 
 from headwater.cluster.directory import host_facts, partition_facts, placed_by
 from headwater.cluster.options import ClusterOptions
-from headwater.cluster.requests import check_arguments, check_complete, check_node, check_parked, check_rewind
+from headwater.cluster.requests import (
+    check_arguments,
+    check_complete,
+    check_node,
+    check_parked,
+    check_reason,
+    check_rewind,
+)
 from headwater.cluster.status import ENDED, DeploymentStatus, HostStatus, PartitionStatus, ReplacementStatus
 from headwater.cluster.unplaced import why_not_there
 from headwater.storage.checks import check_flag, check_name, check_number, check_time
@@ -53,7 +60,7 @@ from headwater.storage.registry import (
     Wanted,
 )
 from headwater.subscriptions.app import App
-from headwater.subscriptions.checks import check_kind, check_path, check_share
+from headwater.subscriptions.checks import check_path, check_share
 from headwater.subscriptions.encoding import decode, encode
 from headwater.subscriptions.options import Delivery
 
@@ -402,7 +409,7 @@ class Client:
         """
         await self._check(subscription, None)
         check_parked(where, limit)
-        check_kind("reason", reason, str)
+        check_reason(reason)
         if rate is not None:
             check_share("rate", rate, 0)
         return await self._commands.retry_parked(
@@ -425,7 +432,7 @@ class Client:
         """
         await self._check(subscription, None)
         check_parked(where)
-        check_kind("reason", reason, str)
+        check_reason(reason)
         return await self._commands.cancel_retry(
             subscription, issued_by=self._operator, where=where, reason=reason, dry_run=dry_run
         )
@@ -448,7 +455,7 @@ class Client:
         await self._check(subscription, None)
         check_parked(where, limit)
         check_flag("release", release)
-        check_kind("reason", reason, str)
+        check_reason(reason)
         return await self._commands.discard_parked(
             subscription,
             issued_by=self._operator,
@@ -468,7 +475,7 @@ class Client:
         unless the store's options name the encryption, and KeyUnavailable when its subject was forgotten.
         """
         await self._check(subscription, None)
-        check_kind("reason", reason, str)
+        check_reason(reason)
         stored = await self._stored(check_number("position", position, 1))
         if stored is None:
             raise InvalidArgument("position", f"there is no event at {position} (any more)")
@@ -602,7 +609,7 @@ def _with_handler(record: SubscriptionRecord) -> SubscriptionRecord:
 
 
 def _because(reason: str) -> dict[str, str]:
-    check_kind("reason", reason, str)
+    check_reason(reason)
     return {"reason": reason} if reason else {}
 
 

@@ -14,7 +14,6 @@ from headwater.storage.checks import check_name, check_number
 from headwater.storage.errors import InvalidArgument
 from headwater.storage.model import ALL
 from headwater.storage.registry import ParkedFilter, PartitionState
-from headwater.subscriptions.checks import check_kind
 
 
 def check_arguments(arguments: object) -> dict[str, Any]:
@@ -27,15 +26,24 @@ def check_arguments(arguments: object) -> dict[str, Any]:
     for name in ("to", "position"):
         if given.get(name) is not None:
             check_number(name, given[name])
-    if given.get("reason") is not None:
-        check_kind("reason", given["reason"], str)
     if given.get("node") is not None:
         check_name("node", given["node"])
     try:
         orjson.dumps(given)
     except TypeError as error:  # also for text that is no Unicode, and for numbers beyond 64 bits
         raise InvalidArgument("arguments", f"cannot be kept as JSON: {error}") from error
+    if given.get("reason") is not None:
+        check_reason(given["reason"])
     return given
+
+
+def check_reason(reason: object) -> str:
+    """Return the reason of a request, unless it cannot be kept. Raises InvalidArgument."""
+    if not isinstance(reason, str):
+        raise InvalidArgument("reason", f"must be of type str, not {type(reason).__name__}")
+    if "\0" in reason or (not reason.isascii() and reason != reason.encode("utf-8", "replace").decode()):
+        raise InvalidArgument("reason", f"{reason!r:.100} is no text that can be kept: it has NUL or no Unicode")
+    return reason
 
 
 def check_complete(verb: str, arguments: Mapping[str, Any]) -> None:
