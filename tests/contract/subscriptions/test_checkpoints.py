@@ -53,7 +53,7 @@ async def test_a_checkpoint_in_a_stream_keeps_the_incarnation_it_counts_in(world
     assert await world.checkpoints.load(grant) == Progress(5, stream_id=7)
 
 
-@pytest.mark.parity("L3", "E7")
+@pytest.mark.parity("L3")
 @pytest.mark.parametrize("write", WRITES)
 async def test_a_stale_epoch_can_do_nothing(world: World, write: str) -> None:
     keys = await world.keys(1)

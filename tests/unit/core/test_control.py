@@ -155,7 +155,7 @@ def test_a_stream_that_was_deleted_for_good_and_created_again_is_read_from_its_b
     assert it.saved.stream_id == 8
 
 
-@pytest.mark.parity("T287", "T288")
+@pytest.mark.parity("L6")
 def test_what_was_in_flight_of_the_old_stream_is_not_saved_as_progress_in_the_new_one() -> None:
     it = Steering(
         [recorded(n, "orders-1", number=n, version=n) for n in (1, 2)],

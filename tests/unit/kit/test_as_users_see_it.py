@@ -52,18 +52,57 @@ class Batches:
         return [item for batch in self.batches for item in batch]
 
 
-@pytest.mark.parity("T312", "T314", "T315", "T316", "T366", "T367", "T368")
-async def test_a_selector_and_a_mapper_are_found_by_their_paths_and_hold_for_old_and_new_events() -> None:
+@pytest.mark.parity("T312", "T313", "T316", "T366", "T367", "T368")
+@pytest.mark.parametrize(
+    ("functions", "old", "new"),
+    [
+        ({"mapper": f"{HERE}:position"}, [1, 2, 3], [4, 5, 6]),
+        ({"selector": f"{HERE}:even"}, [2], [4, 6]),
+        ({"selector": f"{HERE}:even", "mapper": f"{HERE}:position"}, [2], [4, 6]),
+    ],
+    ids=["mapper", "selector", "both"],
+)
+async def test_a_selector_and_a_mapper_are_found_by_their_paths_and_hold_for_old_and_new_events(
+    functions: dict[str, str], old: list[int], new: list[int]
+) -> None:
     handler = Batches()
-    options = SubscriptionOptions(batch_size=2, selector=f"{HERE}:even", mapper=f"{HERE}:position")
+
+    def seen() -> list[int]:
+        """What was handled: plain numbers from the mapper, and events without it."""
+        assert all(isinstance(item, int) == ("mapper" in functions) for item in handler.items)
+        return [item if isinstance(item, int) else item.position for item in handler.items]
+
     async with MemoryRuntime() as runtime:
         await runtime.append("a", *happened(3))
-        await runtime.run("even", handler, options)
+        await runtime.run("some", handler, SubscriptionOptions(batch_size=2, **functions))  # type: ignore[arg-type]
         await runtime.caught_up()
-        assert handler.items == [2]
+        assert seen() == old
         await runtime.append("a", *happened(3))
         await runtime.caught_up()
-        assert handler.items == [2, 4, 6]
+        assert seen() == old + new
+
+
+@pytest.mark.parity("T314")
+async def test_a_selector_holds_over_two_appends() -> None:
+    handler = Batches()
+    async with MemoryRuntime() as runtime:
+        await runtime.run("even", handler, SubscriptionOptions(batch_size=3, selector=f"{HERE}:even"))
+        await runtime.append("a", *happened(3))
+        await runtime.caught_up()
+        assert [event.position for event in handler.items] == [2]
+        await runtime.append("a", *happened(3))
+        await runtime.caught_up()
+        assert [event.position for event in handler.items[1:]] == [4, 6]
+
+
+@pytest.mark.parity("T315")
+async def test_what_a_selector_lets_through_comes_in_full_batches_while_it_catches_up() -> None:
+    handler = Batches()
+    async with MemoryRuntime() as runtime:
+        await runtime.append("a", *happened(6))
+        await runtime.run("even", handler, SubscriptionOptions(batch_size=2, selector=f"{HERE}:even"))
+        await runtime.caught_up()
+    assert [[event.position for event in batch] for batch in handler.batches] == [[2, 4], [6]]
 
 
 def odd(event: RecordedEvent) -> bool:

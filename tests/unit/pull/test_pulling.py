@@ -176,7 +176,7 @@ async def test_a_nack_leads_to_another_attempt_or_to_what_the_caller_says() -> N
         assert "ValueError: stop it" in (subscription.status.reason or "")
 
 
-@pytest.mark.parity("T276", "T280", "T281", "T310", "L39")
+@pytest.mark.parity("T280", "T281", "T310", "L39")
 async def test_the_number_of_subscribers_is_what_the_subscription_says() -> None:
     async with Pulling(0).subscription(consumers=2) as subscription:
         subscription.subscriber("a")
@@ -197,15 +197,6 @@ async def test_without_consumers_there_is_one_subscriber() -> None:
             subscription.subscriber("b")
 
 
-@pytest.mark.parity("T277", "T278", "T307", "T312")
-async def test_each_subscriber_learns_when_the_lease_is_here() -> None:
-    async with Pulling(0).subscription(consumers=2) as subscription:
-        first = subscription.subscriber("a")
-        async with asyncio.timeout(10):
-            await first.subscribed()
-            await subscription.subscriber("b").subscribed()
-
-
 @pytest.mark.parity("T282", "T297")
 async def test_subscribers_take_turns() -> None:
     async with Pulling(6).subscription(consumers=2, partition_by="none") as subscription:
@@ -221,7 +212,7 @@ async def test_subscribers_take_turns() -> None:
     assert len(seen["a"]) == 3
 
 
-@pytest.mark.parity("T285", "T286", "T288")
+@pytest.mark.parity("T285", "T286")
 async def test_what_a_subscriber_had_that_left_goes_to_the_others() -> None:
     async with Pulling(4).subscription(consumers=2, batch_size=2, partition_by="none") as subscription:
         a, b = subscription.subscriber("a"), subscription.subscriber("b")
@@ -330,7 +321,7 @@ async def test_over_capacity_a_key_moves_to_whoever_is_free_once_it_is_released(
             await batch.ack()
 
 
-@pytest.mark.parity("T302", "T303", "T306", "E9", "E10")
+@pytest.mark.parity("T306", "E10")
 async def test_the_end_of_one_subscription_leaves_another_alone_and_can_be_repeated() -> None:
     one, other = Pulling(2), Pulling(2)
     async with one.subscription() as ending, other.subscription() as staying:

@@ -25,7 +25,7 @@ async def test_it_begins_at_the_same_place_each_time(after: int) -> None:
             await batch.ack()
 
 
-@pytest.mark.parity("T331", "T332")
+@pytest.mark.parity("T332")
 async def test_it_does_not_touch_the_checkpoint_of_a_durable_one_of_the_same_name() -> None:
     outside = Pulling(3)
     async with outside.subscription(batch_size=2) as subscription:
@@ -38,3 +38,14 @@ async def test_it_does_not_touch_the_checkpoint_of_a_durable_one_of_the_same_nam
     assert outside.checkpoint == 2
     async with outside.subscription(batch_size=2) as subscription:
         assert numbers(await take(subscription.subscriber("a"))) == [3]
+
+
+@pytest.mark.parity("T331")
+async def test_a_durable_one_that_comes_after_it_begins_at_the_origin() -> None:
+    outside = Pulling(3)
+    async with transient("tested", OPTIONS, outside.reader) as subscription:
+        batch = await take(subscription.subscriber("a"))
+        assert numbers(batch) == [1, 2, 3]
+        await batch.ack()
+    async with outside.subscription(batch_size=10) as subscription:
+        assert numbers(await take(subscription.subscriber("a"))) == [1, 2, 3]
