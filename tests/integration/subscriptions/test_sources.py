@@ -22,7 +22,7 @@ async def store(database_url: str) -> AsyncIterator[PostgresEventStore]:
         yield store
 
 
-@pytest.mark.parity("T066", "T067", "T068", "T204", "T205", "T206", "T255", "T256", "T257")
+@pytest.mark.parity("T066", "T067", "T068", "T204", "T205", "T206", "T255", "T256", "T257", "T308", "T309")
 @pytest.mark.parametrize("source", ["s", ALL])
 @pytest.mark.parametrize(("start", "old"), [(ORIGIN, [1, 2, 3]), (CURRENT, []), (2, [3])], ids=repr)
 async def test_a_subscription_begins_where_it_was_told(

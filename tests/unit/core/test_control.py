@@ -191,9 +191,12 @@ def test_what_a_consumer_had_that_left_goes_to_the_others() -> None:
     it.handle()
     assert it.in_hand == {1: [1]}
     assert it.last(effects.Deliver).attempt == 2
+    assert it.machine.watermark == 0, "2 is settled, and 1 is not"
+    it.handle()
+    assert it.machine.watermark == 2
 
 
-@pytest.mark.parity("T324", "T376", "T377")
+@pytest.mark.parity("T324")
 def test_a_part_of_a_delivery_can_be_acknowledged_before_the_rest() -> None:
     it = Steering(6, batch_size=3, checkpoint_events=1)
     it.tell(inputs.Handled(1, frozenset([1])))
@@ -205,6 +208,23 @@ def test_a_part_of_a_delivery_can_be_acknowledged_before_the_rest() -> None:
     it.tell(inputs.Handled(1, frozenset([2])))
     assert it.saved.checkpoint == 3
     assert it.delivered[-1] == [4, 5, 6]
+
+
+@pytest.mark.parity("T376")
+def test_each_acknowledgement_lets_one_more_out() -> None:
+    it = Steering(6, consumers=3, sieve=by(lambda _: None), max_in_flight=3, read_size=1)
+    for handled in range(1, 7):
+        assert it.machine.watermark == handled - 1
+        assert [n for batch in it.delivered for n in batch] == list(range(1, min(handled + 2, 6) + 1))
+        it.handle()
+    assert it.machine.watermark == 6
+
+
+@pytest.mark.parity("T377")
+def test_one_acknowledgement_for_all_lets_all_the_others_out() -> None:
+    it = Steering(6, batch_size=3)
+    it.handle()
+    assert (it.delivered, it.machine.watermark) == ([[1, 2, 3], [4, 5, 6]], 3)
 
 
 def test_an_unlisted_pair_of_the_table_changes_nothing() -> None:

@@ -13,7 +13,7 @@ from headwater.subscriptions.testing.builders import recorded
 from .steering import Steering, by, streams
 
 
-@pytest.mark.parity("T308", "T321", "T340")
+@pytest.mark.parity("T340")
 def test_one_consumer_gets_everything_in_order_a_batch_at_a_time() -> None:
     it = Steering(10, batch_size=3)
     it.handle_all()
@@ -21,7 +21,45 @@ def test_one_consumer_gets_everything_in_order_a_batch_at_a_time() -> None:
     assert it.machine.watermark == 10
 
 
-@pytest.mark.parity("T319", "T341", "T344")
+@pytest.mark.parity("T319")
+def test_stored_events_come_in_full_batches_and_new_ones_after_them() -> None:
+    it = Steering(10, batch_size=3)
+    it.handle_all()
+    it.append(*(recorded(n) for n in range(11, 16)))
+    it.handle_all()
+    assert it.delivered == [[1, 2, 3], [4, 5, 6], [7, 8, 9], [10], [11, 12, 13], [14, 15]]
+
+
+@pytest.mark.parity("T321", "T322")
+@pytest.mark.parametrize("begin", [0, 2])
+def test_events_of_all_streams_come_one_after_the_other_acknowledgement(begin: int) -> None:
+    it = Steering(streams("a", "b", "a", "b"), progress=Progress(begin))
+    for position in range(begin + 1, 5):
+        assert it.delivered[-1] == [position]
+        assert it.in_hand == {0: [position]}, "one at a time"
+        it.handle()
+    assert it.delivered == [[position] for position in range(begin + 1, 5)]
+
+
+@pytest.mark.parity("T344")
+def test_forty_stored_events_and_what_is_appended_meanwhile_and_afterwards_come_in_order() -> None:
+    it = Steering(40, batch_size=10, read_size=10)
+    for last in (10, 20):
+        assert it.delivered[-1][-1] == last
+        it.handle()
+        assert it.machine.watermark == last
+    it.append(*(recorded(n) for n in range(41, 51)))
+    for last in (30, 40, 50):
+        assert it.delivered[-1][-1] == last
+        it.handle()
+        assert it.machine.watermark == last
+    it.append(*(recorded(n) for n in range(51, 56)))
+    it.handle()
+    assert it.machine.watermark == 55
+    assert [number for batch in it.delivered for number in batch] == list(range(1, 56))
+
+
+@pytest.mark.parity("T341")
 def test_events_that_are_appended_while_catching_up_follow_in_order() -> None:
     it = Steering(5, batch_size=3, read_size=3)
     it.handle()
@@ -30,7 +68,7 @@ def test_events_that_are_appended_while_catching_up_follow_in_order() -> None:
     assert [number for batch in it.delivered for number in batch] == list(range(1, 9))
 
 
-@pytest.mark.parity("T309", "T322", "T328", "T375")
+@pytest.mark.parity("T309", "T328")
 def test_delivery_begins_after_the_checkpoint() -> None:
     it = Steering(5, progress=Progress(3), batch_size=10)
     assert it.delivered == [[4, 5]]
@@ -45,6 +83,20 @@ def test_a_hint_about_what_was_read_already_leads_to_nothing() -> None:
     assert len(it.all(effects.Read)) == reads
 
 
+@pytest.mark.parity("T323")
+def test_a_page_that_comes_a_second_time_is_ignored() -> None:
+    it = Steering(6, batch_size=3, read_size=3, hold=(effects.Read,))
+    first = it.held.pop()
+    assert isinstance(first, effects.Read)
+    it.tell(inputs.PageRead(first.read_id, it.page(0, 3)))
+    asked = len(it.seen)
+    it.tell(inputs.PageRead(first.read_id, it.page(0, 3)))
+    assert (it.delivered, it.seen[asked:]) == ([[1, 2, 3]], [])
+    it.release()
+    it.handle_all()
+    assert it.delivered == [[1, 2, 3], [4, 5, 6]]
+
+
 @pytest.mark.parity("T342", "L13")
 def test_an_invented_head_leads_to_one_look_and_not_to_a_busy_loop() -> None:
     it = Steering(3, batch_size=10)
@@ -52,6 +104,9 @@ def test_an_invented_head_leads_to_one_look_and_not_to_a_busy_loop() -> None:
     it.tell(inputs.HeadSeen(1_000_000))
     assert len(it.all(effects.Read)) == reads + 1
     assert it.delivered == [[1, 2, 3]]
+    it.append(*(recorded(n) for n in range(4, 7)))
+    it.handle_all()
+    assert it.delivered == [[1, 2, 3], [4, 5, 6]], "what is really there comes, in order"
 
 
 @pytest.mark.parity("T357", "L5")
@@ -75,7 +130,7 @@ def test_the_checkpoint_passes_holes_and_what_the_filter_left_out() -> None:
     assert it.machine.watermark == 19
 
 
-@pytest.mark.parity("T289", "T313", "T367")
+@pytest.mark.parity("T313")
 def test_a_selector_leaves_events_out_and_the_checkpoint_passes_them() -> None:
     it = Steering(6, batch_size=10, sieve=Sieve(selector=lambda event: event.number % 2))
     assert it.delivered == [[1, 3, 5]]
@@ -84,9 +139,25 @@ def test_a_selector_leaves_events_out_and_the_checkpoint_passes_them() -> None:
     assert it.saved.checkpoint == 6
 
 
+@pytest.mark.parity("T289")
+def test_the_watermark_passes_what_a_selector_leaves_out_as_soon_as_what_is_before_it_is_settled() -> None:
+    it = Steering(5, sieve=Sieve(selector=lambda event: event.number % 3 == 0))
+    assert (it.delivered, it.machine.watermark) == ([[3]], 2)
+    it.handle()
+    assert it.machine.watermark == 5
+    it.append(*(recorded(n) for n in range(6, 12)))
+    it.handle()
+    assert it.machine.watermark == 8
+    it.handle()
+    assert (it.delivered, it.machine.watermark) == ([[3], [6], [9]], 11)
+
+
 @pytest.mark.parity("T282", "T283", "T295")
-def test_events_without_order_go_to_whoever_is_free() -> None:
-    it = Steering(5, consumers=3, sieve=by(lambda _: None))
+@pytest.mark.parametrize("stored", [0, 5])
+def test_events_without_order_go_to_whoever_is_free(stored: int) -> None:
+    it = Steering(stored, consumers=3, sieve=by(lambda _: None))
+    if not stored:
+        it.append(*(recorded(n) for n in range(1, 6)))
     assert it.in_hand == {0: [1], 1: [2], 2: [3]}
     it.handle(2)
     assert it.in_hand == {0: [1], 1: [4], 2: [3]}
@@ -94,14 +165,12 @@ def test_events_without_order_go_to_whoever_is_free() -> None:
     assert it.in_hand == {0: [1], 1: [5], 2: [3]}
 
 
-@pytest.mark.parity("T284", "T285")
+@pytest.mark.parity("T284")
 def test_the_watermark_moves_only_over_what_is_settled_without_a_gap() -> None:
-    it = Steering(3, consumers=3, sieve=by(lambda _: None))
-    it.handle(3)
-    it.handle(2)
-    assert it.machine.watermark == 0
-    it.handle(1)
-    assert it.machine.watermark == 3
+    it = Steering(6, consumers=6, sieve=by(lambda _: None))
+    for number, watermark in ((2, 0), (1, 2), (3, 3), (6, 3), (5, 3), (4, 6)):
+        it.handle(number)
+        assert it.machine.watermark == watermark
 
 
 @pytest.mark.parity("T293", "T354", "T355")
@@ -117,8 +186,8 @@ def test_two_keys_are_handled_side_by_side_each_in_order() -> None:
     it = Steering(streams("a", "b", "a", "b", "a"), consumers=3, batch_size=3)
     assert it.in_hand == {0: [1, 3, 5], 1: [2, 4]}
     odd_and_even = by(lambda event: str(event.number % 2))
-    it = Steering(6, consumers=3, sieve=odd_and_even, batch_size=1)
-    assert it.in_hand == {0: [1], 1: [2]}
+    it = Steering(6, consumers=3, sieve=odd_and_even, batch_size=3)
+    assert it.in_hand == {0: [1, 3, 5], 1: [2, 4, 6]}, "and the third has nothing to do"
 
 
 @pytest.mark.parity("T356", "L4")
@@ -130,7 +199,7 @@ def test_a_key_is_never_with_two_consumers_when_there_are_more_keys_than_consume
     assert 4 in next(iter(it.in_hand.values()))
 
 
-@pytest.mark.parity("T340", "T378", "L26")
+@pytest.mark.parity("T340", "L26")
 def test_no_more_is_read_than_may_be_in_flight() -> None:
     it = Steering(20, batch_size=5, read_size=5, max_in_flight=5)
     assert it.machine.unsettled == 5
@@ -147,7 +216,37 @@ def test_the_next_page_is_read_while_this_one_is_handled() -> None:
     assert it.machine.unsettled == 10
 
 
-@pytest.mark.parity("T364", "T370", "T371")
+@pytest.mark.parity("T364", "T365")
+@pytest.mark.parametrize("begin", [0, 2])
+def test_a_new_subscription_stands_where_it_begins_and_is_about_to_look(begin: int) -> None:
+    it = Steering(5, progress=Progress(begin), hold=(effects.Read,))
+    assert (it.machine.checkpoint, it.machine.watermark, it.machine.in_flight) == (begin, begin, 0)
+    assert it.last(effects.Read).after == begin
+    assert it.delivered == []
+
+
+@pytest.mark.parity("T370", "T371")
+def test_what_is_stored_comes_in_one_batch_and_after_its_acknowledgement_it_is_live() -> None:
+    it = Steering(3, batch_size=10)
+    assert it.delivered == [[1, 2, 3]]
+    assert (it.machine.head, it.machine.watermark, it.machine.in_flight) == (3, 0, 3)
+    it.handle()
+    assert (it.machine.head, it.machine.watermark, it.machine.in_flight) == (3, 3, 0)
+    assert not it.machine.catching_up
+    it.later(60)
+    assert it.delivered == [[1, 2, 3]]
+
+
+@pytest.mark.parity("T378")
+def test_at_capacity_it_goes_on_catching_up_when_there_is_room_again() -> None:
+    it = Steering(6, read_size=3, max_in_flight=3, batch_size=3)
+    assert (it.machine.at_capacity, it.machine.catching_up, it.delivered) == (True, True, [[1, 2, 3]])
+    it.handle()
+    assert it.delivered == [[1, 2, 3], [4, 5, 6]]
+    it.handle()
+    assert (it.machine.at_capacity, it.machine.catching_up) == (False, False)
+
+
 def test_catching_up_and_live_follow_from_what_was_read() -> None:
     it = Steering(6, read_size=3, max_in_flight=3, batch_size=3)
     assert it.machine.catching_up
@@ -168,7 +267,10 @@ def test_an_empty_page_with_a_higher_head_is_not_read_again_at_once() -> None:
 
 @pytest.mark.parity("T290")
 def test_the_checkpoint_moves_although_a_selector_leaves_everything_out() -> None:
-    it = Steering(3, sieve=Sieve(selector=lambda _: False))
+    it = Steering(1, sieve=Sieve(selector=lambda _: False))
+    it.later(1)
+    assert (it.delivered, it.saved.checkpoint) == ([], 1)
+    it.append(*(recorded(n) for n in range(2, 4)))
     it.later(1)
     assert (it.delivered, it.saved.checkpoint) == ([], 3)
     it.append(*(recorded(n) for n in range(4, 7)))
@@ -176,7 +278,7 @@ def test_the_checkpoint_moves_although_a_selector_leaves_everything_out() -> Non
     assert (it.delivered, it.saved.checkpoint) == ([], 6)
 
 
-@pytest.mark.parity("T365", "T369", "T374")
+@pytest.mark.parity("T369")
 @pytest.mark.parametrize("begin", [0, 2])
 def test_with_nothing_stored_beyond_where_it_begins_it_is_live_at_once(begin: int) -> None:
     it = Steering(begin, progress=Progress(begin))

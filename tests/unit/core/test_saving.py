@@ -57,12 +57,16 @@ def test_the_checkpoint_waits_for_its_number_of_events() -> None:
 
 @pytest.mark.parity("T337", "L1")
 def test_the_checkpoint_is_saved_after_its_interval_and_changes_nothing_else() -> None:
-    it = Steering(10, checkpoint_events=100, read_size=4, max_in_flight=4, batch_size=4)
-    it.handle()
-    it.later(1)
-    assert it.machine.checkpoint == 4
+    more = {"read_size": 20, "max_in_flight": 40, "batch_size": 4}
+    it = Steering(300, checkpoint_events=1000, checkpoint_interval=timedelta(seconds=10), **more)
+    for _ in range(4):
+        it.handle()
+    it.later(9.9)
+    assert it.machine.checkpoint == 0, "neither so many events nor so much time"
+    it.later(0.2)
+    assert (it.machine.checkpoint, it.machine.catching_up) == (16, True)
     it.handle_all()
-    assert [number for batch in it.delivered for number in batch] == list(range(1, 11))
+    assert [number for batch in it.delivered for number in batch] == list(range(1, 301))
 
 
 def test_what_is_settled_last_is_saved_at_once_but_once_in_an_interval() -> None:

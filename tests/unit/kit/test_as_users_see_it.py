@@ -151,7 +151,7 @@ async def test_a_filter_is_applied_by_the_store_and_the_watermark_passes_the_res
         assert runtime.status("orders").watermark == 10
 
 
-@pytest.mark.parity("T326", "T327")
+@pytest.mark.parity("T327")
 async def test_every_subscription_gets_every_event() -> None:
     handlers = [Batches() for _ in range(4)]
     async with MemoryRuntime() as runtime:
@@ -163,7 +163,36 @@ async def test_every_subscription_gets_every_event() -> None:
     assert [[event.position for event in handler.items] for handler in handlers] == [[1, 2, 3, 4, 5, 6]] * 4
 
 
-@pytest.mark.parity("T344", "T345", "T346")
+@pytest.mark.parity("T326")
+async def test_a_stream_and_everything_bring_the_same_events_each_with_its_own_numbers() -> None:
+    one, everything = Batches(), Batches()
+    async with MemoryRuntime() as runtime:
+        await runtime.append("other", *happened(2))
+        await runtime.run("one", one, SubscriptionOptions(source="a", batch_size=10))
+        await runtime.run("all", everything, SubscriptionOptions(start=2, batch_size=10))
+        await runtime.append("a", *happened(3))
+        await runtime.caught_up()
+    assert [event.number for event in one.items] == [1, 2, 3]
+    assert [event.number for event in everything.items] == [3, 4, 5]
+    assert [event.id for event in one.items] == [event.id for event in everything.items]
+
+
+@pytest.mark.parity("E16")
+async def test_a_soft_delete_delivers_nothing() -> None:
+    one, everything = Batches(), Batches()
+    async with MemoryRuntime() as runtime:
+        await runtime.append("a", *happened(2))
+        await runtime.run("one", one, SubscriptionOptions(source="a", batch_size=10))
+        await runtime.run("all", everything, SubscriptionOptions(batch_size=10))
+        await runtime.caught_up()
+        await runtime.store.delete_stream("a")
+        await runtime.append("b", *happened(1))
+        await runtime.caught_up("all")
+        assert [event.position for event in everything.items] == [1, 2, 3], "the delete is no event"
+        assert [event.position for event in one.items] == [1, 2]
+
+
+@pytest.mark.parity("T345", "T346")
 @pytest.mark.parametrize(("hard", "expected"), [(False, [1, 2, 3, 4, 5, 6]), (True, [1, 2, 5, 6])])
 async def test_events_of_deleted_streams_are_delivered_unless_they_are_gone(hard: bool, expected: list[int]) -> None:
     handler = Batches()
@@ -195,19 +224,21 @@ async def test_a_soft_deleted_stream_is_waited_for_and_goes_on_when_it_is_undele
 
 
 @pytest.mark.parity("T361", "T362", "T363")
-async def test_a_slow_handler_gets_everything_in_order_while_others_append() -> None:
+@pytest.mark.parametrize(("stored", "live"), [(20, 0), (10, 20), (0, 20)], ids=["catching up", "both", "live"])
+async def test_a_slow_handler_gets_everything_in_order_while_others_append(stored: int, live: int) -> None:
     handler = Batches(seconds=0.001)
     async with MemoryRuntime() as runtime:
-        await runtime.append("a", *happened(10))
-        options = SubscriptionOptions(batch_size=2, selector=f"{HERE}:even", read_size=4, max_in_flight=4)
+        if stored:
+            await runtime.append("a", *happened(stored))
+        options = SubscriptionOptions(batch_size=2, selector=f"{HERE}:odd", read_size=4, max_in_flight=4)
         await runtime.run("slow", handler, options)
-        for _ in range(10):
+        for _ in range(live // 2):
             await runtime.append("a", *happened(2))
         await runtime.caught_up()
-        assert [event.position for event in handler.items] == list(range(2, 31, 2))
+        assert [event.position for event in handler.items] == list(range(1, stored + live, 2))
 
 
-@pytest.mark.parity("T373", "E16", "L17")
+@pytest.mark.parity("T373", "L17")
 def test_doubled_hints_lead_to_one_delivery_and_to_no_more_timers() -> None:
     it = Steering(0)
     it.append(*Steering(1).events)

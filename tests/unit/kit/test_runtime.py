@@ -74,7 +74,7 @@ async def test_a_handler_that_cannot_start_leaves_nothing_running() -> None:
     await until(lambda: not [each for each in threading.enumerate() if "Unready" in each.name])
 
 
-@pytest.mark.parity("T308", "T311", "T326", "E20")
+@pytest.mark.parity("T311", "E20")
 async def test_a_subscription_to_one_stream_gets_its_events_with_its_numbers_also_when_it_comes_later() -> None:
     numbers: list[tuple[int, int]] = []
 

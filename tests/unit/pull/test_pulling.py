@@ -82,7 +82,7 @@ def numbers(batch: PulledBatch) -> list[int]:
     return [event.number for event in batch.events]
 
 
-@pytest.mark.parity("T317", "T340", "T326")
+@pytest.mark.parity("T317", "T340")
 async def test_a_loop_that_acknowledges_gets_everything_in_order() -> None:
     outside, seen = Pulling(25), []
     async with outside.subscription(batch_size=10) as subscription:
@@ -95,7 +95,7 @@ async def test_a_loop_that_acknowledges_gets_everything_in_order() -> None:
     assert outside.checkpoint == 25
 
 
-@pytest.mark.parity("T318", "T324", "T325", "T335", "T376")
+@pytest.mark.parity("T318", "T324", "T335")
 async def test_events_are_acknowledged_one_by_one_by_event_or_number_in_any_order() -> None:
     outside = Pulling(4)
     async with outside.subscription(batch_size=4, checkpoint_events=1) as subscription:
@@ -197,7 +197,7 @@ async def test_without_consumers_there_is_one_subscriber() -> None:
             subscription.subscriber("b")
 
 
-@pytest.mark.parity("T282", "T297")
+@pytest.mark.parity("T282")
 async def test_subscribers_take_turns() -> None:
     async with Pulling(6).subscription(consumers=2, partition_by="none") as subscription:
         a, b = subscription.subscriber("a"), subscription.subscriber("b")
@@ -226,7 +226,7 @@ async def test_what_a_subscriber_had_that_left_goes_to_the_others() -> None:
         assert again.attempt == 2
 
 
-@pytest.mark.parity("T287", "T304", "T305", "T333", "T328", "T339")
+@pytest.mark.parity("T287", "T304", "T305", "T333", "T328", "T339", "T374", "T375")
 async def test_when_the_last_subscriber_leaves_the_lease_is_free_and_the_next_one_goes_on() -> None:
     outside = Pulling(3)
     async with outside.subscription(checkpoint_interval=NEVER, checkpoint_events=1000) as subscription:
@@ -291,7 +291,7 @@ async def test_each_acknowledgement_brings_the_next_batch() -> None:
             await batch.ack()
 
 
-@pytest.mark.parity("T298", "T299", "T300", "E24")
+@pytest.mark.parity("T298", "E24")
 async def test_with_several_keys_each_subscriber_gets_batches_of_one_key_in_order() -> None:
     outside = Pulling(0)
     for _ in range(2):

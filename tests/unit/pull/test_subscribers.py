@@ -17,6 +17,7 @@ from headwater.storage.model import ALL
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.pull import PullSubscriber, PullSubscription
+from headwater.subscriptions.testing.builders import recorded
 from tests.plugins.waiting import until
 from tests.unit.pull.test_pulling import numbers, take
 from tests.unit.runner.outside import ListReader, Recording
@@ -192,3 +193,46 @@ async def test_the_leaving_of_one_that_is_no_subscriber_does_nothing() -> None:
         await batch.ack()
         assert numbers(await take(mine)) == [2]
         assert numbers(await take(stranger)) == [1]
+
+
+@pytest.mark.parity("T297")
+async def test_with_room_for_one_event_two_subscribers_alternate_strictly() -> None:
+    shared = Shared(20)
+    async with shared.subscription("s", consumers=2, max_in_flight=1, partition_by="none") as subscription:
+        takers = [subscription.subscriber("a"), subscription.subscriber("b")]
+        for number in range(1, 21):
+            batch = await take(takers[(number - 1) % 2])
+            assert numbers(batch) == [number]
+            await batch.ack()
+
+
+@pytest.mark.parity("T299", "T300")
+@pytest.mark.parametrize("most", [10, 100])
+async def test_batches_of_five_for_each_stream_and_subscriber(most: int) -> None:
+    shared = Shared()
+    for stream in ("a", "b", "a", "b"):
+        shared.append(5, stream)
+    async with shared.subscription("s", consumers=2, batch_size=5, max_in_flight=most) as subscription:
+        first, second = subscription.subscriber("first"), subscription.subscriber("second")
+        seen: dict[str, list[list[int]]] = {"a": [], "b": []}
+        for _ in range(2):
+            one, other = await take(first), await take(second)
+            for batch in (one, other):
+                (stream,) = {event.stream for event in batch.events}
+                seen[stream].append(numbers(batch))
+                await batch.ack()
+    assert seen == {"a": [[1, 2, 3, 4, 5], [11, 12, 13, 14, 15]], "b": [[6, 7, 8, 9, 10], [16, 17, 18, 19, 20]]}
+
+
+@pytest.mark.parity("T325")
+async def test_of_everything_events_are_acknowledged_by_their_number_in_the_store_wide_order() -> None:
+    shared = Shared()
+    shared.reader.events += [recorded(1, "a", version=1), recorded(2, "b", version=1), recorded(3, "a", version=2)]
+    async with shared.subscription("s", batch_size=3) as subscription:
+        batch = await take(subscription.subscriber("a"))
+        await batch.ack(1)
+        await batch.ack(3)
+        assert subscription.status is not None
+        assert subscription.status.watermark == 1
+        await batch.ack(2)
+        assert subscription.status.watermark == 3
