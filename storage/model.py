@@ -464,6 +464,8 @@ class EventPage:
     """The source's highest number when the page was read; ``read_to == head`` means caught up."""
     stream_id: int | None = None
     """The incarnation of the stream that was read, when there is one; None for ``ALL``."""
+    absent: Literal["deleted", "missing"] | None = None
+    """Why nothing is read of a stream: it is soft-deleted, or not there (any more)."""
 
 
 StreamStatus: TypeAlias = Literal["active", "deleted"]

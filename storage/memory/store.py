@@ -289,7 +289,7 @@ class MemoryEventStore:
         else:
             stream = state.streams.get(source)
             if stream is None or stream.deleted_at is not None:
-                return EventPage((), after, after)
+                return EventPage((), after, after, absent="missing" if stream is None else "deleted")
             head, stream_id = stream.version, stream.stream_id
         if head <= after:
             return EventPage((), after, after, stream_id)

@@ -140,7 +140,7 @@ async def _stream_page(
 ) -> EventPage:
     state = await stream_state(conn, sql, stream)
     if state is None or state.deleted:
-        return EventPage((), after, after)
+        return EventPage((), after, after, absent="missing" if state is None else "deleted")
     version, _, has_links, stream_id = state
     if version <= after:
         return EventPage((), after, after, stream_id)

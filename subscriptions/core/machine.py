@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, Final
 
 from headwater.storage.leases import Halt, Progress, Retried
-from headwater.storage.model import ALL, RecordedEvent
+from headwater.storage.model import ALL, EventPage, RecordedEvent
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.batch import Batch
 from headwater.subscriptions.core.condition import Condition
@@ -212,6 +212,7 @@ class Machine:
         self.condition.relieve("read", now)
         page, window = fact.page, self._work.window
         known = self._ledger.stream_id
+        self._look_for_source(page, now)
         if page.stream_id is not None and page.stream_id != known:
             if known is not None:
                 self._rewinding.made_anew(page.stream_id)
@@ -225,6 +226,21 @@ class Machine:
         for place, error in faults:
             self._failing.give_up(Batch((place,)), error, now)
         self._failing.look(now)
+
+    def _look_for_source(self, page: EventPage, now: float) -> None:
+        """Tell operators when there is nothing to read because the stream is deleted, and when it is there again."""
+        source = self._options.source
+        if page.absent == "deleted":
+            self.condition.trouble(
+                "source", f"the stream {source!r} is soft-deleted: undelete it, or delete the subscription", now
+            )
+        elif page.absent == "missing" and self._ledger.stream_id is not None:
+            gone = (
+                f"the stream {source!r} was deleted for good: what is appended to a new one of that name is delivered"
+            )
+            self.condition.trouble("source", gone, now)
+        else:
+            self.condition.relieve("source", now)
 
     def _on_read_failed(self, fact: inputs.ReadFailed, now: float) -> None:
         if self._reading.ended(fact.read_id):

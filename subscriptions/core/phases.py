@@ -18,7 +18,8 @@ class Phase(enum.Enum):
     RUNNING = "running"
     """Reading and delivering."""
     STUCK = "stuck"
-    """Something outside does not answer (see the reason); it is tried again, and delivery goes on where it can."""
+    """Something outside does not answer, or the stream that is read is deleted (see the reason); it is tried again, and
+    delivery goes on where it can."""
     PAUSED = "paused"
     """An operator, or the breaker, has stopped delivery until it is resumed."""
     FAILED = "failed"

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from headwater.storage.model import ALL
+from headwater.storage.options import StoreOptions
+from headwater.storage.postgres.leases import LeaseSession
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
 from headwater.subscriptions.options import CURRENT, ORIGIN, StartAt, SubscriptionOptions
-from tests.integration.subscriptions.following import following
+from tests.integration.subscriptions.following import LEASE, following
 from tests.plugins.events import events
 from tests.plugins.waiting import until
 
@@ -46,7 +48,7 @@ async def test_stored_events_come_in_full_batches(store: PostgresEventStore) -> 
         assert [len(batch) for batch in subscription.batches] == [3, 3]
 
 
-@pytest.mark.parity("T218", "T268", "L16")
+@pytest.mark.parity("T218", "T268")
 @pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
 async def test_a_deleted_stream_delivers_nothing_until_it_is_there_again(store: PostgresEventStore, hard: bool) -> None:
     await store.append("s", events(2))
@@ -61,6 +63,35 @@ async def test_a_deleted_stream_delivers_nothing_until_it_is_there_again(store: 
             await store.undelete_stream("s")
             await subscription.has_settled(2)
             assert subscription.numbers == [1, 2]
+
+
+@pytest.mark.parity("L15", "L16")
+@pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
+async def test_operators_see_that_the_stream_of_a_subscription_is_deleted_and_since_when(
+    store: PostgresEventStore, hard: bool
+) -> None:
+    await store.append("s", events(2))
+    registry = Registry(store.pool, store.sql, store)
+    async with following(store, options=SubscriptionOptions(source="s")) as subscription:
+        await subscription.has_settled(2)
+        [before] = await registry.states("following")
+        await store.delete_stream("s", hard=hard)
+
+        async def told() -> bool:
+            [state] = await registry.states("following")
+            return state.phase == "stuck"
+
+        await until(told)
+        [state] = await registry.states("following")
+        assert ("deleted for good" if hard else "soft-deleted") in (state.reason or "")
+        assert state.since > before.since
+    # Whoever stops following it lets the lease go, deleted or not.
+    leases = LeaseSession(StoreOptions(url=store.options.url), host="another", lease=LEASE)
+    await leases.open()
+    try:
+        assert len(await leases.claim([state.key])) == 1
+    finally:
+        await leases.close()
 
 
 @pytest.mark.parity("T219", "T220", "T221", "T269")

@@ -208,19 +208,42 @@ async def test_events_of_deleted_streams_are_delivered_unless_they_are_gone(hard
 
 
 @pytest.mark.parity("L16")
-async def test_a_soft_deleted_stream_is_waited_for_and_goes_on_when_it_is_undeleted() -> None:
-    handler = Batches()
-    async with MemoryRuntime() as runtime:
+async def test_a_soft_deleted_stream_is_waited_for_with_a_reason_and_goes_on_when_it_is_undeleted() -> None:
+    handler, watching = Batches(), Watching()
+    async with MemoryRuntime(observer=watching) as runtime:
         await runtime.append("a", *happened(2))
         await runtime.run("a", handler, SubscriptionOptions(batch_size=5, source="a"))
         await runtime.caught_up()
+        since = runtime.status("a").since
         await runtime.store.delete_stream("a")
-        await runtime.append("b", *happened(1))
-        assert runtime.status("a").phase.value == "running"
+        await until(lambda: runtime.status("a").phase.value == "stuck")
+        status = runtime.status("a")
+        assert status.reason == "the stream 'a' is soft-deleted: undelete it, or delete the subscription"
+        assert status.since > since
+        assert watching.statuses[-1].reason == status.reason, "programs are told, and need not ask"
         await runtime.store.undelete_stream("a")
         await runtime.append("a", *happened(1))
         await until(lambda: len(handler.items) == 3)
         assert [event.version for event in handler.items] == [1, 2, 3]
+        assert (runtime.status("a").phase.value, runtime.status("a").reason) == ("running", None)
+
+
+@pytest.mark.parity("L15")
+async def test_a_stream_that_is_deleted_for_good_is_told_of_until_there_is_a_new_one() -> None:
+    handler, watching = Batches(), Watching()
+    async with MemoryRuntime(observer=watching) as runtime:
+        await runtime.run("a", handler, SubscriptionOptions(batch_size=5, source="a"))
+        await runtime.append("b", *happened(1))
+        await runtime.append("a", *happened(2))
+        await runtime.caught_up("a")
+        assert [status.phase.value for status in watching.statuses] == ["running"], "it need not be there yet"
+        await runtime.store.delete_stream("a", hard=True)
+        await until(lambda: runtime.status("a").phase.value == "stuck")
+        assert "'a' was deleted for good" in (runtime.status("a").reason or "")
+        await runtime.append("a", *happened(1))
+        await until(lambda: len(handler.items) == 3)
+        assert (runtime.status("a").phase.value, runtime.status("a").reason) == ("running", None)
+        assert [status.phase.value for status in watching.statuses] == ["running", "stuck", "running"]
 
 
 @pytest.mark.parity("T361", "T362", "T363")
