@@ -45,6 +45,7 @@ from headwater.storage.postgres import schema as schemas
 from headwater.storage.postgres.partitioning import partition
 from headwater.subscriptions.app import App
 from headwater.subscriptions.imports import resolve
+from headwater.subscriptions.observer import load_observer
 from headwater.subscriptions.shape import takes_context
 
 cli = typer.Typer(
@@ -135,7 +136,8 @@ def run(
         store = found.store_options
     store = store if found is None else found.with_payloads(store)
     Making.of(store)  # what cannot be imported is known before anything is started
-    options = ClusterOptions.read(store)
+    options = ClusterOptions.read(store).of_app(found)
+    load_observer(options.observer)
     running.mute_pool()
     if address is not None:
         asyncio.run(running.on_ray(found, options, address))

@@ -93,6 +93,7 @@ class LocalCluster:
             if app is None:
                 raise InvalidArgument("options", "without an app they must say where the store is")
             options = ClusterOptions.read(app.store_options)
+        options = options.of_app(app)
         if self._client is None:
             self._client = await Client.open(options)
         if app is not None:

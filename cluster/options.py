@@ -16,13 +16,15 @@ from typing import Any
 
 from headwater.storage.errors import ConfigurationError
 from headwater.storage.options import StoreOptions
+from headwater.subscriptions.app import App
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOptions:
     """Where the store is, and how the hosts and the supervisor keep time.
 
-    Each field but the first and the last is also an environment variable ``HEADWATER_<NAME>``; times are in seconds.
+    Each field but ``store`` and ``import_from`` is also an environment variable ``HEADWATER_<NAME>``; times are in
+    seconds.
     """
 
     store: StoreOptions
@@ -49,6 +51,8 @@ class ClusterOptions:
     connection of its own."""
     import_from: tuple[str, ...] = ()
     """Folders that handlers are imported from, beside what is installed."""
+    observer: str | None = None
+    """Import path of an observer, or of a class of them, that watches the owners in place of the log."""
 
     @classmethod
     def read(cls, store: StoreOptions, environment: Mapping[str, str] | None = None) -> ClusterOptions:
@@ -59,7 +63,12 @@ class ClusterOptions:
             text = environment.get(f"HEADWATER_{field.name.upper()}")
             if text and isinstance(field.default, timedelta | int):
                 found[field.name] = _number(field.name, text, type(field.default))
+        found["observer"] = environment.get("HEADWATER_OBSERVER") or None
         return cls(store=store, import_from=import_folders(), **found)
+
+    def of_app(self, app: App | None) -> ClusterOptions:
+        """Return these options with what an app says itself."""
+        return self if app is None or app.observer is None else replace(self, observer=app.observer)
 
     @property
     def host_store(self) -> StoreOptions:

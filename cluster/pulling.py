@@ -27,7 +27,7 @@ from headwater.storage.postgres.store import PostgresEventStore
 from headwater.storage.registry import PULLED
 from headwater.subscriptions.checks import check_kind
 from headwater.subscriptions.encoding import encode
-from headwater.subscriptions.observer import LogObserver
+from headwater.subscriptions.observer import Observer, guarded, load_observer
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.pull import PullSubscription
 from headwater.subscriptions.runner import SubscriptionRunner
@@ -37,7 +37,11 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def pull(
-    name: str, options: SubscriptionOptions | None = None, *, cluster: ClusterOptions | None = None
+    name: str,
+    options: SubscriptionOptions | None = None,
+    *,
+    cluster: ClusterOptions | None = None,
+    observer: Observer | None = None,
 ) -> AsyncIterator[PullSubscription]:
     """Consume a named subscription in this program, for the length of the block::
 
@@ -48,8 +52,9 @@ async def pull(
 
     It is registered at the first time, and goes on from its checkpoint each later time. Of several programs with the
     same name one has the lease, and the others stand by. ``cluster`` says where the store is and how long the lease is;
-    without it the environment does. Operators pause, resume and rewind it, and try its parked events again, as any
-    other.
+    without it the environment does. ``observer`` watches what happens, among it each change of the phase with its
+    reason, in place of the one that writes to the log. Operators pause, resume and rewind it, and try its parked events
+    again, as any other.
 
     Raises SubscriptionConflict when a handler consumes the name, or it reads another source; InvalidArgument for
     options that pull mode has no use for; ConfigurationError, SchemaMissing, SchemaOutdated, PoolerRefused,
@@ -62,6 +67,7 @@ async def pull(
         if wrong:
             raise InvalidArgument(argument, "is for subscriptions with a handler: pull mode has one partition")
     cluster = ClusterOptions.read(StoreOptions.read()) if cluster is None else cluster
+    watching = load_observer(cluster.observer) if observer is None else guarded(observer)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await PostgresEventStore.open(options=cluster.host_store))
         registry, commands = Registry(store.pool, store.sql, store), Commands(store.pool, store.sql)
@@ -80,7 +86,7 @@ async def pull(
             leases=leases,
             checkpoints=checkpoints,
             heads=reading.heads,
-            observer=LogObserver(),
+            observer=watching,
             opener=reading.opener,
             parking=commands,
             boundaries=checkpoints,

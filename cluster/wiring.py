@@ -41,7 +41,7 @@ from headwater.subscriptions.fanout import SharedReader
 from headwater.subscriptions.handler import Handler
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.imports import resolve
-from headwater.subscriptions.observer import LogObserver
+from headwater.subscriptions.observer import load_observer
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.ports import Consumer, EventReader, Opener
 from headwater.subscriptions.runner import SubscriptionRunner
@@ -128,7 +128,7 @@ async def open_host(
             closing(PostgresTransactions(pool, store.sql, checkpoints, options.handlers_store))
         )
         make_one = make_consumer or partial(remote_consumer, opener=reading.opener)
-        observer = LogObserver()
+        observer = load_observer(options.observer)
         commands = Commands(store.pool, store.sql)
 
         said_without_ray: dict[str, object] = {}

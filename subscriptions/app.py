@@ -92,12 +92,19 @@ class App:
         types: str | None = None,
         encryption: str | None = None,
         codec: str | None = None,
+        observer: str | None = None,
     ) -> None:
-        """``types``, ``encryption`` and ``codec`` are import paths, so that every process of a cluster finds them."""
+        """``types``, ``encryption``, ``codec`` and ``observer`` are import paths, found in every process of a cluster.
+
+        An ``observer`` watches what the owners of all subscriptions do, in place of the one that writes to the log.
+        """
         self.name = check_name("app", name)
         self._database_url = database_url
         self._redis_url = redis_url
         self._schema = schema
+        if observer is not None:
+            check_path("observer", observer)
+        self.observer = observer
         self._payloads: dict[str, Any] = {"types": types, "encryption": encryption, "codec": codec}
         self._registrations: dict[str, Registration] = {}
 

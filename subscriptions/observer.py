@@ -1,6 +1,6 @@
 """What can be watched from outside: one interface that feeds logs, metrics and tests.
 
-Never changes what happens: an observer that raises is logged and otherwise ignored.
+Never changes what happens: a user's observer that raises is logged and otherwise ignored.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from headwater.storage.errors import StoreUnavailable
+from headwater.storage.errors import ConfigurationError, StoreUnavailable
 from headwater.storage.leases import ParkedEvent, PartitionKey, Progress
 from headwater.storage.model import EventPage, RecordedEvent
 from headwater.subscriptions.core.phases import Phase
+from headwater.subscriptions.imports import resolve
 from headwater.subscriptions.ports import Delivered
 from headwater.subscriptions.raised import described
 
@@ -50,7 +51,8 @@ class Status(NamedTuple):
 class Observer:
     """Watches partitions. Override what you need; nothing here does anything.
 
-    All methods are called on the event loop: they must be quick and must not block.
+    All methods are called on the event loop of the owner, in its process: they must be quick and must not block.
+    ``key`` has the subscription's name and the number of the partition.
     """
 
     def status_changed(self, key: PartitionKey, status: Status) -> None:
@@ -82,6 +84,25 @@ class Observer:
 
     def trouble(self, key: PartitionKey, what: str, error: BaseException) -> None:
         """Something outside did not answer, and is tried again."""
+
+
+def load_observer(path: str | None) -> Observer:
+    """Return the observer of an import path, an instance or a class, and without one what writes to the log.
+
+    What the user's own one raises is logged and changes nothing. Raises ImportPathError, ConfigurationError.
+    """
+    if path is None:
+        return LogObserver()
+    found = resolve(path)
+    observer = found() if isinstance(found, type) else found
+    return guarded(observer, path)
+
+
+def guarded(observer: Observer, name: str = "observer") -> Observer:
+    """Return an observer of the user's as one that never raises. Raises ConfigurationError when it is none."""
+    if not isinstance(observer, Observer):
+        raise ConfigurationError(f"{name} is not an Observer but {type(observer).__name__}")
+    return Observers(observer)
 
 
 class LogObserver(Observer):

@@ -7,6 +7,7 @@ from headwater.cluster.client import Client
 from headwater.cluster.local import LocalCluster
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.pulling import pull
+from headwater.cluster.status import DeploymentStatus, HostStatus, PartitionStatus, ReplacementStatus
 from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import (
     AlreadyLinked,
@@ -73,10 +74,12 @@ from headwater.storage.model import (
 from headwater.storage.opening import connect
 from headwater.storage.options import StoreOptions
 from headwater.storage.parking import ParkedChange
-from headwater.storage.registry import ParkedFilter
+from headwater.storage.postgres.replaying import ReplayStatus
+from headwater.storage.registry import CommandRecord, ParkedDetails, ParkedEdit, ParkedFilter, ParkedRecord
 from headwater.storage.store import EventStore
 from headwater.subscriptions.app import App, Registration
 from headwater.subscriptions.handler import Context
+from headwater.subscriptions.observer import LogObserver, Observer, Observers, Status
 from headwater.subscriptions.options import (
     CURRENT,
     ORIGIN,
@@ -108,11 +111,13 @@ __all__ = [
     "ArchiveError",
     "Client",
     "ClusterOptions",
+    "CommandRecord",
     "CommitUnknown",
     "ConditionFailed",
     "ConfigurationError",
     "Context",
     "Delivery",
+    "DeploymentStatus",
     "DuplicateEvent",
     "EncodingFailed",
     "Encryption",
@@ -125,21 +130,31 @@ __all__ = [
     "Filter",
     "HardDeletesDisabled",
     "HeadwaterError",
+    "HostStatus",
     "ImportPathError",
     "InvalidArgument",
     "KeyUnavailable",
     "LocalCluster",
+    "LogObserver",
     "Nack",
     "NewEvent",
+    "Observer",
+    "Observers",
     "OnFailure",
     "ParkedChange",
+    "ParkedDetails",
+    "ParkedEdit",
     "ParkedFilter",
+    "ParkedRecord",
+    "PartitionStatus",
     "PoolerRefused",
     "PullSubscription",
     "PulledBatch",
     "RangeArchived",
     "RecordedEvent",
     "Registration",
+    "ReplacementStatus",
+    "ReplayStatus",
     "ReservedStream",
     "RetryPolicy",
     "SchemaMissing",
@@ -150,6 +165,7 @@ __all__ = [
     "SqlRefused",
     "StaleEpoch",
     "Start",
+    "Status",
     "StoreClosed",
     "StoreOptions",
     "StoreUnavailable",

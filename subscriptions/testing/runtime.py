@@ -26,7 +26,7 @@ from headwater.subscriptions.app import App
 from headwater.subscriptions.consumers import LocalConsumer
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.handler import Handler
-from headwater.subscriptions.observer import Observer, Status
+from headwater.subscriptions.observer import Observer, Status, load_observer
 from headwater.subscriptions.options import ORIGIN, Delivery, OnFailure, RetryPolicy, SubscriptionOptions
 from headwater.subscriptions.runner import SubscriptionRunner
 
@@ -84,6 +84,8 @@ class MemoryRuntime:
         self.store = MemoryEventStore(
             hard_deletes=True, codec=making.codec, types=making.types, encryption=making.encryption
         )
+        if observer is None and app is not None and app.observer is not None:
+            observer = load_observer(app.observer)
         self._observer = observer
         self._coordination = MemoryCoordination()
         self._leases = MemoryLeases(self._coordination, "test")
