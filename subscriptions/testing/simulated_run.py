@@ -17,10 +17,13 @@ from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.machine import LATE, Machine
 from headwater.subscriptions.core.phases import Phase, delivers
 from headwater.subscriptions.core.sieve import Sieve
+from headwater.subscriptions.handler import Context
 from headwater.subscriptions.observer import Observer
 from headwater.subscriptions.options import Delivery
+from headwater.subscriptions.ports import Nack, Unmendable
 from headwater.subscriptions.retries import ParkedRetries
 from headwater.subscriptions.testing.invariants import BrokenInvariant, RunWitness, Witness
+from headwater.subscriptions.testing.program import Program
 from headwater.subscriptions.testing.slow_ports import Pause, SlowCheckpoints, SlowParking, SlowReader, executed_late
 from headwater.subscriptions.testing.world import KEY, World, at_once
 
@@ -338,6 +341,9 @@ class SimulatedRun:
     def _end(self, effect: effects.Deliver, grant: Grant, positions: set[int]) -> None:
         """Let the handler return; it runs on even when the owner has lost the lease."""
         world, weather = self._world, self._world.weather
+        if world.program is not None:
+            self._call(world.program, effect, positions)
+            return
         fails = bool(positions & world.poison) or world.chance(weather.handler_fails)
         dies = bool(positions & world.deadly) or world.chance(weather.consumer_dies)
         done = not fails and not (dies and bool(positions & world.deadly))
@@ -352,6 +358,41 @@ class SimulatedRun:
         elif fails:
             answer = inputs.Failed(effect.delivery_id, "the handler failed", mendable=world.random.random() > 0.1)
         self._answer(answer)
+
+    def _call(self, program: Program, effect: effects.Deliver, positions: set[int]) -> None:
+        """Run the user's handler; the weather may end it before it began, or lose what it answers."""
+        world, weather = self._world, self._world.weather
+        hopeless = bool(positions & (world.poison | world.deadly))
+        dies = bool(positions & world.deadly) or world.chance(weather.consumer_dies)
+        fails = hopeless or dies or world.chance(weather.handler_fails)
+        answer: inputs.Input = inputs.Handled(effect.delivery_id)
+        handled = False
+        if not hopeless and (not fails or world.random.random() < 0.5):
+            error = program.call(effect.events, self._context(effect))
+            handled = error is None
+            if error is not None:
+                policy = world.options.retry.of(error)
+                mendable = not isinstance(error, (Unmendable, *policy.never))
+                then = error.action if isinstance(error, Nack) else None
+                text = f"{type(error).__name__}: {error}"
+                answer = inputs.Failed(effect.delivery_id, text, mendable, then=then, policy=policy)
+        if fails:
+            # Whether the handler ran is not known to anybody.
+            why = "the consumer is gone" if dies else "the handler did not answer in time"
+            answer, handled = inputs.Failed(effect.delivery_id, why, lost=dies), False
+        self._witness.ended(self._seen, effect.delivery_id, effect.events, handled=handled)
+        self._answer(answer)
+
+    def _context(self, effect: effects.Deliver) -> Context:
+        replaying = not effect.parked and effect.events[-1].number <= self._world.replay_until
+        return Context(
+            subscription=KEY.subscription,
+            partition=0,
+            epoch=self.grant.epoch,
+            attempt=effect.attempt,
+            replaying=replaying,
+            consumer=effect.consumer,
+        )
 
     def _commit(self, effect: effects.Deliver, grant: Grant) -> tuple[bool, inputs.Input]:
         try:
@@ -390,6 +431,7 @@ class SimulatedRun:
             self._answer(inputs.LeaseLost(str(error)))
             return
         if effect.rewind:
+            self._world.replay_until = max(self._world.replay_until, effect.settled)
             self._seen = RunWitness(self.grant.epoch, effect.progress.checkpoint, busy=self._seen.busy)
         self._let_go("saved", set_back=effect.sets_back)
         lost = world.chance(world.weather.save_fails)

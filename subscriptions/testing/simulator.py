@@ -7,14 +7,22 @@ may; the same seed plays the same history again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from headwater.storage.leases import Grant
+from headwater.storage.checks import check_number
+from headwater.storage.errors import InvalidArgument
+from headwater.storage.leases import Grant, ParkedEvent
 from headwater.storage.memory.subscriptions import MemoryLeases
+from headwater.storage.model import MAX_BIGINT, RecordedEvent
+from headwater.subscriptions.checks import check_count, check_kind
 from headwater.subscriptions.core import inputs
 from headwater.subscriptions.core.sieve import Sieve
+from headwater.subscriptions.keys import sieve_of
+from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.testing.invariants import BrokenInvariant, Witness
+from headwater.subscriptions.testing.program import Events, Program
 from headwater.subscriptions.testing.simulated_run import SimulatedRun
 from headwater.subscriptions.testing.world import KEY, Weather, World, at_once
 
@@ -38,27 +46,60 @@ class History:
     handler_calls: int
     grants: int
     crashes: int
+    handled: tuple[RecordedEvent, ...] = ()
+    """What a handler of yours has handled, each event once, in the order of the store: its effects are there."""
+    parked: tuple[ParkedEvent, ...] = ()
+    """What is set aside at the end, by position."""
 
 
-def simulate(seed: int, *, steps: int = 1000, weather: Weather | None = None, owners: int = 3) -> History:
+def simulate(
+    seed: int,
+    *,
+    steps: int = 1000,
+    weather: Weather | None = None,
+    owners: int = 3,
+    handler: Any = None,
+    options: SubscriptionOptions | None = None,
+    events: Events | None = None,
+) -> History:
     """Play one history of at least ``steps`` steps, then let the world come to rest.
 
-    Raises BrokenInvariant, with the seed in its text.
+    With a ``handler`` of yours, a function or a class, sync or async, of one event or a batch, that one is called,
+    under your ``options``, for ``events``: pairs of a stream's name and a NewEvent, or a function that draws such a
+    pair from a ``random.Random``. Owners crash before it and after it, what it has done is not noted in time, so it is
+    done again, and two owners may be at it at once. ``weather`` is then one without poison: whatever fails for good is
+    your own. Afterwards compare what it has made with what should be there, for instance with ``History.handled``.
+
+    Raises BrokenInvariant, with the seed in its text; InvalidArgument.
     """
-    simulation = _Simulation(seed, weather if weather is not None else Weather(), owners)
+    check_number("seed", seed, -MAX_BIGINT)
+    check_count("steps", steps)
+    check_count("owners", owners)
+    if weather is not None:
+        check_kind("weather", weather, Weather)
+    if handler is None:
+        if options is not None or events is not None:
+            raise InvalidArgument("options" if events is None else "events", "means something with a handler only")
+        return _play(_Simulation(seed, weather or Weather(), owners), steps)
+    weather = Weather(poison=0, deadly=0) if weather is None else weather
+    with closing(Program(handler, options, events)) as program:
+        return _play(_Simulation(seed, replace(weather, answered_in_parts=0), owners, program), steps)
+
+
+def _play(simulation: _Simulation, steps: int) -> History:
     try:
         return simulation.play(steps)
     except BrokenInvariant as broken:
-        raise BrokenInvariant(f"seed {seed}, {simulation.world.now:.3f} s: {broken}") from broken
+        raise BrokenInvariant(f"seed {simulation.seed}, {simulation.world.now:.3f} s: {broken}") from broken
 
 
 class _Simulation:
     """One history."""
 
-    def __init__(self, seed: int, weather: Weather, owners: int) -> None:
-        self.world = World(seed, weather)
+    def __init__(self, seed: int, weather: Weather, owners: int, program: Program | None = None) -> None:
+        self.world = World(seed, weather, program)
         options = self.world.options
-        self.sieve = Sieve()
+        self.sieve = Sieve() if program is None else sieve_of(options)
         self.witness = Witness(options.delivery, self.sieve.key_of)
         self.seed = seed
         self.grants = 0
@@ -85,7 +126,18 @@ class _Simulation:
         if missing := self.witness.missing():
             raise BrokenInvariant(f"never settled: {missing}")
         calls = sum(self.witness.calls.values())
-        return History(self.seed, taken, len(world.events), calls, self.grants, self.crashes)
+        handled = {} if world.program is None else world.program.handled
+        parked = world.coordination.row(KEY).parked
+        return History(
+            self.seed,
+            taken,
+            len(world.events),
+            calls,
+            self.grants,
+            self.crashes,
+            tuple(handled[position] for position in sorted(handled)),
+            tuple(parked[position] for position in sorted(parked)) if world.program is not None else (),
+        )
 
     def _at_rest(self) -> bool:
         row = self.world.coordination.row(KEY)
@@ -103,7 +155,8 @@ class _Simulation:
             return
         world = self.world
         for event in world.append():
-            self.witness.appended(event)
+            if world.program is None or world.program.wants(event):
+                self.witness.appended(event)
         if not world.chance(world.weather.hint_lost):
             head = world.head
             if world.chance(world.weather.hint_invented):

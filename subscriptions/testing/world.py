@@ -8,19 +8,22 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from itertools import count
 from random import Random
 from typing import Any, Final, TypeVar
 
+from headwater.storage.filters import matches
 from headwater.storage.leases import PartitionKey
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryParking
 from headwater.storage.model import EventPage, RecordedEvent
+from headwater.subscriptions.checks import check_share
 from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
 from headwater.subscriptions.testing.builders import recorded
 from headwater.subscriptions.testing.clock import VirtualClock
 from headwater.subscriptions.testing.invariants import RetryWitness
+from headwater.subscriptions.testing.program import Program
 
 T = TypeVar("T")
 
@@ -65,6 +68,10 @@ class Weather:
     deadly: float = 0.01
     """The share of events that end the process of their handler at every attempt."""
 
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            check_share(each.name, getattr(self, each.name), 0, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
@@ -88,11 +95,13 @@ class Agenda:
 class World:
     """Events, rows and chance."""
 
-    def __init__(self, seed: int, weather: Weather) -> None:
+    def __init__(self, seed: int, weather: Weather, program: Program | None = None) -> None:
         self.random = Random(seed)
         self.weather = weather
+        self.program = program
+        """What runs in place of handlers that do nothing."""
         self.agenda = Agenda()
-        self.options = self._choose_options()
+        self.options = self._choose_options() if program is None else program.options
         self.coordination = MemoryCoordination(self.agenda.clock.monotonic)
         self.checkpoints = MemoryCheckpoints(self.coordination)
         self.parking = MemoryParking(self.coordination)
@@ -100,6 +109,8 @@ class World:
         self.events: list[RecordedEvent] = []
         self.poison: set[int] = set()
         self.deadly: set[int] = set()
+        self.replay_until = 0
+        """Up to here everything was settled before an operator rewound it."""
         self.calm = False
         """True at the end of a history, when nothing goes wrong any more."""
 
@@ -145,7 +156,9 @@ class World:
             position += random.randrange(1, 4)
         for _ in range(random.randrange(1, 6)):
             position += 1
-            event = recorded(position, f"stream-{random.randrange(6)}")
+            event = self._next_event(position)
+            if event is None:
+                break
             if random.random() < self.weather.poison:
                 self.poison.add(position)
             elif random.random() < self.weather.deadly:
@@ -153,6 +166,11 @@ class World:
             fresh.append(event)
         self.events += fresh
         return fresh
+
+    def _next_event(self, position: int) -> RecordedEvent | None:
+        if self.program is not None:
+            return self.program.next_event(self.random, position)
+        return recorded(position, f"stream-{self.random.randrange(6)}")
 
     @property
     def head(self) -> int:
@@ -163,5 +181,8 @@ class World:
         """Read a page, as a store would."""
         start = bisect_right(self.events, after, key=lambda event: event.position)
         events = self.events[start : start + limit]
+        if self.program is not None and self.program.options.where:
+            where = self.program.options.where
+            events = [event for event in self.events[start:] if matches(where, event)][:limit]
         short = len(events) < limit
         return EventPage(events, max(after, self.head) if short else events[-1].position, self.head)

@@ -20,7 +20,15 @@ PROGRAMS = {name: (text, prints) for text, name, prints in PROGRAM.findall(API)}
 
 
 def test_there_are_programs() -> None:
-    assert {"without_await", "typed_events", "old_shapes", "forgetting", "invoices", "paid"} <= PROGRAMS.keys()
+    assert {
+        "without_await",
+        "typed_events",
+        "old_shapes",
+        "forgetting",
+        "invoices",
+        "paid",
+        "idempotent",
+    } <= PROGRAMS.keys()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -99,11 +100,11 @@ async def test_in_memory_the_observer_of_an_app_watches_too() -> None:
 
 
 @pytest.mark.parametrize("observer", ["watching", 3])
-async def test_what_is_no_observer_is_refused(observer: object) -> None:
+async def test_what_is_no_observer_is_refused(observer: Any) -> None:
     with pytest.raises(ConfigurationError, match="is not an Observer"):
         async with pull(
             "printer", cluster=ClusterOptions(store=StoreOptions(url="postgresql://nowhere/x")), observer=observer
-        ):  # type: ignore[arg-type]
+        ):
             pass
 
 

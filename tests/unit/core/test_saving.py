@@ -57,8 +57,14 @@ def test_the_checkpoint_waits_for_its_number_of_events() -> None:
 
 @pytest.mark.parity("T337", "L1")
 def test_the_checkpoint_is_saved_after_its_interval_and_changes_nothing_else() -> None:
-    more = {"read_size": 20, "max_in_flight": 40, "batch_size": 4}
-    it = Steering(300, checkpoint_events=1000, checkpoint_interval=timedelta(seconds=10), **more)
+    it = Steering(
+        300,
+        checkpoint_events=1000,
+        checkpoint_interval=timedelta(seconds=10),
+        read_size=20,
+        max_in_flight=40,
+        batch_size=4,
+    )
     for _ in range(4):
         it.handle()
     it.later(9.9)
