@@ -331,6 +331,20 @@ def resume(
     command(database_url, schema, subscription, "resume", because(reason), None, json=json, dry_run=dry_run)
 
 
+@cli.command()
+def stop(
+    subscription: Subscription,
+    reason: Reason = "",
+    database_url: DatabaseUrl = None,
+    schema: Schema = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Let nobody run a subscription until it is resumed, also one whose handler is gone. Nothing of it is deleted."""
+    given = {"reason": reason} if reason else {}
+    command(database_url, schema, subscription, "stop", given, None, json=json, dry_run=dry_run)
+
+
 cli.command()(parked)
 cli.command()(rewind)
 cli.command()(replay)

@@ -219,6 +219,16 @@ class Client:
         """Go on, whatever the reason was not to."""
         await self.command(subscription, "resume", _because(reason))
 
+    async def stop(self, subscription: str, *, reason: str = "", dry_run: bool = False) -> None:
+        """Let nobody run a subscription until it is resumed: owners finish what is in flight, and let the lease go.
+
+        Nothing is deleted: the checkpoint, what is parked and the audit stay, and an app that declares it leaves it
+        stopped. A program that pulls it keeps its lease and gets nothing. ``dry_run`` asks for nothing. Raises
+        SubscriptionNotFound; SubscriptionConflict for one that another version has replaced.
+        """
+        check_kind("reason", reason, str)
+        await self.command(subscription, "stop", {"reason": reason} if reason else None, dry_run=dry_run)
+
     async def rewind(
         self,
         subscription: str,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from headwater.cluster.attempts import Attempts
 from headwater.cluster.crew import Crew, StartableConsumer
 from headwater.cluster.replays import SlotReplays
+from headwater.storage.errors import ImportPathError
 from headwater.storage.leases import Grant, PartitionKey
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.ports import Checkpoints, Consumer
@@ -157,6 +158,8 @@ class Slot:
                 await crew.start()
             except Exception as error:  # noqa: BLE001  a handler may fail in any way; the operator is told how
                 self.trouble = f"the handler cannot be started: {error}"
+                if isinstance(error, ImportPathError):
+                    self.trouble += f"; if no app has it any more: headwater stop (or delete) {self.key.subscription}"
                 pause = self._attempts.failed(self.key, what, self.trouble, time.monotonic())
                 log.warning("%s/%d: %s; again in %g s", self.key.subscription, self.key.partition, self.trouble, pause)
             else:

@@ -208,6 +208,15 @@ def test_a_dry_run_asks_for_nothing(registered: str) -> None:
     assert answer(registered, "subscriptions")[0]["phase"] == "unowned"
 
 
+def test_a_subscription_is_stopped_without_deleting_it_and_resumed(registered: str) -> None:
+    assert answer(registered, "stop", "totals", "--dry-run")["number"] == 2
+    assert answer(registered, "status")["phases"] == {"unowned": 2}
+    assert answer(registered, "stop", "totals")["command"] == "stop"
+    assert answer(registered, "status")["phases"] == {"stopped": 2}
+    answer(registered, "resume", "totals")
+    assert answer(registered, "status")["phases"] == {"unowned": 2}
+
+
 def test_another_number_of_partitions_is_asked_for_and_shown(registered: str) -> None:
     asked = {"subscription": "totals", "partitions": 2, "to": 5}
     assert answer(registered, "repartition", "totals", "5", "--dry-run") == {**asked, "dry_run": True}
