@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -319,3 +321,15 @@ def test_the_public_names_are_there_sorted_and_light() -> None:
     assert kinds == sorted(kinds)
     loaded = "import headwater, sys; print('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, timeout=60).stdout == b"False\n"
+
+
+def test_what_the_client_returns_can_be_named() -> None:
+    """So that users' own functions can be typed: whatever a method of it returns or takes comes from the package."""
+    named: set[str] = set()
+    for name, method in inspect.getmembers(headwater.Client, inspect.isfunction):
+        if not name.startswith("_"):
+            for text in method.__annotations__.values():
+                named |= set(re.findall(r"\b[A-Z][A-Za-z]+", str(text)))
+    known = {"Any", "Self", "Mapping", "None", "TracebackType", "BaseException", "True", "False"}
+    assert {"PartitionStatus", "ParkedRecord", "ParkedFilter"} <= named
+    assert named - known <= set(headwater.__all__)
