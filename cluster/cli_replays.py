@@ -5,7 +5,8 @@ They say things only; the client does them.
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any
 
 import typer
 
@@ -76,20 +77,29 @@ def replay(
     database_url: DatabaseUrl = None,
     schema: Schema = None,
     json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Deliver a range once more. It runs beside what is delivered live, and can be ended."""
     begin, end = number_or_time("from", first, lowest=1), None if last is None else number_or_time("to", last, lowest=1)
 
-    async def change(client: Client) -> list[int]:
+    async def change(client: Client) -> dict[str, Any]:
         if cancel:
-            return await client.cancel_replays(subscription)
-        return await client.replay(
-            subscription, begin, end, side_effects=side_effects, partition=partition, reason=reason
+            ids = await client.cancel_replays(subscription, dry_run=dry_run)
+            return {"number": len(ids), "command_ids": ids}
+        ids = await client.replay(
+            subscription, begin, end, side_effects=side_effects, partition=partition, reason=reason, dry_run=dry_run
         )
+        if not dry_run:
+            return {"number": len(ids), "command_ids": ids}
+        # What would be done: by so many partitions, from here to there, and never beyond what was handled.
+        reached = max(each.checkpoint for each in await client.partitions(subscription))
+        after = await client.number_at(subscription, begin)
+        until = reached if end is None else min(reached, await client.number_at(subscription, end))
+        return {"number": len(ids), "from": after + isinstance(begin, datetime), "to": until}
 
-    ids = ask(database_url, schema, change)
+    done = ask(database_url, schema, change)
     verb = "cancel replay" if cancel else "replay"
-    show.record({"subscription": subscription, "command": verb, "number": len(ids), "command_ids": ids}, json=json)
+    show.record({"subscription": subscription, "command": verb, **done, "dry_run": dry_run}, json=json)
 
 
 def replace(

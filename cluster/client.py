@@ -226,8 +226,7 @@ class Client:
         stopped. A program that pulls it keeps its lease and gets nothing. ``dry_run`` asks for nothing. Raises
         SubscriptionNotFound; SubscriptionConflict for one that another version has replaced.
         """
-        check_kind("reason", reason, str)
-        await self.command(subscription, "stop", {"reason": reason} if reason else None, dry_run=dry_run)
+        await self.command(subscription, "stop", _because(reason), dry_run=dry_run)
 
     async def rewind(
         self,
@@ -262,13 +261,14 @@ class Client:
         side_effects: bool = True,
         partition: int | None = None,
         reason: str = "",
+        dry_run: bool = False,
     ) -> list[int]:
         """Let what lies from one number of the source up to another (both included) be handled once more.
 
         It runs beside the live delivery, by handlers of its own, and never passes the checkpoint; what fails is passed
-        over and counted. Goes on with the next owner when one dies. Returns the commands' ids, one for each partition.
-        Raises SubscriptionNotFound; InvalidArgument for exactly-once delivery, whose effects are there already, and
-        when nothing of the range was handled yet.
+        over and counted. Goes on with the next owner when one dies. Returns the commands' ids, one for each partition;
+        ``dry_run`` checks the same and asks for nothing. Raises SubscriptionNotFound; InvalidArgument for exactly-once
+        delivery, whose effects are there already, and when nothing of the range was handled yet.
         """
         await self._check(subscription, partition)
         check_flag("side_effects", side_effects)
@@ -289,12 +289,16 @@ class Client:
             issued_by=self._operator,
             partition=partition,
             because=_because(reason),
+            dry_run=dry_run,
         )
 
-    async def cancel_replays(self, subscription: str) -> list[int]:
-        """Let the replays of a subscription end where they are; returns their commands' ids."""
+    async def cancel_replays(self, subscription: str, *, dry_run: bool = False) -> list[int]:
+        """Let the replays of a subscription end where they are; returns their commands' ids.
+
+        ``dry_run`` asks for nothing.
+        """
         await self._check(subscription, None)
-        return await self._replays.cancel(subscription, issued_by=self._operator)
+        return await self._replays.cancel(subscription, issued_by=self._operator, dry_run=dry_run)
 
     async def replays(self, subscription: str | None = None) -> list[ReplayStatus]:
         """Return the latest replays, newest first, with how far they came and how long they will take."""

@@ -74,11 +74,13 @@ class Replays:
         issued_by: str,
         partition: int | None = None,
         because: Mapping[str, str] | None = None,
+        dry_run: bool = False,
     ) -> list[int]:
         """Ask for a replay of what lies after one number and up to another; returns the commands' ids.
 
-        Nothing above a partition's checkpoint is replayed; ``until`` defaults to it. Raises InvalidArgument when
-        nothing of the range was settled before; SubscriptionConflict while the partitions are about to change.
+        Nothing above a partition's checkpoint is replayed; ``until`` defaults to it. ``dry_run`` does the same and
+        takes it back. Raises InvalidArgument when nothing of the range was settled before; SubscriptionConflict while
+        the partitions are about to change.
         """
         asked = {
             "name": subscription,
@@ -92,7 +94,7 @@ class Replays:
             "issued_by": issued_by,
         }
         with translated():
-            async with self._pool.connection() as conn, conn.transaction():
+            async with self._pool.connection() as conn, conn.transaction(force_rollback=dry_run):
                 await keep_partitions(conn, self._sql, [subscription])
                 rows = await (await conn.execute(self._sql.issue_replay, asked)).fetchall()
         if not rows:
@@ -107,10 +109,13 @@ class Replays:
         after, until, side_effects, checkpoint, in_flight_to, attempt, cancelled_by = rows[0]
         return ReplayRange(after, until, side_effects, Progress(checkpoint, in_flight_to, attempt), cancelled_by)
 
-    async def cancel(self, subscription: str, *, issued_by: str) -> list[int]:
+    async def cancel(self, subscription: str, *, issued_by: str, dry_run: bool = False) -> list[int]:
         """Ask for the replays of a subscription to end where they are; returns their commands' ids."""
         asked = {"name": subscription, "issued_by": issued_by}
-        return [command_id for (command_id,) in await self._rows(self._sql.cancel_replays, asked)]
+        with translated():
+            async with self._pool.connection() as conn, conn.transaction(force_rollback=dry_run):
+                rows = await (await conn.execute(self._sql.cancel_replays, asked)).fetchall()
+        return [command_id for (command_id,) in rows]
 
     async def latest(self, subscription: str | None = None, *, limit: int = 100) -> list[ReplayStatus]:
         """Return the latest replays, newest first."""

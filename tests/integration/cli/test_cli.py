@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from headwater import ERASED, App, Encryption, NewEvent, SubscriptionOptions, connect
@@ -415,6 +416,28 @@ def test_a_wait_ends_with_what_was_settled_or_with_the_reason(registered: str) -
     assert "has not settled position 10" in done.stderr
     assert "no host holds its lease" in done.stderr
     assert answer(registered, "wait", "totals", "0") == {"subscription": "totals", "settled": 0}
+
+
+def test_a_dry_run_of_a_replay_tells_the_range_and_asks_for_nothing(registered: str) -> None:
+    with psycopg.connect(registered) as conn:
+        conn.execute('UPDATE "headwater"."partitions" SET "checkpoint" = CASE "partition" WHEN 0 THEN 4 ELSE 8 END')
+    dry = {"subscription": "totals", "command": "replay", "dry_run": True}
+    assert answer(registered, "replay", "totals", "--dry-run") == {**dry, "number": 2, "from": 1, "to": 8}
+    for arguments, expected in [
+        (("--from", "3", "--to", "6"), {"number": 2, "from": 3, "to": 6}),
+        (("--from", "6"), {"number": 1, "from": 6, "to": 8}),
+        (("--from", "2000-01-01T00:00:00Z", "--to", "100"), {"number": 2, "from": 1, "to": 8}),
+    ]:
+        assert answer(registered, "replay", "totals", *arguments, "--dry-run") == {**dry, **expected}
+    assert answer(registered, "replays") == []
+    done = headwater("replay", "totals", "--from", "9", "--dry-run", "--database-url", registered)
+    assert (done.returncode, "nothing after 8 was handled" in done.stderr) == (2, True)
+    asked = answer(registered, "replay", "totals")
+    assert (asked["number"], asked["dry_run"]) == (2, False)
+    told = answer(registered, "replay", "totals", "--cancel", "--dry-run")
+    assert (told["number"], told["command_ids"]) == (2, asked["command_ids"])
+    assert answer(registered, "replay", "totals", "--cancel")["number"] == 2, "the dry run took nothing back"
+    assert answer(registered, "replay", "totals", "--cancel")["number"] == 0
 
 
 def test_ranges_and_new_versions_are_asked_for_listed_and_taken_back(two_parked: str) -> None:
