@@ -23,7 +23,7 @@ async def test_what_has_no_room_waits_with_a_reason_until_a_node_comes_that_has(
         async def two_have_handled_it() -> bool:
             return len(await handled()) == 2
 
-        await until(two_have_handled_it, deadline=60, what="waiting for the two that there is room for")
+        await until(two_have_handled_it, deadline=90, what="waiting for the two that there is room for")
         assert {p.node for p in await handled()} == set(cluster.nodes)
         [waiting] = [p for p in await client.partitions() if p.checkpoint == 0]
         assert waiting.phase == "unowned"
@@ -33,5 +33,5 @@ async def test_what_has_no_room_waits_with_a_reason_until_a_node_comes_that_has(
         async def all_have_handled_it() -> bool:
             return len(await handled()) == 3
 
-        await until(all_have_handled_it, deadline=60, what="waiting for the third")
+        await until(all_have_handled_it, deadline=90, what="waiting for the third")
         assert (await cluster.owners())[waiting.subscription, 0] == third

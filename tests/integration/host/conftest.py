@@ -60,6 +60,17 @@ class Processes:
         self.signal(node, signal.SIGTERM)
         return self._running.pop(node).wait(timeout=30)
 
+    def start_bare(self, node: str) -> None:
+        """Start one that runs whatever is registered, and cannot import the shop."""
+        with (self._folder / f"{node}.log").open("ab") as log:
+            self._running[node] = subprocess.Popen(
+                [sys.executable, "-m", "headwater", "run", "--node", node],
+                cwd=self._folder,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+            )
+
     def log(self, node: str) -> str:
         return (self._folder / f"{node}.log").read_text()
 
