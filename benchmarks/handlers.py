@@ -6,15 +6,18 @@ of what the subscription says of itself.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import struct
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from headwater.storage.model import RecordedEvent
+from headwater.storage.model import EventPage, RecordedEvent
+from headwater.storage.postgres import reading
 from headwater.subscriptions.handler import Context
 
 FOLDER: Final = "HEADWATER_BENCH_FOLDER"
@@ -24,6 +27,7 @@ WORK: Final = 30_000
 
 _NOTE: Final = struct.Struct("<ddq")
 _LATENCY: Final = struct.Struct("<d")
+_READS: Final = struct.Struct("<q")
 
 _UPSERT: Final = """
 INSERT INTO "read_model" ("subscription", "stream", "version", "customer")
@@ -69,6 +73,32 @@ class Count:
         """Close the file."""
         if self._file >= 0:
             os.close(self._file)
+
+
+class CountReads(Count):
+    """Also counts how often its process, which is that of the owner, reads events from the database."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        _count_reads()
+
+
+@functools.cache
+def _count_reads() -> None:
+    """Count what the store's two ways of reading a page are called for; once in a process, however many handlers."""
+    name = f"{os.getpid()}.reads"
+    file = os.open(Path(os.environ.get(FOLDER, tempfile.gettempdir())) / name, os.O_RDWR | os.O_CREAT)
+    numbers = itertools.count(1)
+
+    def counting(read: Callable[..., Awaitable[EventPage]]) -> Callable[..., Awaitable[EventPage]]:
+        async def counted(*arguments: Any) -> EventPage:
+            os.pwrite(file, _READS.pack(next(numbers)), 0)
+            return await read(*arguments)
+
+        return counted
+
+    for way in ("read_page", "page_behind"):
+        setattr(reading, way, counting(getattr(reading, way)))
 
 
 class Work(Count):
@@ -128,6 +158,11 @@ def read_note(folder: Path, subscription: str) -> Note | None:
     if not notes:
         return None
     return Note(min(n.first for n in notes), max(n.last for n in notes), sum(n.events for n in notes))
+
+
+def read_reads(folder: Path) -> int:
+    """Return how often all processes together have read events from the database."""
+    return sum(_READS.unpack(raw)[0] for path in folder.glob("*.reads") if len(raw := path.read_bytes()) == _READS.size)
 
 
 def read_latencies(folder: Path, subscription: str) -> list[float]:

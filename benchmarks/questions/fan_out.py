@@ -1,7 +1,8 @@
 """How fast do many live subscriptions of one process all get the same new events?
 
-Fifty subscriptions in one host. Counted from the first append until the last subscription has handled its last event,
-so that appending is part of the time.
+Fifty subscriptions in one host, and one: how often it reads events from the database stands beside the deliveries.
+Counted from the first append until the last subscription has handled its last event, so that appending is part of the
+time.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from typing import Final
 
 from benchmarks.bench import Bench
 from benchmarks.candidates import cluster, headwater
-from benchmarks.handlers import Count
+from benchmarks.handlers import CountReads, read_reads
 from benchmarks.measure import RATE, Case, Sample, Target
 from headwater.subscriptions.options import CURRENT
 
 SUBSCRIPTIONS: Final = (1, 10, 50)
 EVENTS: Final = 10_000
 BATCH: Final = 500
+
+READS: Final = "database reads"
+DELIVERIES: Final = "deliveries/read"
 
 
 class FanOut:
@@ -33,14 +37,16 @@ class FanOut:
 
     async def round(self) -> Sample:
         """Append the events and wait until everybody has handled them."""
-        before = self._rounds * self._events
+        before, reads = self._rounds * self._events, read_reads(self._running.folder)
         begun = time.monotonic()
         for _ in range(self._events // BATCH):
             await self._store.append_new(BATCH)
         note = await self._running.until_counted(self._names, before + self._events)
         self._rounds += 1
         deliveries = self._events * len(self._names)
-        return Sample(deliveries, note.events - before * len(self._names), note.last - begun)
+        reads = read_reads(self._running.folder) - reads
+        facts = {READS: reads, DELIVERIES: deliveries / max(reads, 1)}
+        return Sample(deliveries, note.events - before * len(self._names), note.last - begun, facts=facts)
 
 
 async def cases(bench: Bench) -> AsyncIterator[Case]:
@@ -54,9 +60,11 @@ async def cases(bench: Bench) -> AsyncIterator[Case]:
             await headwater.make_schema(url)
             async with headwater.store(url, redis_url) as store, cluster.running(url, redis_url=redis_url) as running:
                 names = [running.name("fan-out") for _ in range(number)]
-                await running.register(names, Count, batch_size=1_000, start=CURRENT)
+                await running.register(names, CountReads, batch_size=1_000, start=CURRENT)
                 await running.until_live(names)
                 events = 1_000 if effort.quick else EVENTS
                 wanted = Target(headwater.NAME, figure=RATE, at_least=100_000 if number == 50 else None)
                 candidates = {headwater.NAME: FanOut(running, store, names, events).round}
-                yield Case(name, candidates, {"subscriptions": number, "events": events}, [wanted])
+                # However many subscriptions there are: a few reads for each append, and the polls.
+                shared = Target(headwater.NAME, figure=READS, at_most=3 * EVENTS // BATCH)
+                yield Case(name, candidates, {"subscriptions": number, "events": events}, [wanted, shared])
