@@ -149,7 +149,7 @@ class SubscriptionOptions:
     poll_interval: timedelta = timedelta(seconds=1)
     """How long a lost hint can delay an event: the source is looked at this often when nothing was announced."""
     handler_timeout: timedelta | None = None
-    """How long one delivery may take before it counts as failed."""
+    """How long one delivery may take before it counts as failed. In pull mode it counts from when a batch is taken."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     breaker: int = 20
     """Pause when so many events in a row were taken out, failed or behind one that did: then it is not their fault."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import TracebackType
@@ -27,94 +26,11 @@ from headwater.subscriptions.observer import Observer, Status
 from headwater.subscriptions.options import Delivery, SubscriptionOptions
 from headwater.subscriptions.ports import Boundaries, Checkpoints, Delivered, EventReader, Leases, Opener, Parking
 from headwater.subscriptions.pulled import PulledBatch
+from headwater.subscriptions.pullers import Loop, PullSubscriber, Seat
 from headwater.subscriptions.runner import SubscriptionRunner
 
 CLAIM_INTERVAL: Final = 0.1
 """How often to ask for a lease that somebody else has, in seconds."""
-
-
-class PullSubscriber:
-    """One taker of batches: iterate over it. It gets the next batch once the last one is acknowledged."""
-
-    def __init__(self, subscription: PullSubscription, name: str, seat: int, buffer: int | None = None) -> None:
-        self.name = name
-        self._buffer = buffer
-        self.seat = seat
-        """Its number among the subscription's consumers."""
-        self._subscription = subscription
-        self._batches: asyncio.Queue[PulledBatch | None] = asyncio.Queue()
-        self._current: PulledBatch | None = None
-        self._pieces: deque[PulledBatch] = deque()
-        """What is left of a delivery that has more events than the buffer."""
-        self._piece: PulledBatch | None = None
-        self._taken: set[int] = set()
-        """The numbers of what was handed out of the current delivery."""
-
-    async def subscribed(self) -> None:
-        """Wait until this process has the lease: only then are there batches."""
-        await self._subscription.subscribed()
-
-    async def leave(self) -> None:
-        """Take no more batches; what was not acknowledged goes to the other subscribers. Safe to repeat.
-
-        At-most-once only what was not taken: of the rest an attempt has failed.
-        """
-        await self._subscription.remove(self)
-
-    async def handle(self, delivery: Delivered) -> None:
-        """Hand a delivery over and wait for its acknowledgement; called by the runner."""
-        batch = self._subscription.batch(await self._subscription.opened(delivery))
-        self._current = batch
-        if self._subscription.has(self):
-            self._batches.put_nowait(batch)
-        try:
-            await batch.outcome()
-        finally:
-            self._current = None
-            self._taken.clear()
-
-    async def close(self) -> None:
-        """Nothing to do: leaving is the subscriber's own decision."""
-
-    @property
-    def taken(self) -> frozenset[int]:
-        """The numbers of those events of the current delivery that the caller's code has got."""
-        return frozenset(self._taken)
-
-    def give_back(self) -> None:
-        """Let go of what was handed over: acknowledging it from now on is refused."""
-        if self._current is not None:
-            self._current.void()
-
-    def end(self) -> None:
-        """Let the iteration end, after what it has already."""
-        self._batches.put_nowait(None)
-
-    async def __aiter__(self) -> AsyncIterator[PulledBatch]:
-        while (batch := await self._next()) is not None:
-            yield batch
-        self._subscription.raise_failure()
-
-    async def _next(self) -> PulledBatch | None:
-        batch = await self._next_open()
-        if batch is not None:
-            self._taken.update(event.number for event in batch.events)
-        return batch
-
-    async def _next_open(self) -> PulledBatch | None:
-        while True:
-            if self._piece is not None:
-                await self._piece.until_over()
-            while self._pieces:
-                self._piece = self._pieces.popleft()
-                if not self._piece.over:
-                    return self._piece
-            self._piece = None
-            batch = await self._batches.get()
-            if batch is None or (not batch.over and (self._buffer is None or len(batch.events) <= self._buffer)):
-                return batch
-            if self._buffer is not None and not batch.over:
-                self._pieces.extend(batch.pieces(self._buffer))
 
 
 class _EmptySeat:
@@ -155,7 +71,11 @@ class PullSubscription:
                 "delivery", "exactly-once needs a handler: in pull mode there is no transaction to join"
             )
         self.key = key
-        self._options = options
+        limit = options.handler_timeout
+        self.time_limit = None if limit is None else limit.total_seconds()
+        """How long an acknowledgement may take, in seconds, from when the batch is taken."""
+        # The runner counts none: it does not know when a batch is taken.
+        self._options = replace(options, handler_timeout=None)
         self._ports: dict[str, Any] = {
             "reader": reader,
             "checkpoints": checkpoints,
@@ -167,14 +87,17 @@ class PullSubscription:
         self._leases = leases
         self._opener = opener
         self._map = None if options.mapper is None else resolve(options.mapper)
-        self._subscribers: dict[int, PullSubscriber] = {}
+        self._seats: dict[int, Seat] = {}
         self._changed = asyncio.Event()
         self._owned = asyncio.Event()
         self._runner: SubscriptionRunner | None = None
         self._owning: asyncio.Task[None] | None = None
         self._closing = False
+        self._failure: Exception | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         self._owning = asyncio.create_task(self._own(), name=f"headwater-pull-{self.key.subscription}")
         self._owning.add_done_callback(self._ended)
         return self
@@ -187,8 +110,8 @@ class PullSubscription:
     async def close(self) -> None:
         """Let every subscriber leave, save the checkpoint and give the lease back. Safe to repeat."""
         self._closing = True
-        for subscriber in tuple(self._subscribers.values()):
-            await self.remove(subscriber)
+        for seat in tuple(self._seats.values()):
+            self.free(seat)
         self._changed.set()
         if self._owning is not None:
             await asyncio.wait([self._owning])
@@ -196,41 +119,85 @@ class PullSubscription:
     def subscriber(self, name: str, *, buffer: int | None = None) -> PullSubscriber:
         """Add a subscriber; with a ``buffer`` it gets at most so many events at a time, of a delivery that has more.
 
+        Use it by ``async with``, or leave it to its loop: ``async for batch in subscription.subscriber("printer")``.
         Raises SubscriptionConflict when the name is taken, or all seats are; InvalidArgument.
         """
         check_kind("name", name, str)
         if buffer is not None:
             check_count("buffer", buffer)
-        taken = [each.name for each in self._subscribers.values()]
+        subscriber = PullSubscriber(self, name, buffer)
+        subscriber.sit()
+        return subscriber
+
+    def seat(self, name: str, buffer: int | None) -> Seat:
+        """Give a taker a seat. Raises SubscriptionConflict when the name is taken, or all seats are."""
+        taken = [each.name for each in self._seats.values()]
         if name in taken:
             who = f"the subscriber {name!r}" if name else "somebody without a name"
             raise SubscriptionConflict(self.key.subscription, f"{who} takes its batches already: give each a name")
         seats = max(1, self._options.most_consumers)
-        free = next((seat for seat in range(seats) if seat not in self._subscribers), None)
+        free = next((number for number in range(seats) if number not in self._seats), None)
         if free is None:
             raise SubscriptionConflict(self.key.subscription, f"has its {seats} subscribers already: {taken}")
-        subscriber = PullSubscriber(self, name, free, buffer)
-        self._subscribers[free] = subscriber
+        seat = Seat(self, name, free, buffer)
+        self._seats[free] = seat
+        if self._closing:
+            seat.end()
         self._changed.set()
         if self._runner is not None:
-            self._runner.join(free, subscriber)
-        return subscriber
+            self._runner.join(free, seat)
+        return seat
 
-    async def remove(self, subscriber: PullSubscriber) -> None:
-        """Let a subscriber go; when it was the last one, the checkpoint is saved and the lease given back."""
-        if not self.has(subscriber):
+    def free(self, seat: Seat) -> None:
+        """Let a taker go; when it was the last one, the checkpoint is saved and the lease given back."""
+        if not self.has(seat):
             return
-        del self._subscribers[subscriber.seat]
+        del self._seats[seat.number]
         if self._runner is not None:
-            self._runner.leave(subscriber.seat, taken=subscriber.taken)
-            if not self._subscribers:
+            self._runner.leave(seat.number, taken=seat.taken)
+            if not self._seats:
                 self._runner.drain("the last subscriber has left")
-        subscriber.give_back()
-        subscriber.end()
+        seat.give_back()
+        seat.end()
 
-    def has(self, subscriber: PullSubscriber) -> bool:
-        """Whether a subscriber has not left."""
-        return self._subscribers.get(subscriber.seat) is subscriber
+    def has(self, seat: Seat) -> bool:
+        """Whether a taker has not left."""
+        return self._seats.get(seat.number) is seat
+
+    def sweep(self) -> None:
+        """Let those go whose loop was left."""
+        for seat in tuple(self._seats.values()):
+            if seat.abandoned:
+                self.free(seat)
+
+    def sweep_soon(self) -> None:
+        """Sweep on the event loop, from wherever this is called."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.sweep)
+
+    def went_absent(self, seat: Seat) -> None:
+        """Hand a taker nothing more until it comes back; what it has is about to be taken from it."""
+        if self._runner is not None:
+            self._runner.retire(seat.number)
+
+    def came_back(self, seat: Seat) -> None:
+        """Hand a taker batches again."""
+        if self._runner is not None and self.has(seat):
+            self._runner.join(seat.number, seat)
+
+    def interrupt(self, error: Exception) -> None:
+        """Let every loop end by an error, after what it has already. The next one begins as if nothing had been."""
+        for seat in tuple(self._seats.values()):
+            seat.end(error)
+
+    def fail(self, error: Exception) -> None:
+        """End for good: every loop, and each one that begins later, ends by this error."""
+        self._failure = self._failure or error
+        self._closing = True
+        self.interrupt(error)
+        if self._runner is not None:
+            self._runner.stop(str(error))
+        self._changed.set()
 
     async def subscribed(self) -> None:
         """Wait until this process has the lease."""
@@ -258,24 +225,21 @@ class PullSubscription:
         return PulledBatch(self.key.subscription, delivery, self._runner.answer, self._map)
 
     def raise_failure(self) -> None:
-        """Raise what ended the subscription, if it was a defect."""
+        """Raise what ended the subscription, if it was not closed."""
+        if self._failure is not None:
+            raise self._failure
         if self._owning is not None and self._owning.done() and not self._owning.cancelled():
             error = self._owning.exception()
             if error is not None:
                 raise error
 
-    async def __aiter__(self) -> AsyncIterator[PulledBatch]:
+    def __aiter__(self) -> AsyncIterator[PulledBatch]:
         """Iterate as the only, unnamed subscriber."""
-        subscriber = self.subscriber("")
-        try:
-            async for batch in subscriber:
-                yield batch
-        finally:
-            await subscriber.leave()
+        return Loop(PullSubscriber(self, "", None))
 
     async def _own(self) -> None:
         while not self._closing:
-            if not self._subscribers:
+            if not self._seats:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
@@ -292,29 +256,29 @@ class PullSubscription:
 
     async def _run(self, grant: Grant) -> None:
         seats: list[Any] = [_EmptySeat() for _ in range(max(1, self._options.most_consumers))]
-        for seat, subscriber in self._subscribers.items():
-            seats[seat] = subscriber
-        present = tuple(self._subscribers)
+        for seat in self._seats.values():
+            seats[seat.number] = seat
+        present = tuple(seat.number for seat in self._seats.values() if not seat.absent)
         self._runner = SubscriptionRunner(
             self._options, grant, leases=self._leases, consumers=seats, present=present, **self._ports
         )
         self._owned.set()
         try:
-            if not present:
+            if not self._seats:
                 self._runner.drain("the last subscriber has left")
             await self._runner.run()
         finally:
             self._owned.clear()
             self._runner = None
-            for subscriber in self._subscribers.values():
-                subscriber.give_back()
+            for seat in self._seats.values():
+                seat.give_back()
             with contextlib.suppress(StoreUnavailable):  # the session has ended, and the lease with it
                 await self._leases.release([grant])
 
     def _ended(self, owning: asyncio.Task[None]) -> None:
-        for subscriber in self._subscribers.values():
-            subscriber.end()
+        for seat in self._seats.values():
+            seat.end()
         self._closing = self._closing or owning.cancelled() or owning.exception() is not None
 
     def __repr__(self) -> str:
-        return f"<PullSubscription {self.key.subscription} subscribers={sorted(self._subscribers)}>"
+        return f"<PullSubscription {self.key.subscription} subscribers={[each.name for each in self._seats.values()]}>"

@@ -102,8 +102,16 @@ class PulledBatch:
         """Refuse every acknowledgement from now on."""
         self._outcome.cancel()
 
+    def expire(self) -> None:
+        """End the delivery: its time is over."""
+        if not self._outcome.done():
+            self._outcome.set_exception(TimeoutError("the batch was not acknowledged in time"))
+
     async def outcome(self) -> None:
-        """Wait until all is acknowledged; raises Nack, or CancelledError when the delivery ended without an answer."""
+        """Wait until all is acknowledged.
+
+        Raises Nack, TimeoutError, or CancelledError when the delivery ended without an answer.
+        """
         await self._outcome
 
     def _settle(self, numbers: frozenset[int]) -> None:
@@ -117,7 +125,7 @@ class PulledBatch:
 
     def _check(self, numbers: frozenset[int]) -> None:
         if self._outcome.done() or not numbers <= self._open:
-            raise UnexpectedAck(self._subscription, min(numbers - self._open, default=self._delivery_id))
+            raise UnexpectedAck(self._subscription, self._delivery_id, min(numbers - self._open, default=None))
 
     def __repr__(self) -> str:
         return f"<PulledBatch {self._subscription} open={len(self._open)} attempt={self.attempt}>"

@@ -92,6 +92,7 @@ from headwater.subscriptions.options import (
 from headwater.subscriptions.ports import Nack, Unmendable
 from headwater.subscriptions.pull import PullSubscription
 from headwater.subscriptions.pulled import PulledBatch
+from headwater.subscriptions.pullers import PullSubscriber
 
 __all__ = [
     "ALL",
@@ -148,6 +149,7 @@ __all__ = [
     "ParkedRecord",
     "PartitionStatus",
     "PoolerRefused",
+    "PullSubscriber",
     "PullSubscription",
     "PulledBatch",
     "RangeArchived",

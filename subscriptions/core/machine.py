@@ -297,7 +297,10 @@ class Machine:
             if self._options.delivery is Delivery.AT_MOST_ONCE:
                 self._left(batch, fact.taken, now)
             else:
-                self._work.put_back(replace(batch, attempt=batch.attempt + 1))
+                # What nobody has seen was no attempt.
+                events = self._work.events(batch)
+                seen = fact.taken is None or any(event.number in fact.taken for event in events)
+                self._work.put_back(replace(batch, attempt=batch.attempt + 1) if seen else batch)
 
     def _on_reloaded(self, fact: inputs.Reloaded, now: float) -> None:
         self._reloading = False

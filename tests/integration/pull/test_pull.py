@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,60 +13,14 @@ from headwater import (
     InvalidArgument,
     NewEvent,
     OnFailure,
-    PulledBatch,
-    PullSubscription,
     RetryPolicy,
     SubscriptionConflict,
-    SubscriptionOptions,
-    connect,
     pull,
 )
-from headwater.cluster.client import Client
-from headwater.cluster.options import ClusterOptions
-from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.placement import PostgresPlacement
 from headwater.storage.postgres.registry import Registry
-from headwater.storage.postgres.store import PostgresEventStore
-from tests.integration.subscriptions.following import LEASE
+from tests.integration.pull.world import World, numbers, take
 from tests.plugins.waiting import until
-
-SOON = timedelta(milliseconds=20)
-
-
-class World:
-    """A store with five events of one stream, and whoever looks after it."""
-
-    def __init__(self, cluster: ClusterOptions, store: PostgresEventStore, client: Client) -> None:
-        self.cluster = cluster
-        self.store = store
-        self.client = client
-
-    @asynccontextmanager
-    async def pulling(self, name: str = "invoices", **options: Any) -> AsyncIterator[PullSubscription]:
-        defaults: dict[str, Any] = {"batch_size": 10, "poll_interval": SOON}
-        chosen = SubscriptionOptions(**(defaults | options))
-        async with pull(name, chosen, cluster=self.cluster) as subscription:
-            yield subscription
-
-    async def checkpoint(self, name: str = "invoices") -> int:
-        [found] = await self.client.partitions(name)
-        return found.checkpoint
-
-
-@pytest.fixture
-async def world(database_url: str) -> AsyncIterator[World]:
-    cluster = ClusterOptions(store=StoreOptions(url=database_url), assignment_interval=SOON, lease=LEASE)
-    async with connect(database_url) as store, await Client.open(cluster) as client:
-        await store.append("order-1", [NewEvent("OrderPaid", {"total": n}) for n in range(1, 6)])
-        yield World(cluster, store, client)
-
-
-def numbers(batch: PulledBatch) -> list[int]:
-    return [event.number for event in batch.events]
-
-
-async def take(batches: AsyncIterator[PulledBatch]) -> PulledBatch:
-    return await anext(batches)
 
 
 async def test_what_was_acknowledged_is_behind_the_checkpoint_and_the_next_program_goes_on(world: World) -> None:

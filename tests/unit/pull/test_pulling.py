@@ -15,8 +15,9 @@ from headwater.storage.leases import Grant, Progress
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
 from headwater.subscriptions.core.phases import Phase
 from headwater.subscriptions.options import Delivery, OnFailure, RetryPolicy, SubscriptionOptions
-from headwater.subscriptions.pull import PullSubscriber, PullSubscription
+from headwater.subscriptions.pull import PullSubscription
 from headwater.subscriptions.pulled import PulledBatch
+from headwater.subscriptions.pullers import PullSubscriber
 from tests.plugins.waiting import until
 from tests.unit.runner.outside import KEY, ListReader
 
@@ -75,7 +76,11 @@ class Pulling:
 async def take(subscriber: PullSubscriber | PullSubscription) -> PulledBatch:
     """Take the next batch."""
     async with asyncio.timeout(10):
-        return await anext(aiter(subscriber))
+        if isinstance(subscriber, PullSubscription):
+            return await anext(aiter(subscriber))
+        batch = await subscriber.take()
+    assert batch is not None
+    return batch
 
 
 def numbers(batch: PulledBatch) -> list[int]:
@@ -128,13 +133,14 @@ async def test_what_is_not_in_flight_cannot_be_acknowledged() -> None:
     outside = Pulling(3)
     async with outside.subscription(batch_size=2) as subscription:
         batch = await take(subscription.subscriber("a"))
-        with pytest.raises(UnexpectedAck):
+        with pytest.raises(UnexpectedAck, match=r"^event 99 of 'tested' is not in flight in delivery 1$") as refused:
             await batch.ack(99)
+        assert (refused.value.number, refused.value.delivery) == (99, 1)
         await batch.ack(1)
         with pytest.raises(UnexpectedAck):
             await batch.ack(1)
         await batch.ack(2)
-        with pytest.raises(UnexpectedAck):
+        with pytest.raises(UnexpectedAck, match=r"^delivery 1 of 'tested' is not in flight$"):
             await batch.ack()
 
 
