@@ -386,13 +386,19 @@ class StaleEpoch(SubscriptionError):
 class UnexpectedAck(SubscriptionError):
     """The named delivery attempt is not in flight: never made, settled already, or superseded."""
 
-    def __init__(self, subscription: str, delivery: object) -> None:
-        super().__init__(subscription=subscription, delivery=delivery)
+    def __init__(self, subscription: str, delivery: object = None, number: int | None = None) -> None:
+        super().__init__(subscription=subscription, delivery=delivery, number=number)
 
     subscription: str
     delivery: object
+    """None when only the event is known."""
+    number: int | None
+    """The event that is not in flight, when it is about one of several: its number in the subscription's source."""
 
     def describe(self) -> str:
+        if self.number is not None:
+            where = "" if self.delivery is None else f" in delivery {self.delivery!r}"
+            return f"event {self.number} of {self.subscription!r} is not in flight{where}"
         return f"delivery {self.delivery!r} of {self.subscription!r} is not in flight"
 
 

@@ -209,7 +209,7 @@ class MemoryCheckpoints:
         row = self._coordination.writable(grant)
         if conn is not None:
             if progress.checkpoint <= row.progress.checkpoint:
-                raise UnexpectedAck(grant.key.subscription, progress.checkpoint)
+                raise UnexpectedAck(grant.key.subscription, number=progress.checkpoint)
             undo: Callable[[Callable[[], None]], None] = conn.on_rollback
             before = row.progress, row.delivered, row.redelivered
             undo(lambda: _restore(row, *before))

@@ -204,4 +204,4 @@ def stale(grant: Grant) -> StaleEpoch:
 def _refused(grant: Grant, progress: Progress, saved: object) -> StaleEpoch | UnexpectedAck:
     if saved is None:
         return stale(grant)
-    return UnexpectedAck(grant.key.subscription, progress.checkpoint)
+    return UnexpectedAck(grant.key.subscription, number=progress.checkpoint)

@@ -139,4 +139,4 @@ def _check(grant: Grant, retried: Retried, row: Any) -> None:
         raise stale(grant)
     if row[0] == 0:
         # Settled already, by a transaction that was believed dead: this one must not add its effects.
-        raise UnexpectedAck(grant.key.subscription, retried.position)
+        raise UnexpectedAck(grant.key.subscription, number=retried.position)

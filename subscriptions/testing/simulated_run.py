@@ -412,7 +412,7 @@ class SimulatedRun:
             return
         assert commit is not None
         if commit.position not in self._parked():
-            raise UnexpectedAck(KEY.subscription, commit.position)
+            raise UnexpectedAck(KEY.subscription, number=commit.position)
         at_once(world.parking.retried(grant, commit.position, commit.key))
         world.retries.settled(commit.position)
 
