@@ -16,8 +16,16 @@ from headwater.cluster.directory import apply_command
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.wiring import open_reading
 from headwater.storage.checks import check_name
-from headwater.storage.errors import InvalidArgument, StoreUnavailable, SubscriptionConflict, SubscriptionNotFound
+from headwater.storage.errors import (
+    InvalidArgument,
+    StoreUnavailable,
+    StreamDeleted,
+    StreamNotFound,
+    SubscriptionConflict,
+    SubscriptionNotFound,
+)
 from headwater.storage.leases import PartitionKey
+from headwater.storage.model import ALL
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.checkpoints import PostgresCheckpoints
 from headwater.storage.postgres.commands import Commands
@@ -58,7 +66,8 @@ async def pull(
 
     Raises SubscriptionConflict when a handler consumes the name, or it reads another source; InvalidArgument for
     options that pull mode has no use for; ConfigurationError, SchemaMissing, SchemaOutdated, PoolerRefused,
-    StoreUnavailable.
+    StoreUnavailable. Its loops raise SubscriptionNotFound, also later ones, once the subscription is deleted;
+    StreamDeleted, or StreamNotFound, when the stream that it reads is deleted, for now or for good.
     """
     check_name("subscription", name)
     options = SubscriptionOptions() if options is None else options
@@ -92,8 +101,10 @@ async def pull(
             boundaries=checkpoints,
         )
         await stack.enter_async_context(subscription)
+        presence = _Presence(store, registry, options.source)
+        await presence.look(subscription)
         obeying = asyncio.create_task(
-            _Obeying(subscription, registry, commands).run(cluster.assignment_interval.total_seconds())
+            _Obeying(subscription, registry, commands, presence).run(cluster.assignment_interval.total_seconds())
         )
         stack.push_async_callback(_end, obeying)
         yield subscription
@@ -108,10 +119,41 @@ async def _register(registry: Registry, name: str, options: SubscriptionOptions)
     return state.key
 
 
-class _Obeying:
-    """Does what operators ask of a pull subscription, while this program has its lease."""
+class _Presence:
+    """Whether a pull subscription, and the stream that it reads, are still there."""
 
-    def __init__(self, subscription: PullSubscription, registry: Registry, commands: Commands) -> None:
+    def __init__(self, store: PostgresEventStore, registry: Registry, source: str) -> None:
+        self._store = store
+        self._registry = registry
+        self._source = source
+        self._seen = False
+        """Whether the stream was there at the last look: one that was not may be made at any time."""
+
+    async def look(self, subscription: PullSubscription) -> bool:
+        """Tell the subscription what is gone; returns whether it is still there itself."""
+        key = subscription.key
+        if key not in [state.key for state in await self._registry.states(key.subscription)]:
+            subscription.fail(SubscriptionNotFound(key.subscription))
+            return False
+        if self._source != ALL:
+            try:
+                await self._store.stream_info(self._source)
+            except (StreamDeleted, StreamNotFound) as error:
+                if self._seen or isinstance(error, StreamDeleted):
+                    subscription.interrupt(error)
+                self._seen = False
+            else:
+                self._seen = True
+        return True
+
+
+class _Obeying:
+    """Does what operators ask of a pull subscription while this program has its lease, and sees when it is gone."""
+
+    def __init__(
+        self, subscription: PullSubscription, registry: Registry, commands: Commands, presence: _Presence
+    ) -> None:
+        self._presence = presence
         self._subscription = subscription
         self._registry = registry
         self._commands = commands
@@ -119,15 +161,17 @@ class _Obeying:
         """Which runner was told last whether to rest."""
 
     async def run(self, interval: float) -> None:
-        """Look every so often, until cancelled."""
-        while True:
-            if (runner := self._subscription.runner) is not None:
-                try:
+        """Look every so often, until cancelled, or until the subscription is gone."""
+        there = True
+        while there:
+            try:
+                there = await self._presence.look(self._subscription)
+                if there and (runner := self._subscription.runner) is not None:
                     await self._look(runner)
-                except (StoreUnavailable, SubscriptionNotFound) as error:
-                    log.info("%s: operators are not heard now: %s", self._subscription.key.subscription, error)
-                except Exception:
-                    log.exception("%s: a command was not obeyed", self._subscription.key.subscription)
+            except (StoreUnavailable, SubscriptionNotFound) as error:
+                log.info("%s: operators are not heard now: %s", self._subscription.key.subscription, error)
+            except Exception:
+                log.exception("%s: a command was not obeyed", self._subscription.key.subscription)
             await asyncio.sleep(interval)
 
     async def _look(self, runner: SubscriptionRunner) -> None:
