@@ -54,6 +54,23 @@ async def test_a_second_program_stands_by_and_goes_on_when_the_first_ends(world:
         await theirs.leave()
 
 
+@pytest.mark.parity("L39")
+async def test_a_program_with_a_higher_limit_does_not_raise_that_of_one_that_runs(world: World) -> None:
+    async with world.pulling() as first, first.subscriber("a") as taker:
+        batch = await taker.take()
+        assert batch is not None
+        async with world.pulling(consumers=5) as second:
+            for name in ("b", "c"):
+                second.subscriber(name)
+            with pytest.raises(SubscriptionConflict, match="has its 1 subscribers already"):
+                first.subscriber("b")
+            await batch.ack()
+            await world.client.wait_for("invoices", 5, timeout=30)
+            assert second.runner is None
+            [found] = await world.client.partitions("invoices")
+            assert found.epoch == batch.epoch
+
+
 async def test_an_operator_pauses_resumes_and_rewinds_it(world: World) -> None:
     async with world.pulling() as subscription:
         batches = aiter(subscription)

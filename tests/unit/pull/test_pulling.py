@@ -297,7 +297,81 @@ async def test_each_acknowledgement_brings_the_next_batch() -> None:
             await batch.ack()
 
 
-@pytest.mark.parity("T298", "E24")
+@pytest.mark.parity("T298")
+async def test_a_batch_is_as_large_as_it_may_be_and_the_last_one_is_what_is_left() -> None:
+    outside = Pulling(0)
+    async with outside.subscription(consumers=2, batch_size=2) as subscription:
+        taker = subscription.subscriber("only")
+
+        async def next_batches(number: int) -> list[list[int]]:
+            batches = []
+            for _ in range(number):
+                batch = await take(taker)
+                batches.append(numbers(batch))
+                await batch.ack()
+            return batches
+
+        for before in (0, 10):
+            seen = []
+            for stream in ("a", "b"):
+                outside.reader.append(5, stream)
+                seen += await next_batches(3)
+            expected = [[1, 2], [3, 4], [5], [6, 7], [8, 9], [10]]
+            assert seen == [[before + number for number in batch] for batch in expected]
+        # What waits behind two keys fills every batch.
+        outside.reader.append(5, "a")
+        outside.reader.append(5, "b")
+        seen = await next_batches(5)
+        assert [len(batch) for batch in seen] == [2] * 5
+        assert sorted(number for batch in seen for number in batch) == list(range(21, 31))
+
+
+@pytest.mark.parity("T292", "E23")
+async def test_subscribers_with_different_buffers_share_fairly() -> None:
+    outside = Pulling(12)
+    async with outside.subscription(consumers=2, batch_size=3, partition_by="none") as subscription:
+        two, three = subscription.subscriber("two", buffer=2), subscription.subscriber("three", buffer=3)
+        seen: dict[str, list[list[int]]] = {"two": [], "three": []}
+        for _ in range(2):
+            for taker, batches in ((two, 2), (three, 1)):
+                for _ in range(batches):
+                    batch = await take(taker)
+                    seen[taker.name].append(numbers(batch))
+                    for event in batch.events:  # in parts: the next one comes when the last part is acknowledged
+                        await batch.ack(event)
+    assert seen == {"two": [[1, 2], [3], [7, 8], [9]], "three": [[4, 5, 6], [10, 11, 12]]}
+
+
+@pytest.mark.parity("T356")
+async def test_a_key_that_is_released_goes_to_whoever_is_free_also_to_one_who_came_later() -> None:
+    outside = Pulling(0)
+    for _ in range(2):
+        for stream in "ABCD":
+            outside.reader.append(1, stream)
+    async with outside.subscription(consumers=3, batch_size=1) as subscription:
+        first, second = subscription.subscriber("first"), subscription.subscriber("second")
+        held = {"first": await take(first), "second": await take(second)}
+        moves = [("first", numbers(held["first"])), ("second", numbers(held["second"]))]
+        third = subscription.subscriber("third")
+        held["third"] = await take(third)
+        moves.append(("third", numbers(held["third"])))
+        for taker in (first, second, third, first, second):
+            await held[taker.name].ack()
+            held[taker.name] = await take(taker)
+            moves.append((taker.name, numbers(held[taker.name])))
+    assert moves == [
+        ("first", [1]),
+        ("second", [2]),
+        ("third", [3]),
+        ("first", [4]),
+        ("second", [5]),  # of A, which the first one had
+        ("third", [6]),
+        ("first", [7]),
+        ("second", [8]),
+    ]
+
+
+@pytest.mark.parity("E24")
 async def test_with_several_keys_each_subscriber_gets_batches_of_one_key_in_order() -> None:
     outside = Pulling(0)
     for _ in range(2):
