@@ -265,13 +265,14 @@ class Loop:
 
     async def aclose(self) -> None:
         """Leave the loop. Safe to repeat."""
-        self._leave()
+        self.leave()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Leave the loop, from any thread. Safe to repeat."""
         over, self._over = self._over, True
         if self._number is not None and not over:
-            self._subscriber.dropped(self._number)
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
+                self._subscriber.dropped(self._number)
 
     def __del__(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop is closed
-            self._leave()
+        self.leave()

@@ -26,6 +26,7 @@ def test_there_are_programs() -> None:
         "old_shapes",
         "forgetting",
         "invoices",
+        "plain_invoices",
         "paid",
         "idempotent",
     } <= PROGRAMS.keys()

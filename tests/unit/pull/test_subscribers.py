@@ -16,7 +16,8 @@ from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoor
 from headwater.storage.model import ALL
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.options import SubscriptionOptions
-from headwater.subscriptions.pull import PullSubscriber, PullSubscription
+from headwater.subscriptions.pull import PullSubscription
+from headwater.subscriptions.pullers import PullSubscriber
 from headwater.subscriptions.testing.builders import recorded
 from tests.plugins.waiting import until
 from tests.unit.pull.test_pulling import numbers, take
