@@ -10,7 +10,7 @@ import logging
 import secrets
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from headwater.cluster.directory import apply_command
 from headwater.cluster.options import ClusterOptions
@@ -39,6 +39,7 @@ from headwater.subscriptions.observer import Observer, guarded, load_observer
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.pull import PullSubscription
 from headwater.subscriptions.runner import SubscriptionRunner
+from headwater.subscriptions.transient import transient as make_transient
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +71,7 @@ async def pull(
     StreamDeleted, or StreamNotFound, when the stream that it reads is deleted, for now or for good.
     """
     check_name("subscription", name)
-    options = SubscriptionOptions() if options is None else options
-    check_kind("options", options, SubscriptionOptions)
-    for wrong, argument in ((options.partitions != 1, "partitions"), (options.replaces is not None, "replaces")):
-        if wrong:
-            raise InvalidArgument(argument, "is for subscriptions with a handler: pull mode has one partition")
+    options = _checked(options)
     cluster = ClusterOptions.read(StoreOptions.read()) if cluster is None else cluster
     watching = load_observer(cluster.observer) if observer is None else guarded(observer)
     async with AsyncExitStack() as stack:
@@ -101,13 +98,22 @@ async def pull(
             boundaries=checkpoints,
         )
         await stack.enter_async_context(subscription)
-        presence = _Presence(store, registry, options.source)
+        presence = _Presence(_Source(store, options.source), registry)
         await presence.look(subscription)
         obeying = asyncio.create_task(
             _Obeying(subscription, registry, commands, presence).run(cluster.assignment_interval.total_seconds())
         )
         stack.push_async_callback(_end, obeying)
         yield subscription
+
+
+def _checked(options: SubscriptionOptions | None) -> SubscriptionOptions:
+    options = SubscriptionOptions() if options is None else options
+    check_kind("options", options, SubscriptionOptions)
+    for wrong, argument in ((options.partitions != 1, "partitions"), (options.replaces is not None, "replaces")):
+        if wrong:
+            raise InvalidArgument(argument, "is for subscriptions with a handler: pull mode has one partition")
+    return options
 
 
 async def _register(registry: Registry, name: str, options: SubscriptionOptions) -> PartitionKey:
@@ -119,15 +125,86 @@ async def _register(registry: Registry, name: str, options: SubscriptionOptions)
     return state.key
 
 
-class _Presence:
-    """Whether a pull subscription, and the stream that it reads, are still there."""
+@asynccontextmanager
+async def transient(
+    name: str, options: SubscriptionOptions | None = None, *, cluster: ClusterOptions | None = None
+) -> AsyncIterator[PullSubscription]:
+    """Pull from ``options.start`` on, for the length of the block, and leave nothing behind::
 
-    def __init__(self, store: PostgresEventStore, registry: Registry, source: str) -> None:
+        async with transient("watch", SubscriptionOptions(start=Start.CURRENT)) as subscription:
+            async for batch in subscription:
+                ...
+                await batch.ack()
+
+    Nothing is saved, and nobody else sees it: each block begins at the start again, any number of them may run at a
+    time, also of one name, and a durable subscription of that name is another one. Otherwise it is as ``pull``: order,
+    subscribers, acknowledgements, retries, and no more in memory than ``max_in_flight``. What the failure policy would
+    park is skipped.
+
+    Raises what ``pull`` does, and StreamDeleted for the present end of a stream that is deleted.
+    """
+    check_name("subscription", name)
+    options = _checked(options)
+    cluster = ClusterOptions.read(StoreOptions.read()) if cluster is None else cluster
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(await PostgresEventStore.open(options=cluster.host_store))
+        registry = Registry(store.pool, store.sql, store)
+        after, stream_id = await registry.place_of(options.source, options.start_point)
+        reading = await stack.enter_async_context(open_reading(store, cluster))
+        subscription = make_transient(
+            name,
+            options,
+            reading.reader,
+            after=after,
+            stream_id=stream_id,
+            heads=reading.heads,
+            observer=LogObserver(),
+            opener=reading.opener,
+        )
+        await stack.enter_async_context(subscription)
+        source = _Source(store, options.source)
+        await source.look(subscription)
+        watching = asyncio.create_task(source.run(subscription, cluster.assignment_interval.total_seconds()))
+        stack.push_async_callback(_end, watching)
+        yield subscription
+
+
+class _Source:
+    """Whether the stream that a subscription reads is still there."""
+
+    def __init__(self, store: PostgresEventStore, source: str) -> None:
         self._store = store
-        self._registry = registry
         self._source = source
         self._seen = False
         """Whether the stream was there at the last look: one that was not may be made at any time."""
+
+    async def look(self, subscription: PullSubscription) -> None:
+        """Interrupt the subscription when the stream has gone."""
+        if self._source == ALL:
+            return
+        try:
+            await self._store.stream_info(self._source)
+        except (StreamDeleted, StreamNotFound) as error:
+            if self._seen or isinstance(error, StreamDeleted):
+                subscription.interrupt(error)
+            self._seen = False
+        else:
+            self._seen = True
+
+    async def run(self, subscription: PullSubscription, interval: float) -> None:
+        """Look every so often, until cancelled."""
+        while True:
+            with suppress(StoreUnavailable):  # there is nothing to tell: it may be there
+                await self.look(subscription)
+            await asyncio.sleep(interval)
+
+
+class _Presence:
+    """Whether a pull subscription, and the stream that it reads, are still there."""
+
+    def __init__(self, source: _Source, registry: Registry) -> None:
+        self._source = source
+        self._registry = registry
 
     async def look(self, subscription: PullSubscription) -> bool:
         """Tell the subscription what is gone; returns whether it is still there itself."""
@@ -135,15 +212,7 @@ class _Presence:
         if key not in [state.key for state in await self._registry.states(key.subscription)]:
             subscription.fail(SubscriptionNotFound(key.subscription))
             return False
-        if self._source != ALL:
-            try:
-                await self._store.stream_info(self._source)
-            except (StreamDeleted, StreamNotFound) as error:
-                if self._seen or isinstance(error, StreamDeleted):
-                    subscription.interrupt(error)
-                self._seen = False
-            else:
-                self._seen = True
+        await self._source.look(subscription)
         return True
 
 

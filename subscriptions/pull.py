@@ -64,7 +64,9 @@ class PullSubscription:
         opener: Opener | None = None,
         parking: Parking | None = None,
         boundaries: Boundaries | None = None,
+        parks: bool = True,
     ) -> None:
+        """Without ``parks``, what would be parked is skipped."""
         check_kind("options", options, SubscriptionOptions)
         if options.delivery is Delivery.EXACTLY_ONCE:
             raise InvalidArgument(
@@ -83,6 +85,7 @@ class PullSubscription:
             "observer": observer,
             "parking": parking,
             "boundaries": boundaries,
+            "parks": parks,
         }
         self._leases = leases
         self._opener = opener

@@ -21,20 +21,22 @@ def transient(
     reader: EventReader,
     *,
     after: int = 0,
+    stream_id: int | None = None,
     heads: Heads | None = None,
     observer: Observer | None = None,
     opener: Opener | None = None,
 ) -> PullSubscription:
     """Make a subscription that begins after a number each time, and forgets at its end how far it came.
 
-    Everything else is as in pull mode: order, several subscribers, acknowledgements, retries, back-pressure. Raises
-    InvalidArgument.
+    Everything else is as in pull mode: order, several subscribers, acknowledgements, retries, back-pressure. Nobody
+    could look after parked events, so what the policy would park is skipped. ``stream_id`` says which incarnation of
+    a stream ``after`` counts in. Raises InvalidArgument.
     """
     check_name("name", name)
     check_number("after", after)
     coordination = MemoryCoordination()
     key = PartitionKey(name, 0, 0)
-    coordination.start_at(key, after)
+    coordination.start_at(key, after, stream_id)
     return PullSubscription(
         key,
         options,
@@ -44,4 +46,5 @@ def transient(
         heads=heads,
         observer=observer,
         opener=opener,
+        parks=False,
     )

@@ -6,7 +6,7 @@ The public face. Importing it is light: Ray is loaded only by what runs a cluste
 from headwater.cluster.client import Client
 from headwater.cluster.local import LocalCluster
 from headwater.cluster.options import ClusterOptions
-from headwater.cluster.pulling import pull
+from headwater.cluster.pulling import pull, transient
 from headwater.cluster.status import DeploymentStatus, HostStatus, PartitionStatus, ReplacementStatus
 from headwater.storage.encryption.options import Encryption
 from headwater.storage.errors import (
@@ -191,4 +191,5 @@ __all__ = [
     "connect",
     "new_event_id",
     "pull",
+    "transient",
 ]

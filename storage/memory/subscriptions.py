@@ -93,9 +93,9 @@ class MemoryCoordination:
         """Return the partition's row, made at first sight."""
         return self._rows.setdefault(key, _Row(Progress(0)))
 
-    def start_at(self, key: PartitionKey, checkpoint: int) -> None:
-        """Let a partition begin after a number: what registration does."""
-        self.row(key).progress = Progress(checkpoint)
+    def start_at(self, key: PartitionKey, checkpoint: int, stream_id: int | None = None) -> None:
+        """Let a partition begin after a number, in an incarnation of its stream: what registration does."""
+        self.row(key).progress = Progress(checkpoint, stream_id=stream_id)
 
     def fenced(self, grant: Grant) -> _Row:
         """Return the row that a grant may read, and of which it may tell what happens there. Raises StaleEpoch."""

@@ -184,6 +184,13 @@ class Registry:
         number, _ = await self._resolve(source, when)
         return number
 
+    async def place_of(self, source: str, start: StartPoint) -> tuple[int, int | None]:
+        """Return the number after which a start begins, and the incarnation of the stream that it counts in.
+
+        Raises StreamDeleted, InvalidArgument, as ``register`` does.
+        """
+        return await self._resolve(source, start)
+
     async def _resolve(self, source: str, start: StartPoint) -> tuple[int, int | None]:
         """Return the checkpoint to begin with, and the incarnation of the stream that it counts in."""
         if isinstance(start, bool) or (isinstance(start, int) and not 0 <= start <= MAX_BIGINT):
