@@ -180,11 +180,12 @@ def _summary(parts: list[Part], faults: int, events: int, options: argparse.Name
 
 
 def _totals(part: Part) -> str:
-    again = sum(number for _, _, number in part.redelivered)
+    again = sum(number for *_, number in part.redelivered)
     return (
         f"{part.world}: {part.handled} deliveries of events, {again} of them again; lost "
         f"{sum(map(len, part.lost.values()))}, out of order {len(part.out_of_order)}, stale writes accepted "
-        f"{len(part.stale)}, exactly-once read models and positions {'WRONG' if part.problems else 'exact'}"
+        f"{len(part.stale)}, double-owner deliveries {len(part.double)} and {len(part.late)} late, "
+        f"exactly-once read models and positions {'WRONG' if part.problems else 'exact'}"
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.chaos.faults.base import Fault
-from tests.chaos.world import PATIENCE, World
+from tests.chaos.world import LEASE, PATIENCE, World
 from tests.plugins.waiting import until
 
 Kind = type[Fault[Any]]
@@ -41,6 +41,12 @@ class Outcome:
     """The partitions that it concerned."""
     stale: int
     """Writes of former owners that were accepted."""
+    frozen: tuple[int, ...]
+    """The processes that it froze, each perhaps in the middle of a delivery."""
+    fenced: float
+    """From when on every former owner had certainly fenced itself, by the monotonic clock."""
+    planned: bool
+    """Whether it was made in good order: then nothing is handled again."""
 
 
 def schedule(kinds: Sequence[Kind], seed: int) -> Iterator[Kind]:
@@ -104,6 +110,7 @@ class Campaign:
                 await fault.last()
         finally:
             await fault.heal()
+        mended = time.monotonic()
         await world.settled()
         stale = len(await world.stale_writes())
         outcome = Outcome(
@@ -118,6 +125,9 @@ class Campaign:
             begun=broken_at,
             concerned=tuple(times),
             stale=stale - self._stale,
+            frozen=tuple(fault.frozen()),
+            fenced=mended + LEASE if fault.ends_sessions else broken_at,
+            planned=fault.planned,
         )
         self._stale, self._ended = stale, time.monotonic()
         self.outcomes.append(outcome)

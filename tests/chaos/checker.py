@@ -1,14 +1,16 @@
-"""Judges what handlers noted: what was lost, out of order, delivered again, or handled by a former owner.
+"""Judges what handlers noted: what was lost, out of order, or delivered again. ``owners`` judges who handled it.
 
 Pure: it is fed notes in the order of their times, and told at the end how far the store goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.journal import Note
+from tests.chaos.owners import Owners
 
 
 @dataclass(slots=True)
@@ -19,35 +21,31 @@ class Followed:
     """One byte for each position: whether it was handled."""
     newest: dict[int, int] = field(default_factory=dict)
     """By stream: the highest position handled so far."""
-    epochs: dict[int, int] = field(default_factory=dict)
-    """By partition: the highest epoch that handled something."""
 
 
 class Checker:
     """Follows all subscriptions.
 
     Lost: never handled. Out of order: handled for the first time after a later event of its stream. Redelivered:
-    handled more than once. Late: noted under an epoch that was over already, by a handler that an owner which was
-    frozen had begun; the epoch that it is given is how such a handler fences what it does outside.
+    handled more than once, of which a takeover may bring as many as were in flight or not saved.
     """
 
-    def __init__(self, subscriptions: Sequence[str]) -> None:
+    def __init__(self, subscriptions: Sequence[str], with_actors: Collection[str] = ()) -> None:
         self._followed = {name: Followed() for name in subscriptions}
+        self.owners = Owners(with_actors)
         self.handled = 0
         self.redelivered: list[tuple[Note, int]] = []
         """The deliveries with events that had been handled before, and how many of theirs those were."""
         self.out_of_order: list[tuple[Note, int]] = []
         """The delivery and the position of each."""
-        self.late = 0
+        self.again: Counter[tuple[tuple[str, int], int]] = Counter()
+        """By partition and epoch: how many events were handled again."""
 
     def feed(self, note: Note) -> None:
         """Take one delivery into account."""
         followed = self._followed[note.subscription]
         seen, newest = followed.seen, followed.newest
-        if note.epoch < followed.epochs.get(note.partition, 0):
-            self.late += 1
-        else:
-            followed.epochs[note.partition] = note.epoch
+        self.owners.feed(note)
         self.handled += len(note.positions)
         highest = max(note.positions)
         if highest >= len(seen):
@@ -64,6 +62,7 @@ class Checker:
                 newest[stream] = position
         if again:
             self.redelivered.append((note, again))
+            self.again[note.owned, note.epoch] += again
 
     def lost(self, head: int) -> dict[str, list[int]]:
         """Return the positions up to the head that a subscription never handled."""

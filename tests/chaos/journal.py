@@ -21,7 +21,7 @@ FOLDER: Final = "HEADWATER_CHAOS_JOURNAL"
 STREAM: Final = "order-"
 """What the names of all streams begin with; a number follows."""
 
-_HEADER: Final = struct.Struct("<16sHHIqddq")
+_HEADER: Final = struct.Struct("<16sHHIqdddq")
 _file = -1
 
 
@@ -38,6 +38,8 @@ class Note(NamedTuple):
     process: int
     positions: array[int]
     streams: array[int]
+    begun: float
+    """When the handler began; the time of the note itself is when it had got so far as to write it."""
 
     @property
     def owned(self) -> tuple[str, int]:
@@ -45,8 +47,8 @@ class Note(NamedTuple):
         return self.subscription, self.partition
 
 
-def write(events: Sequence[RecordedEvent], context: Context) -> None:
-    """Note a delivery; called by the handler, in whatever process it runs."""
+def write(events: Sequence[RecordedEvent], context: Context, begun: float) -> None:
+    """Note a delivery that began then; called by the handler, in whatever process it runs."""
     global _file
     if _file < 0:
         name = f"{os.getpid()}-{time.monotonic_ns()}.journal"
@@ -55,7 +57,7 @@ def write(events: Sequence[RecordedEvent], context: Context) -> None:
     streams = array("q", [int(event.stream.removeprefix(STREAM)) for event in events])
     name16 = context.subscription.encode()
     place = (context.partition, context.consumer, len(positions), context.epoch)
-    header = _HEADER.pack(name16, *place, time.monotonic(), time.time(), os.getpid())
+    header = _HEADER.pack(name16, *place, time.monotonic(), time.time(), begun, os.getpid())
     os.write(_file, header + positions.tobytes() + streams.tobytes())
 
 
@@ -63,14 +65,14 @@ def parse(data: bytes) -> tuple[list[Note], int]:
     """Return the whole notes at the beginning of some bytes, and how many bytes they are."""
     notes, at = [], 0
     while at + _HEADER.size <= len(data):
-        name, partition, consumer, count, epoch, now, wall, process = _HEADER.unpack_from(data, at)
+        name, partition, consumer, count, epoch, now, wall, begun, process = _HEADER.unpack_from(data, at)
         end = at + _HEADER.size + 16 * count
         if end > len(data):
             break
         middle = end - 8 * count
         positions, streams = array("q", data[at + _HEADER.size : middle]), array("q", data[middle:end])
         subscription = name.rstrip(b"\0").decode()
-        notes.append(Note(now, subscription, partition, consumer, epoch, wall, process, positions, streams))
+        notes.append(Note(now, subscription, partition, consumer, epoch, wall, process, positions, streams, begun))
         at = end
     return notes, at
 

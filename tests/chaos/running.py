@@ -11,7 +11,9 @@ from pathlib import Path
 
 from tests.chaos.campaign import Campaign, Kind, Outcome
 from tests.chaos.catalogue import possible
-from tests.chaos.report import Part
+from tests.chaos.checker import Checker
+from tests.chaos.programs.app import app
+from tests.chaos.report import Part, most_again
 from tests.chaos.world import PATIENCE, STREAMS, World
 from tests.plugins.waiting import until
 
@@ -65,7 +67,8 @@ async def run_part(
             raise
         except Exception as error:  # noqa: BLE001  whatever went wrong, what was seen until then is reported
             part.problems.append(f"{type(error).__name__}: {error}")
-        await _conclude(part, world)
+        conclude(part, checker)
+        await _ask_database(part, world)
         for verdict in part.verdicts:
             print(f"WRONG {verdict}", flush=True)
         if part.verdicts and keep is not None:
@@ -75,11 +78,17 @@ async def run_part(
     return part
 
 
-async def _conclude(part: Part, world: World) -> None:
-    checker = world.checker
-    part.handled, part.late = checker.handled, checker.late
-    part.redelivered = [(note.time, note.owned, number) for note, number in checker.redelivered]
+def conclude(part: Part, checker: Checker) -> None:
+    """Put down in the part what the checker says of what handlers noted."""
+    part.handled = checker.handled
+    part.double, part.late = checker.owners.judged(part.outcomes)
+    part.again = [(owned, epoch, number) for (owned, epoch), number in checker.again.items()]
+    part.bounds = {each.name: most_again(each.options) for each in app.registrations}
+    part.redelivered = [(note.time, note.owned, note.epoch, number) for note, number in checker.redelivered]
     part.out_of_order = [(note.time, note.subscription, position) for note, position in checker.out_of_order]
+
+
+async def _ask_database(part: Part, world: World) -> None:
     try:
         part.events = await world.head()
         part.stale = await world.stale_writes()

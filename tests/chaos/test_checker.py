@@ -18,17 +18,21 @@ from tests.chaos import database
 from tests.chaos.campaign import Outcome
 from tests.chaos.catalogue import EVERYTHING
 from tests.chaos.checker import Checker
-from tests.chaos.faults.hosts import FreezeHost, KillHost
+from tests.chaos.faults.hosts import FreezeHost, HandOver, KillHost, KillLeaseSession
 from tests.chaos.journal import Note, parse
+from tests.chaos.owners import OLD_EPOCH, Double
 from tests.chaos.programs import app as programs
 from tests.chaos.programs.writer import make
-from tests.chaos.report import Part, percentile, rows, table
+from tests.chaos.report import Part, most_again, percentile, rows, table
+from tests.chaos.running import conclude
 
 
-def note(*events: tuple[int, int], epoch: int = 1, time: float = 0.0, subscription: str = "follow") -> Note:
+def note(
+    *events: tuple[int, int], epoch: int = 1, time: float = 0.0, subscription: str = "follow", process: int = 1
+) -> Note:
     """Make a note of events given as (position, number of the stream)."""
     positions, streams = array("q", [position for position, _ in events]), array("q", [stream for _, stream in events])
-    return Note(time, subscription, 0, 0, epoch, time, 1, positions, streams)
+    return Note(time, subscription, 0, 0, epoch, time, process, positions, streams, time)
 
 
 def checked(*notes: Note) -> Checker:
@@ -45,7 +49,7 @@ def redelivered(checker: Checker) -> int:
 def test_what_was_handled_once_and_in_order_is_in_order() -> None:
     checker = checked(note((1, 1), (2, 2)), note((3, 1), (4, 2)))
     assert checker.lost(4) == {}
-    assert (checker.out_of_order, checker.redelivered, checker.late, checker.handled) == ([], [], 0, 4)
+    assert (checker.out_of_order, checker.redelivered, checker.handled) == ([], [], 4)
 
 
 def test_an_event_that_nobody_handled_is_lost() -> None:
@@ -69,15 +73,13 @@ def test_what_is_handled_again_is_redelivered_and_neither_lost_nor_out_of_order(
     assert (checker.out_of_order, checker.lost(3)) == ([], {})
 
 
-def test_a_former_owner_that_notes_something_late_is_told_apart() -> None:
-    assert checked(note((1, 1), epoch=2), note((1, 1), epoch=1)).late == 1
-
-
 def test_a_note_that_is_torn_by_a_kill_is_not_read() -> None:
     assert parse(b"x" * 10) == ([], 0)
 
 
-def outcome(kind: str, head: int, begun: float, takeover: float) -> Outcome:
+def outcome(
+    kind: str, head: int, begun: float, takeover: float = 0.1, frozen: tuple[int, ...] = (), fenced: float = 0.0
+) -> Outcome:
     times = {"takeover": takeover, "effect": 0.0, "length": 1.0, "begun": begun}
     return Outcome(
         number=1,
@@ -87,6 +89,9 @@ def outcome(kind: str, head: int, begun: float, takeover: float) -> Outcome:
         concerned=(("follow", 0),),
         stale=1,
         slowest=("follow", 0),
+        frozen=frozen,
+        fenced=fenced,
+        planned=kind == HandOver.name,
         **times,
     )
 
@@ -94,13 +99,130 @@ def outcome(kind: str, head: int, begun: float, takeover: float) -> Outcome:
 def test_the_table_blames_the_fault_before_it_for_what_went_wrong() -> None:
     part = Part("hosts", [outcome(KillHost.name, 10, 1.0, 0.2), outcome(FreezeHost.name, 20, 2.0, 2.5)])
     part.lost = {"follow": [15, 25, 26]}
-    part.redelivered = [(1.5, ("follow", 0), 3), (2.5, ("follow", 0), 4), (2.6, ("parts", 1), 5)]
+    part.redelivered = [(1.5, ("follow", 0), 2, 3), (2.5, ("follow", 0), 3, 4), (2.6, ("parts", 1), 2, 5)]
     part.out_of_order = [(1.7, "follow", 12)]
     killed, frozen = rows([part], EVERYTHING)
     assert [killed[name] for name in ("redelivered", "lost", "out of order", "stale writes")] == [3, 1, 1, 1]
     assert [frozen[name] for name in ("redelivered", "lost", "out of order", "stale writes")] == [4, 2, 0, 1]
     assert "host frozen" in table([killed, frozen])
     assert len(part.verdicts) == 2
+
+
+def test_the_table_counts_double_owner_deliveries_by_the_fault_before_them() -> None:
+    part = Part("hosts", [outcome(KillHost.name, 10, 1.0), outcome(FreezeHost.name, 20, 2.0)])
+    part.double = [Double(1.5, ("follow", 0), 1, 7, OLD_EPOCH)]
+    part.late = [Double(2.5, ("follow", 0), 1, 7, OLD_EPOCH)]
+    assert [(row["double owner"], row["late"]) for row in rows([part], EVERYTHING)] == [(1, 0), (0, 1)]
+    assert ["double-owner" in verdict for verdict in part.verdicts] == [True]
+
+
+# One owner at a time
+
+
+def verdicts(*notes: Note, outcomes: Sequence[Outcome] = (), with_actors: Sequence[str] = ()) -> list[str]:
+    """Return what a run says that made these faults and whose handlers noted this."""
+    checker, part = Checker(["follow"], with_actors), Part("hosts", list(outcomes))
+    for each in notes:
+        checker.feed(each)
+    conclude(part, checker)
+    return part.verdicts
+
+
+def turns(number: int, former: int, later: int) -> list[Note]:
+    """Make the notes of two owners that both handle every event, in turns, under these epochs."""
+    return [
+        note((position, 1), epoch=epoch, time=position + process / 10, process=process)
+        for position in range(1, number + 1)
+        for process, epoch in ((1, former), (2, later))
+    ]
+
+
+def test_one_owner_after_another_is_right() -> None:
+    first = note((1, 1), (2, 1), time=1)
+    assert verdicts(first, note((2, 1), (3, 1), epoch=2, time=2, process=2)) == []
+
+
+def test_two_owners_at_once_are_reported() -> None:
+    [verdict] = verdicts(*turns(100, 1, 2))
+    assert "99 double-owner deliveries" in verdict
+
+
+def test_an_epoch_that_was_granted_twice_is_reported() -> None:
+    [verdict] = verdicts(*turns(100, 1, 1))
+    assert "double-owner deliveries" in verdict
+
+
+def test_a_second_process_of_an_epoch_is_reported_although_the_first_is_gone() -> None:
+    [verdict] = verdicts(note((1, 1), time=1), note((2, 1), time=2, process=2))
+    assert "second process" in verdict
+
+
+def test_a_former_owner_that_begins_new_events_is_reported() -> None:
+    notes = [note((at, 1), epoch=1 + (at + 1) % 2, time=at, process=1 + (at + 1) % 2) for at in range(1, 6)]
+    [verdict] = verdicts(*notes)
+    assert "2 double-owner deliveries" in verdict
+
+
+def test_the_order_is_that_of_the_clock_and_not_the_one_in_which_notes_are_read() -> None:
+    first, second = note((1, 1), time=1), note((2, 2), epoch=2, time=2, process=2)
+    assert verdicts(second, first) == []
+
+
+def thawed(number: int) -> list[Note]:
+    """Make the notes of an owner, its successor, and then so many more of the first one."""
+    notes = [note((1, 1), time=1), note((1, 1), epoch=2, time=4, process=2)]
+    return notes + [note((1, 1), time=5 + again) for again in range(number)]
+
+
+FROZEN = outcome(FreezeHost.name, 0, 2.0, frozen=(1,))
+
+
+def test_what_a_process_was_frozen_with_may_begin_when_it_thaws_and_nothing_after_it() -> None:
+    assert verdicts(*thawed(1), outcomes=[FROZEN]) == []
+    [verdict] = verdicts(*thawed(2), outcomes=[FROZEN])
+    assert "1 double-owner deliveries" in verdict
+
+
+@pytest.mark.parametrize("fault", [outcome(KillHost.name, 0, 2.0), outcome(FreezeHost.name, 0, 2.0, frozen=(3,))])
+def test_what_was_not_frozen_may_begin_nothing(fault: Outcome) -> None:
+    [verdict] = verdicts(*thawed(1), outcomes=[fault])
+    assert "1 double-owner deliveries" in verdict
+
+
+def test_an_owner_whose_session_was_ended_may_go_on_only_until_it_must_have_noticed() -> None:
+    assert verdicts(*thawed(2), outcomes=[outcome(KillLeaseSession.name, 0, 2.0, fenced=6.0)]) == []
+    [verdict] = verdicts(*thawed(2), outcomes=[outcome(KillLeaseSession.name, 0, 2.0, fenced=5.5)])
+    assert "1 double-owner deliveries" in verdict
+
+
+def test_actors_may_be_replaced_under_an_epoch_and_their_predecessors_begin_nothing() -> None:
+    notes = [note((1, 1), time=1), note((2, 1), time=2, process=2)]
+    assert verdicts(*notes, with_actors=["follow"]) == []
+    [verdict] = verdicts(*notes, note((3, 1), time=3), with_actors=["follow"])
+    assert "former process" in verdict
+
+
+# What is handled again
+
+
+MOST = next(most_again(each.options) for each in programs.app.registrations if each.name == "follow")
+
+
+def handled_again(number: int) -> list[Note]:
+    events = [(position, 1) for position in range(1, MOST + 2)]
+    return [note(*events, time=1), note(*events[:number], epoch=2, time=2, process=2)]
+
+
+def test_a_takeover_may_bring_again_what_was_in_flight_or_not_saved_and_no_more() -> None:
+    assert verdicts(*handled_again(MOST)) == []
+    [verdict] = verdicts(*handled_again(MOST + 1))
+    assert f"{MOST + 1} events handled again" in verdict
+
+
+def test_a_planned_hand_over_may_bring_nothing_again() -> None:
+    assert verdicts(*handled_again(1), outcomes=[outcome(KillHost.name, 0, 1.5)]) == []
+    [verdict] = verdicts(*handled_again(1), outcomes=[outcome(HandOver.name, 0, 1.5)])
+    assert "1 events handled again by 'planned hand-over'" in verdict
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.5, 2), (0.99, 4), (0.01, 1)])

@@ -59,7 +59,10 @@ class World(ABC):
         self.random = random.Random(seed)
         self.folder = servers.folder / name
         self.url = ""
-        self.checker = Checker([registration.name for registration in app.registrations])
+        self.checker = Checker(
+            [each.name for each in app.registrations],
+            [each.name for each in app.registrations if each.options.consumers],
+        )
         self._name = name
         self._seed = seed
         self._stack = AsyncExitStack()

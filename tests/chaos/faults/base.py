@@ -33,8 +33,11 @@ class Fault(ABC, Generic[W]):
     """Made only each so many times that all others are made: one that takes long to mend."""
     moves: bool = False
     """Whether the partitions concerned must be granted anew; else it does to handle an event that came afterwards."""
+    ends_sessions: bool = False
+    """Whether the server ends sessions that hold leases: their owners do not know it until their sockets say so."""
     planned: ClassVar[bool] = False
-    """Whether it is an operator's act, made in good order: once what earlier faults left is handled."""
+    """Whether it is an operator's act, made in good order: once what earlier faults left is handled. Nothing may be
+    handled again then."""
     hold: tuple[float, float] = (0.0, 0.0)
     """For how long it stays once it was seen, or once others went on, at least and at most, in seconds."""
 
@@ -46,6 +49,10 @@ class Fault(ABC, Generic[W]):
     def needs(cls, world: W) -> str | None:
         """Return what is missing for this fault here; None when it can be made."""
         return None
+
+    def frozen(self) -> Sequence[int]:
+        """Return the processes that it froze in the middle of what they did."""
+        return ()
 
     def aim(self, partitions: Sequence[PartitionStatus]) -> Sequence[PartitionStatus]:
         """Choose what to break; returns the partitions that are concerned, by default all."""

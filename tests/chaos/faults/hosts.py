@@ -54,6 +54,10 @@ class FreezeHost(OwnerFault):
     async def took_effect(self) -> bool:
         return frozen(self.host.pid)
 
+    def frozen(self) -> Sequence[int]:
+        """Return the host: its handlers run there."""
+        return [self.host.pid]
+
     async def heal(self) -> None:
         self.host.signal(signal.SIGCONT)
 
@@ -89,6 +93,7 @@ def _answers(url: str) -> bool:
 class KillLeaseSession(OwnerFault):
     name = "lease session killed"
     what = "the server ends the one session that holds an owner's locks"
+    ends_sessions = True
 
     async def inject(self) -> None:
         # An owner that has just lost it for another reason has none for a moment.
@@ -116,6 +121,7 @@ class KillLeaseSession(OwnerFault):
 class EndHost(OwnerFault):
     name = "host ended by SIGTERM"
     what = "planned: the process hands everything over, and ends with status 0"
+    planned = True
 
     async def inject(self) -> None:
         self.host.signal(signal.SIGTERM)

@@ -31,6 +31,7 @@ class TwoAtOnce(Fault[PlainWorld]):
         self.quiet = self._choose(QUIET)
         self.loud = self._choose(LOUD)
         self.counts_from_heal, self.moves, self.hold = self.loud.counts_from_heal, self.loud.moves, self.loud.hold
+        self.ends_sessions = self.loud.ends_sessions
 
     def _choose(self, kinds: Sequence[type[Fault[Any]]]) -> Fault[Any]:
         kind = self.chance.choice([kind for kind in kinds if kind.needs(self.world) is None])
@@ -40,6 +41,10 @@ class TwoAtOnce(Fault[PlainWorld]):
         """Aim both; the louder one says who is concerned."""
         self.quiet.aim(partitions)
         return self.loud.aim(partitions)
+
+    def frozen(self) -> Sequence[int]:
+        """Return what the louder one froze: the other one freezes no host."""
+        return self.loud.frozen()
 
     async def inject(self) -> None:
         await self.quiet.inject()

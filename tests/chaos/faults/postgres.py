@@ -20,6 +20,7 @@ class RestartPostgres(Fault[World]):
     what = "SIGINT: sessions are ended, then the server; started again; counted from when it answers"
     target = 3.0
     moves = True
+    ends_sessions = True
     counts_from_heal = True
     hold = (0.0, 1.0)
     number = signal.SIGINT
@@ -59,6 +60,7 @@ class EndBackends(Asking):
     name = "backends terminated"
     what = "the server ends every session of hosts and writers"
     moves = True
+    ends_sessions = True
 
     async def inject(self) -> None:
         rows = await self.ask(
@@ -76,6 +78,7 @@ class CrashBackend(Asking):
     name = "backend killed"
     what = "SIGKILL to one session's process: the server takes all of them down and recovers"
     moves = True
+    ends_sessions = True
 
     async def inject(self) -> None:
         [(pid,)] = await self.ask(
@@ -149,6 +152,7 @@ class DiskFull(Asking):
 class ServerClock(Asking):
     name = "server's clock stepped"
     what = "the server's time of day jumps by up to a day, either way"
+    ends_sessions = True  # a step forward ends every session whose idle time-out runs
 
     @classmethod
     def needs(cls, world: World) -> str | None:

@@ -50,6 +50,10 @@ class NodeFault(Fault[RayWorld]):
         # What is frozen may be gone by now: a worker that was ending, a consumer that was given up and replaced.
         return all(gone(pid) or (self.number == signal.SIGSTOP and frozen(pid)) for pid in self.pids)
 
+    def frozen(self) -> Sequence[int]:
+        """Return what got the signal: what was frozen may run handlers."""
+        return self.pids if self.number == signal.SIGSTOP else ()
+
     async def heal(self) -> None:
         if self.number == signal.SIGSTOP:
             _send(self.pids, signal.SIGCONT)

@@ -19,6 +19,10 @@ app = App("chaos")
 WORK: Final = 0.004
 """How long an exactly-once handler pretends to work inside its transaction, so that faults hit open ones."""
 
+IN_FLIGHT: Final = 1000
+"""What bounds how many events a takeover may make be handled again, and so the less the better it is judged; see
+``report.most_again``."""
+
 TOTALS: Final = """
 INSERT INTO "chaos"."totals" AS "t"
     ("subscription", "stream", "events", "amount", "first_version", "last_version", "broken")
@@ -51,35 +55,37 @@ def _entry(events: Sequence[RecordedEvent], context: Context) -> list[Any]:
     return [context.subscription, context.partition, context.epoch, *span]
 
 
-@app.subscription("follow", batch_size=200)
+@app.subscription("follow", batch_size=200, max_in_flight=IN_FLIGHT)
 async def follow(events: list[RecordedEvent], context: Context) -> None:
-    journal.write(events, context)
+    journal.write(events, context, time.monotonic())
 
 
-@app.subscription("parts", batch_size=200, partitions=3)
+@app.subscription("parts", batch_size=200, max_in_flight=IN_FLIGHT, partitions=3)
 async def parts(events: list[RecordedEvent], context: Context) -> None:
-    journal.write(events, context)
+    journal.write(events, context, time.monotonic())
 
 
-@app.subscription("exact", batch_size=200, partitions=2, delivery=Delivery.EXACTLY_ONCE)
+@app.subscription("exact", batch_size=200, max_in_flight=IN_FLIGHT, partitions=2, delivery=Delivery.EXACTLY_ONCE)
 async def exact(events: list[RecordedEvent], context: Context) -> None:
+    begun = time.monotonic()
     await context.transaction.execute(TOTALS, _totals(events, context))
-    journal.write(events, context)
+    journal.write(events, context, begun)
     await asyncio.sleep(WORK)
     await context.transaction.execute(LEDGER, _entry(events, context))
 
 
-@app.subscription("exact-sync", batch_size=200, delivery=Delivery.EXACTLY_ONCE)
+@app.subscription("exact-sync", batch_size=200, max_in_flight=IN_FLIGHT, delivery=Delivery.EXACTLY_ONCE)
 def exact_sync(events: list[RecordedEvent], context: Context) -> None:
+    begun = time.monotonic()
     context.transaction.execute(TOTALS, _totals(events, context))
-    journal.write(events, context)
+    journal.write(events, context, begun)
     time.sleep(WORK)
     context.transaction.execute(LEDGER, _entry(events, context))
 
 
-@app.subscription("pool", batch_size=100, consumers=2, handler_timeout=timedelta(seconds=2))
+@app.subscription("pool", batch_size=100, max_in_flight=IN_FLIGHT, consumers=2, handler_timeout=timedelta(seconds=2))
 class Pool:
     """Handled by actors when it runs on Ray."""
 
     async def handle(self, events: list[RecordedEvent], context: Context) -> None:
-        journal.write(events, context)
+        journal.write(events, context, time.monotonic())
