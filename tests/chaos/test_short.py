@@ -57,6 +57,14 @@ async def test_cables_are_pulled_and_nothing_is_lost(servers: Servers) -> None:
     await _each_once(NetworkWorld(servers, "short", SEED), ON_NETWORK)
 
 
+def test_a_run_that_does_not_reach_its_faults_fails() -> None:
+    command = [sys.executable, "-m", "tests.chaos", "--on", "hosts", "--only", "Redis flushed", "--events", "0"]
+    run = subprocess.run(
+        [*command, "--minutes", "1.51", "--faults", "100000"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert (run.returncode, "NOT REACHED" in run.stdout) == (1, True)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "tests.chaos", "--on", "hosts", "--only", "Redis flushed", "--faults", "100000"]

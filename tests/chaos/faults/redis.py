@@ -10,7 +10,10 @@ import redis
 
 from tests.chaos.faults.base import Fault
 from tests.chaos.processes import frozen, gone
-from tests.chaos.world import World
+from tests.chaos.world import PATIENCE, World
+from tests.plugins.waiting import until
+
+PLANTED = "planted"
 
 
 class RedisFault(Fault[World]):
@@ -55,17 +58,29 @@ class FlushRedis(RedisFault):
     what = "everything it holds is deleted, and every listener is thrown out"
 
     async def inject(self) -> None:
-        await asyncio.to_thread(self._flush)
+        # After another fault all listeners may still be on their way back.
+        await until(lambda: asyncio.to_thread(self._flush), deadline=PATIENCE, what="waiting for a listener")
 
     async def took_effect(self) -> bool:
-        return self.left == 0 and self.thrown_out >= 0
+        """What was held is gone, and so is everyone who listened."""
+        return await asyncio.to_thread(self._done)
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
         with redis.Redis.from_url(self.world.servers.redis.url) as server:
-            server.set("planted", 1)
+            self.thrown_out = _listeners(server)
+            server.set(PLANTED, 1)
             server.flushall()
-            self.left = int(server.dbsize())
-            self.thrown_out = int(server.execute_command("CLIENT", "KILL", "TYPE", "pubsub"))
+            server.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        return bool(self.thrown_out)
+
+    def _done(self) -> bool:
+        with redis.Redis.from_url(self.world.servers.redis.url) as server:
+            return not server.exists(PLANTED) and not self.thrown_out & _listeners(server)
+
+
+def _listeners(server: redis.Redis) -> set[str]:
+    """Return the numbers of the connections that listen; a server never gives one twice."""
+    return {client["id"] for client in server.client_list(_type="pubsub")}
 
 
 class LieRedis(RedisFault):
