@@ -104,6 +104,10 @@ class RayWorld(World):
             p.pid for p in below if GCS in p.command
         ]
 
+    def gcs(self) -> list[int]:
+        """Return the process of the head's GCS, if one runs."""
+        return [p.pid for p in self._processes() if GCS in p.command]
+
     def _processes(self) -> list[Process]:
         return [p for p in descendants(os.getpid()) if not gone(p.pid)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from headwater.cluster.status import PartitionStatus
 from tests.chaos.faults.base import Fault
@@ -40,8 +41,11 @@ class CutNode(Fault[NetworkWorld]):
 
     async def took_effect(self) -> bool:
         """The head cannot be reached from there."""
-        here = self.world.network.address(PEERS, 0)
-        return not await asyncio.to_thread(self.world.network.reaches, self.number, here, self.world.port)
+        return not await self._reaches(PEERS, self.world.port)
+
+    async def _reaches(self, network: str, port: int) -> bool:
+        here = self.world.network.address(network, 0)
+        return await asyncio.to_thread(self.world.network.reaches, self.number, here, port)
 
     async def heal(self) -> None:
         for network in self.networks:
@@ -62,4 +66,16 @@ class CutNodeFromRay(CutNode):
         await wait_for_end(self.world, self.node, ENDS_WITHIN)
 
 
-NETWORK = (CutNode, CutNodeFromRay)
+class CutNodeFromServers(CutNode):
+    name = "node cut from Postgres"
+    what = "the cable to the servers alone is out, so neither Postgres nor Redis is reached, and Ray is"
+    networks = (SERVERS,)
+
+    async def took_effect(self) -> bool:
+        """Postgres cannot be reached from there, and the head can."""
+        port = urlsplit(self.world.url).port
+        assert port is not None
+        return not await self._reaches(SERVERS, port) and await self._reaches(PEERS, self.world.port)
+
+
+NETWORK = (CutNode, CutNodeFromRay, CutNodeFromServers)

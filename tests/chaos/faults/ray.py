@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -10,12 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from headwater.cluster.status import PartitionStatus
 from tests.chaos.faults.base import Fault
 from tests.chaos.faults.hosts import HandOver
+from tests.chaos.faults.network import DEAD_AFTER, ENDS_WITHIN
 from tests.chaos.follower import Wanted
 from tests.chaos.processes import frozen, gone
 from tests.chaos.rayworld import HANDLER, HOST, RayWorld
 from tests.chaos.world import LEASE, PATIENCE
 from tests.plugins.processes import descendants
 from tests.plugins.waiting import until
+
+BRIEFLY = (0.5, 1.5)
+"""For how long a raylet is frozen that Ray does not give up, in seconds."""
+AFTER_DEATH = (DEAD_AFTER + 1, DEAD_AFTER + 2)
+"""The same for one that Ray does give up."""
 
 
 class NodeFault(Fault[RayWorld]):
@@ -84,6 +91,35 @@ class KillRaylet(NodeFault):
         return [self.world.raylet(self.node)]
 
 
+class FreezeRaylet(NodeFault):
+    name = "raylet frozen"
+    what = (
+        "SIGSTOP to a node's raylet alone, briefly, or until Ray takes the node for dead and ends it: its host goes on"
+    )
+    target = LEASE + 1
+    moves = False
+    number = signal.SIGSTOP
+    rarely = 2
+
+    def aimed_at(self) -> Sequence[int]:
+        return [self.world.raylet(self.node)]
+
+    def frozen(self) -> Sequence[int]:
+        """Return nothing: no handler runs in a raylet."""
+        return ()
+
+    async def last(self) -> None:
+        self.taken_for_dead = self.chance.random() < 0.5
+        await asyncio.sleep(self.chance.uniform(*(AFTER_DEATH if self.taken_for_dead else BRIEFLY)))
+
+    async def heal(self) -> None:
+        await super().heal()
+        if self.taken_for_dead:
+            # It may learn of it late; whether it ends at all is Ray's business, and the next fault may meet it.
+            with contextlib.suppress(AssertionError):
+                await until(lambda: all(map(gone, self.pids)), deadline=ENDS_WITHIN)
+
+
 class KillNode(NodeFault):
     name = "node killed"
     what = "SIGKILL to every process of a node at once"
@@ -150,6 +186,40 @@ class LoseHead(Fault[RayWorld]):
             await self.world.new_cluster()
 
 
+class FreezeHead(Fault[RayWorld]):
+    name = "head and GCS frozen"
+    what = "SIGSTOP to the head's GCS and raylet; SIGCONT after a while: hosts go on"
+    target = LEASE + 1
+    hold = (1.0, 4.0)
+
+    async def inject(self) -> None:
+        self.pids = self.world.head_processes()
+        _send(self.pids, signal.SIGSTOP)
+
+    async def took_effect(self) -> bool:
+        return len(self.pids) > 1 and all(map(frozen, self.pids))
+
+    async def heal(self) -> None:
+        _send(self.pids, signal.SIGCONT)
+
+
+class RestartGcs(Fault[RayWorld]):
+    name = "GCS killed and back"
+    what = "SIGKILL to the GCS alone, which is started again with its state on disk: hosts go on, and are found again"
+    target = LEASE + 1
+
+    async def inject(self) -> None:
+        self.pids = self.world.gcs()
+        _send(self.pids, signal.SIGKILL)
+
+    async def took_effect(self) -> bool:
+        return bool(self.pids) and all(map(gone, self.pids))
+
+    async def last(self) -> None:
+        """Wait until another one runs: Ray starts it, and a node that is added then proves that it works."""
+        await until(lambda: set(self.world.gcs()) - set(self.pids), deadline=PATIENCE, what="waiting for another GCS")
+
+
 class KillOwnerWithoutHead(KillHostActor):
     name = "owner killed without a head"
     what = "SIGKILL to the head, and then to the actor that owns a node's partitions: Ray is not asked for a takeover"
@@ -175,5 +245,5 @@ def _send(pids: Iterable[int], number: signal.Signals) -> None:
 
 RAY = (
     KillHostActor, FreezeHostActor, KillRaylet, KillNode, FreezeNode, KillHandlerActor, FreezeHandlerActor, LoseHead,
-    KillOwnerWithoutHead, HandOver,
+    KillOwnerWithoutHead, HandOver, FreezeRaylet, FreezeHead, RestartGcs,
 )  # fmt: skip
