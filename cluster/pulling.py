@@ -158,7 +158,7 @@ async def transient(
             after=after,
             stream_id=stream_id,
             heads=reading.heads,
-            observer=LogObserver(),
+            observer=load_observer(cluster.observer),
             opener=reading.opener,
         )
         await stack.enter_async_context(subscription)
