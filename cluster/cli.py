@@ -340,7 +340,7 @@ def stop(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Let nobody run a subscription until it is resumed, also one whose handler is gone. Nothing of it is deleted."""
+    """Let nobody run a subscription until resumed. Also one whose handler is gone; nothing of it is deleted."""
     given = {"reason": reason} if reason else {}
     command(database_url, schema, subscription, "stop", given, None, json=json, dry_run=dry_run)
 
