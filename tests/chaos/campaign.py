@@ -37,6 +37,8 @@ class Outcome:
     """Seconds from the end of the one before to the end of this one: settling, breaking, mending."""
     begun: float
     """When it was made, by the monotonic clock."""
+    seen: float
+    """When it was seen to have taken effect, by the same clock: what it froze was frozen by then."""
     concerned: tuple[tuple[str, int], ...]
     """The partitions that it concerned."""
     stale: int
@@ -99,7 +101,7 @@ class Campaign:
         try:
             await fault.inject()
             await until(fault.took_effect, deadline=PATIENCE, what=f"waiting for the effect of {fault.name!r}")
-            effect = time.monotonic() - broken_at
+            seen = time.monotonic()
             counted_from, behind = broken_at, head
             if fault.counts_from_heal:
                 await fault.last()
@@ -120,7 +122,8 @@ class Campaign:
             head=head,
             takeover=round(max(times.values()), DIGITS),
             slowest=max(times, key=lambda owned: times[owned]),
-            effect=round(effect, DIGITS),
+            effect=round(seen - broken_at, DIGITS),
+            seen=seen,
             length=round(time.monotonic() - self._ended, 2),
             begun=broken_at,
             concerned=tuple(times),

@@ -24,6 +24,10 @@ class Interruption(Protocol):
         """When it was made."""
 
     @property
+    def seen(self) -> float:
+        """When it had taken effect: what it froze was frozen by then."""
+
+    @property
     def frozen(self) -> Sequence[int]:
         """The processes that it froze, each perhaps in the middle of a delivery."""
 
@@ -112,7 +116,5 @@ class Owners:
 
 def _allows(interruption: Interruption, begun: Begun, before: float) -> bool:
     """Whether a fault explains a delivery; ``before`` is when its process began the one before in the same place."""
-    if begun.time < interruption.begun:
-        return False
-    first = begun.process in interruption.frozen and before < interruption.begun
-    return first or begun.time <= interruption.fenced
+    first = begun.process in interruption.frozen and before < interruption.seen <= begun.time
+    return first or interruption.begun <= begun.time <= interruption.fenced

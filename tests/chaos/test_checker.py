@@ -80,7 +80,7 @@ def test_a_note_that_is_torn_by_a_kill_is_not_read() -> None:
 def outcome(
     kind: str, head: int, begun: float, takeover: float = 0.1, frozen: tuple[int, ...] = (), fenced: float = 0.0
 ) -> Outcome:
-    times = {"takeover": takeover, "effect": 0.0, "length": 1.0, "begun": begun}
+    times = {"takeover": takeover, "effect": 0.0, "length": 1.0, "begun": begun, "seen": begun + 0.5}
     return Outcome(
         number=1,
         kind=kind,
@@ -181,6 +181,11 @@ def test_what_a_process_was_frozen_with_may_begin_when_it_thaws_and_nothing_afte
     assert verdicts(*thawed(1), outcomes=[FROZEN]) == []
     [verdict] = verdicts(*thawed(2), outcomes=[FROZEN])
     assert "1 double-owner deliveries" in verdict
+
+
+def test_what_begins_between_the_fault_and_its_effect_is_not_what_a_process_was_frozen_with() -> None:
+    before = note((1, 1), time=2.4)
+    assert verdicts(before, *thawed(1), outcomes=[FROZEN]) == []
 
 
 @pytest.mark.parametrize("fault", [outcome(KillHost.name, 0, 2.0), outcome(FreezeHost.name, 0, 2.0, frozen=(3,))])

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
 
+from headwater.storage.embedded import EmbeddedRedis
+from tests.chaos.__main__ import not_reached
 from tests.chaos.campaign import schedule
 from tests.chaos.catalogue import EVERYTHING, ON_HOSTS
 from tests.chaos.clocks import Clocks
+from tests.chaos.faults.redis import FlushRedis
 from tests.chaos.hosts import CABLE
 from tests.chaos.processes import end, frozen, start_proxy
 from tests.chaos.programs.liar import Liar, frame
@@ -126,6 +133,27 @@ def test_lies_reach_a_listener_and_all_else_is_passed_on(stack: ExitStack, redis
     wait_until(told_lie)
     assert int.from_bytes(lies.read_bytes(), "little") > 0
     assert lied_to.ping()
+
+
+async def test_a_flush_has_taken_effect_when_whoever_listened_is_gone_and_not_before(stack: ExitStack) -> None:
+    server = stack.enter_context(EmbeddedRedis())
+    client = stack.enter_context(redis.Redis.from_url(server.url))
+    stack.enter_context(client.pubsub()).subscribe("hint")
+    world: Any = SimpleNamespace(servers=SimpleNamespace(redis=server))
+    fault = FlushRedis(world, random.Random(1))
+    await fault.inject()
+    assert fault.thrown_out
+    wait_until(lambda: not fault.thrown_out & fault.listeners())
+    assert await fault.took_effect()
+    stack.enter_context(client.pubsub()).subscribe("hint")
+    fault.thrown_out = wait_until(fault.listeners)
+    assert not await fault.took_effect()
+
+
+def test_a_run_must_reach_its_faults_and_its_events() -> None:
+    options = Namespace(faults=10, events=100)
+    assert not_reached(10, 100, options) is None
+    assert all("NOT REACHED" in (not_reached(*made, options) or "") for made in ((9, 100), (10, 99)))
 
 
 def test_a_stepped_clock_moves_the_time_of_day_and_no_other(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class FlushRedis(RedisFault):
 
     def _flush(self) -> bool:
         with redis.Redis.from_url(self.world.servers.redis.url) as server:
-            self.thrown_out = _listeners(server)
+            self.thrown_out = _ids(server)
             server.set(PLANTED, 1)
             server.flushall()
             server.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -75,11 +75,15 @@ class FlushRedis(RedisFault):
 
     def _done(self) -> bool:
         with redis.Redis.from_url(self.world.servers.redis.url) as server:
-            return not server.exists(PLANTED) and not self.thrown_out & _listeners(server)
+            return not server.exists(PLANTED) and not self.thrown_out & _ids(server)
+
+    def listeners(self) -> set[str]:
+        """Return the numbers of the connections that listen; a server never gives one twice."""
+        with redis.Redis.from_url(self.world.servers.redis.url) as server:
+            return _ids(server)
 
 
-def _listeners(server: redis.Redis) -> set[str]:
-    """Return the numbers of the connections that listen; a server never gives one twice."""
+def _ids(server: redis.Redis) -> set[str]:
     return {client["id"] for client in server.client_list(_type="pubsub")}
 
 
