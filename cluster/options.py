@@ -12,11 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from headwater.storage.errors import ConfigurationError
 from headwater.storage.options import StoreOptions
 from headwater.subscriptions.app import App
+
+INTERVALS: Final = ("stall", "poll_interval", "claim_interval", "assignment_interval", "plan_interval")
+SHORTEST: Final = timedelta(milliseconds=1)
+LONGEST: Final = timedelta(hours=1)
+MOST: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,17 @@ class ClusterOptions:
     """Folders that handlers are imported from, beside what is installed."""
     observer: str | None = None
     """Import path of an observer, or of a class of them, that watches the owners in place of the log."""
+
+    def __post_init__(self) -> None:
+        for name in INTERVALS:
+            value = getattr(self, name)
+            if not isinstance(value, timedelta) or not SHORTEST <= value <= LONGEST:
+                least, most = SHORTEST.total_seconds(), LONGEST.total_seconds()
+                raise ConfigurationError(f"{name}: {value!s} is not a timedelta of {least:g} to {most:g} seconds")
+        for name in ("max_moves", "pool_size", "transactions"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+                raise ConfigurationError(f"{name}: {value!r} is not a number of 1 to {MOST}")
 
     @classmethod
     def read(cls, store: StoreOptions, environment: Mapping[str, str] | None = None) -> ClusterOptions:
