@@ -140,11 +140,11 @@ def run(
     load_observer(options.observer)
     running.mute_pool()
     if address is not None:
-        asyncio.run(running.on_ray(found, options, address))
+        running.run(running.on_ray(found, options, address))
     elif nodes is not None:
-        asyncio.run(running.on_local_ray(found, options, nodes, node or "node"))
+        running.run(running.on_local_ray(found, options, nodes, node or "node"))
     else:
-        asyncio.run(running.in_process(found, options, node))
+        running.run(running.in_process(found, options, node))
 
 
 def _app(path: str) -> App:
@@ -262,7 +262,7 @@ def subscriptions(
             [_brief(row, split=row.subscription in split) for row in rows], [row.reason for row in rows], empty=empty
         )
         if rows:
-            shown = {"partition", *(name for name in ROW if name != "behind"), "lag_seconds", "reason"}
+            shown = {"partition", "parked_more", *(name for name in ROW if name != "behind"), "lag_seconds", "reason"}
             left = [f.name.replace("_", " ") for f in dataclasses.fields(PartitionStatus) if f.name not in shown]
             print()
             show.sentence(f"Not shown: {', '.join(left)}. See them with --wide or --json.")

@@ -5,9 +5,7 @@ Shows only; what is asked for stays as rows wherever it was asked from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,38 +16,26 @@ from headwater.storage.errors import InvalidArgument
 from headwater.storage.registry import CommandRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Audited:
-    """What a person sees of a command."""
+def _brief(record: CommandRecord) -> dict[str, Any]:
+    """Return what a person sees of a command at first."""
+    where = record.subscription if record.partition is None else f"{record.subscription}/{record.partition}"
+    outcome = record.outcome or ("open" if record.applied_at is None else "done")
+    return {
+        "when": record.issued_at,
+        "by": record.issued_by,
+        "subscription": where,
+        "command": record.verb,
+        "outcome": outcome,
+    }
 
-    when: datetime
-    by: str
-    subscription: str
-    partition: int | None
-    command: str
-    reason: str | None
-    asked: str
-    outcome: str
 
-    @classmethod
-    def of(cls, record: CommandRecord) -> Audited:
-        """Tell it from what is kept."""
-        asked = {name: value for name, value in record.arguments.items() if name not in ("reason", "edit_id")}
-        said = ", ".join(f"{name} {show.payload(value)}" for name, value in asked.items())
-        if record.edit is not None:
-            said += f": {show.payload(record.edit.before)} -> {show.payload(record.edit.after)}"
-        outcome = record.outcome or ("open" if record.applied_at is None else "done")
-        reason = record.arguments.get("reason") or None
-        return cls(
-            record.issued_at,
-            record.issued_by,
-            record.subscription,
-            record.partition,
-            record.verb,
-            reason,
-            said,
-            outcome,
-        )
+def _details(record: CommandRecord) -> str | None:
+    """Return what exactly was asked for, and why."""
+    asked = {name: value for name, value in record.arguments.items() if name not in ("reason", "edit_id")}
+    said = ", ".join(f"{name} {show.payload(value)}" for name, value in asked.items())
+    if record.edit is not None:
+        said += f": {show.payload(record.edit.before)} -> {show.payload(record.edit.after)}"
+    return "; ".join(filter(None, [said, record.arguments.get("reason")])) or None
 
 
 def audit(
@@ -66,4 +52,9 @@ def audit(
         raise InvalidArgument("since", f"{since!r} is no time like 2026-01-31T12:00")
     find_users_code()  # how a corrected payload is looked at, HEADWATER_ENCRYPTION may say
     found = ask(database_url, schema, lambda client: client.audit(subscription, limit=limit, since=begin))
-    show.rows(found if json else [Audited.of(each) for each in found], json=json, empty="Nothing was asked for.")
+    if json:
+        show.rows(found, json=True)
+    else:
+        show.briefly(
+            [_brief(each) for each in found], [_details(each) for each in found], empty="Nothing was asked for."
+        )

@@ -59,6 +59,10 @@ def parked(
         raise InvalidArgument("release", "--release says what becomes of those behind what --discard gives up")
     if rate is not None and not retry:
         raise InvalidArgument("rate", "--rate says how fast --retry delivers")
+    if reason and not (retry or cancel or discard or edit is not None):
+        raise InvalidArgument(
+            "reason", "--reason says why something is done: with --retry, --cancel, --discard or --edit"
+        )
     if limit is not None and (cancel or edit is not None):
         raise InvalidArgument("limit", "--limit is for a list, for --retry and for --discard")
     find_users_code()  # how an encrypted event is looked at, HEADWATER_ENCRYPTION may say

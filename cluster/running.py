@@ -13,7 +13,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from headwater.cluster.client import Client
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 HAND_OVER_MOST = 30.0
 """How long nodes of this machine may take to hand over, in seconds: drain time-outs bound each handler before that."""
+LAST_WORDS = 1.0
+"""How long what is left over at the end may take to end by itself, in seconds."""
 SUPERVISOR_CHECK = 2.0
 """How often a program that joined a Ray cluster looks whether the supervisor is there, in seconds."""
 
@@ -37,6 +40,24 @@ FIND_TIMEOUT = 5.0
 """How long a Ray head may take to accept a connection, in seconds."""
 JOIN_TIMEOUT = 25.0
 """How long a Ray cluster may take to let this program in, in seconds: a busy machine needs a few."""
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run one of the ways below to its end, and then end although handlers that were cancelled go on."""
+    with asyncio.Runner() as runner:
+        runner.run(work)
+        if left := runner.run(_cancel_others()):
+            log.error("%d handlers that were cancelled, and go on, are ended with the process", left)
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(0)
+
+
+async def _cancel_others() -> int:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    return len((await asyncio.wait(others, timeout=LAST_WORDS))[1]) if others else 0
 
 
 class NoNodes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import random
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
@@ -48,6 +49,8 @@ from headwater.subscriptions.ports import (
 from headwater.subscriptions.raised import described, original
 from headwater.subscriptions.retries import ParkedRetries
 
+logger = logging.getLogger("headwater.subscriptions")
+
 RENEWAL_CHECK = 0.05
 """How often a delivery that waits for the lease to be renewed looks again, in seconds."""
 
@@ -57,6 +60,8 @@ LOSS_CHECK = 2.0
 READY_SOON = 1.0
 """After so many seconds without a consumer operators are told that a delivery waits for one."""
 
+STUBBORN = 5.0
+"""How long what was cancelled may take to end before it is left behind, in seconds."""
 OUTAGE_PAUSE = 0.25
 """How long until what the database refused is tried again, in seconds."""
 
@@ -72,7 +77,8 @@ class SubscriptionRunner:
     """Runs one partition under one grant, on the current event loop.
 
     1. Nothing is handed to a consumer at or after ``leases.valid_until``, nor after the lease is lost.
-    2. When ``run`` has returned, nothing of this grant is under way in this process any more.
+    2. When ``run`` has returned, nothing of this grant is under way in this process any more, but handlers that pay no
+       heed to being cancelled: threads at once, coroutines after ``STUBBORN``.
     3. The consumers stay open: they belong to the caller.
     """
 
@@ -169,7 +175,9 @@ class SubscriptionRunner:
                 unlisten()
             if self._timer is not None:
                 self._timer.cancel()
-            await _end(tuple(self._tasks))
+            if left := await _end(tuple(self._tasks)):
+                names = (self._grant.key.subscription, self._grant.key.partition)
+                logger.error("%s/%d leaves %d handlers behind that go on although they were cancelled", *names, left)
             self._raise_defects()
 
     async def _look(self) -> tuple[Collection[str], Halt | None]:
@@ -672,8 +680,11 @@ def _fits_replaceable(kind: type[Consumer]) -> bool:
 async def _nothing() -> None: ...
 
 
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> int:
+    """Cancel them and wait until they have ended; returns how many have not, because they pay no heed to it."""
     for task in tasks:
         task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+    if not tasks:
+        return 0
+    _, left = await asyncio.wait(tasks, timeout=STUBBORN)
+    return len(left)

@@ -122,7 +122,7 @@ async def test_pages_of_the_store_wide_order_follow_each_other(store: EventStore
 
 async def test_pages_of_a_stream_name_its_incarnation(store: EventStore) -> None:
     nothing = await store.read_page("s", 0, 10)
-    assert nothing == EventPage((), 0, 0)
+    assert nothing == EventPage((), 0, 0, absent="missing")
     await store.append("s", events(3))
     page = await store.read_page("s", 1, 1)
     info = await store.stream_info("s")
@@ -130,7 +130,7 @@ async def test_pages_of_a_stream_name_its_incarnation(store: EventStore) -> None
     assert (await store.read_page("s", 3, 10)).stream_id == info.stream_id
     await store.delete_stream("s")
     deleted = await store.read_page("s", 1, 10)
-    assert (list(deleted.events), deleted.read_to, deleted.head) == ([], 1, 1)
+    assert (list(deleted.events), deleted.read_to, deleted.head, deleted.absent) == ([], 1, 1, "deleted")
     await store.delete_stream("s", hard=True)
     await store.append("s", events(1))
     assert (await store.read_page("s", 0, 10)).stream_id not in (None, info.stream_id)

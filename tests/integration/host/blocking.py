@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 
 from headwater import App, Context, Delivery, Filter, RecordedEvent
@@ -27,6 +30,23 @@ def keeps_the_loop(gate: Path) -> None:
         return
     while not gate.exists():
         time.sleep(0.01)
+
+
+def reached() -> None:
+    """Say that a handler is at work."""
+    Path(os.environ["BLOCKER_GATE"]).touch()
+
+
+stubborn_app = App("stubborn")
+
+
+@stubborn_app.subscription("stubborn", drain_timeout=timedelta(seconds=0.2))
+async def stubborn(event: RecordedEvent) -> None:
+    """It pays no heed to being cancelled."""
+    reached()
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
 
 
 @app.subscription("exact", delivery=Delivery.EXACTLY_ONCE, batch_size=50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from datetime import UTC
 from pathlib import Path
@@ -79,6 +80,17 @@ async def test_a_handler_that_keeps_its_event_loop_keeps_nothing_else(shop: Shop
     assert "keeps_the_loop" in shop.processes.log(left)
     gate.touch()
     await shop.settled("a", "b")
+
+
+async def test_sigterm_ends_a_process_whose_handler_pays_no_heed(shop: Shop, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    shop.processes.start("a", app="blocking:stubborn_app", environment={"BLOCKER_GATE": str(gate)})
+    await shop.append(1)
+    await until(gate.exists, what="waiting until the handler is at work")
+    assert await asyncio.to_thread(shop.processes.end, "a") == 0
+    assert "leaves 1 handlers behind" in shop.processes.log("a")
+    [partition] = await shop.client.partitions()
+    assert partition.checkpoint == 0
 
 
 async def test_sigterm_hands_over_and_repeats_nothing(shop: Shop) -> None:

@@ -45,7 +45,7 @@ async def test_no_later_owner_runs_the_handler_before_an_operator_resumes(shop: 
 
     await until(unowned, what="waiting until nobody owns them")
     for name, each in (await by_name(shop)).items():
-        assert each.reason == f"no host holds its lease; {PHASES[name]}: {first[name].reason}"
+        assert each.reason == f"no host holds its lease: no host is alive; {PHASES[name]}: {first[name].reason}"
         assert each.since == first[name].since
     shop.processes.start("c", app="broken:app", environment={"MENDED": "1"})
     third = await stopped_on(shop, "c")

@@ -23,6 +23,7 @@ from headwater import (
 )
 from headwater.cluster.running import NoNodes
 from headwater.cluster.wiring import open_host, open_supervisor
+from headwater.storage.errors import StreamDeleted
 from headwater.storage.leases import PartitionKey
 from headwater.storage.options import StoreOptions
 from headwater.subscriptions.observer import load_observer
@@ -71,7 +72,7 @@ async def test_the_observer_of_an_app_sees_what_its_owners_do_and_cannot_stop_th
 
 
 @pytest.mark.parity("L30", "L15")
-async def test_a_program_that_pulls_learns_why_nothing_comes(database_url: str) -> None:
+async def test_a_program_that_pulls_watches_too_and_learns_why_nothing_comes(database_url: str) -> None:
     class Telling(Observer):
         def status_changed(self, key: PartitionKey, status: Status) -> None:
             told.append(f"{status.phase.value}: {status.reason}")
@@ -83,13 +84,14 @@ async def test_a_program_that_pulls_learns_why_nothing_comes(database_url: str) 
         await store.append("orders", [NewEvent("OrderPaid")])
         taker = pulling.subscriber("a")
         async with asyncio.timeout(30):
-            await (await anext(aiter(taker))).ack()
-        await store.delete_stream("orders")
-        await until(lambda: "soft-deleted" in told[-1])
-        assert pulling.status is not None
-        assert told[-1] == f"{pulling.status.phase.value}: {pulling.status.reason}"
-        await store.undelete_stream("orders")
-        await until(lambda: told[-1] == "running: None")
+            batch = await taker.take()
+            assert batch is not None
+            await batch.ack()
+            assert told == ["running: None"]
+            await store.delete_stream("orders")
+            with pytest.raises(StreamDeleted):
+                await taker.take()
+        await until(lambda: told[-1].startswith("finished: "), what="waiting until the lease is let go")
 
 
 async def test_in_memory_the_observer_of_an_app_watches_too() -> None:

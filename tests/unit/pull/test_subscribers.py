@@ -98,7 +98,7 @@ async def test_each_subscriber_learns_once_that_the_lease_is_here_also_one_that_
             await asyncio.gather(*early)
             await learn(subscription.subscriber("c"))
         assert sorted(told) == ["a", "b", "c"]
-        assert shared.observers["s"].phases == ["running"]
+        await until(lambda: shared.observers["s"].phases == ["running"])
         assert shared.coordination.row(shared.key("s")).epoch == grant.epoch + 1, "one grant, for all of them"
 
 
