@@ -44,12 +44,14 @@ class _Turns:
 class RetryWitness:
     """Keeps what operators asked of parked events, and objects.
 
-    10. What was taken back, or is beyond a limit, is begun only when somebody asks for it again.
+    10. What was taken back, or is beyond a limit, is begun only when somebody asks for it again. What was given up is
+        begun only when an owner, who read it again, has parked it anew: nobody's earlier word has to do with that.
     11. Between two events of one retry that are begun lies the time that its rate asks for.
     """
 
     def __init__(self) -> None:
         self._unasked: set[int] = set()
+        self._given_up: set[int] = set()
         self._turns: dict[int, _Turns] = {}
 
     def asked(self, positions: Iterable[int], left: Iterable[int], every: float | None) -> None:
@@ -73,8 +75,19 @@ class RetryWitness:
         self._unasked.discard(position)
         self._turns.pop(position, None)
 
+    def given_up(self, positions: Iterable[int]) -> None:
+        """An operator has discarded these."""
+        for position in positions:
+            self.settled(position)
+            self._given_up.add(position)
+
+    def parked(self, positions: Iterable[int]) -> None:
+        """An owner has written down that these are parked: anew, where they were given up."""
+        self._given_up.difference_update(positions)
+
     def began(self, position: int, now: float) -> None:
         """An attempt at a parked event was counted, and is to be made."""
+        _require(position not in self._given_up, f"parked {position} was begun, though it was given up")
         _require(position not in self._unasked, f"parked {position} was begun, and nobody had asked for it")
         turns = self._turns.get(position)
         if turns is not None:

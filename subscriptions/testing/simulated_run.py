@@ -160,6 +160,7 @@ class SimulatedRun:
         else:
             limit, release = random.choice([None, 1]), random.random() < 0.5
             change = world.parking.discard_parked(KEY, where, limit=limit, release=release)
+            world.retries.given_up(change.positions)
             if release:
                 released = [position for position in change.to_deliver if position in row.retrying]
                 self._witness.asked(released)
@@ -498,6 +499,7 @@ class SimulatedRun:
         at_once(self._world.checkpoints.park(grant, effect.parked))
         self._wrote()
         self._witness.parked(self._parked())
+        self._world.retries.parked(each.event.position for each in effect.parked)
 
     def _halt(self, effect: effects.Halt) -> None:
         write = functools.partial(self._world.checkpoints.halt, self.grant, effect.number, effect.halt)
