@@ -6,12 +6,13 @@ Holds no decisions of its own, but those of the weather.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Coroutine, Hashable
+from collections.abc import Callable, Collection, Coroutine, Hashable, Mapping
 from itertools import count
 from typing import Any, Final, Protocol
 
 from headwater.storage.errors import StaleEpoch, StoreUnavailable, UnexpectedAck
 from headwater.storage.leases import Grant, Progress, Retried
+from headwater.storage.parking import BEHIND
 from headwater.storage.registry import ParkedFilter
 from headwater.subscriptions.core import effects, inputs
 from headwater.subscriptions.core.machine import LATE, Machine
@@ -149,7 +150,7 @@ class SimulatedRun:
             rate = random.choice([None, None, 2.0, 20.0])
             change = world.parking.retry_parked(KEY, where, limit=limit, rate=rate)
             self._witness.asked(change.positions)
-            keys = {row.parked[position].key for position in change.positions}
+            keys = {position: row.parked[position].key for position in change.positions}
             every = None if rate is None else 1 / rate
             world.retries.asked(change.positions, self._waiting(keys), every)
             return
@@ -168,14 +169,23 @@ class SimulatedRun:
                 return
             if change.to_deliver:
                 return  # somebody asked for these before
-        world.retries.left(self._waiting({before[each] for each in (*change.positions, *change.under_way)}))
+        world.retries.left(self._waiting({each: before[each] for each in (*change.positions, *change.under_way)}))
 
-    def _waiting(self, keys: set[str | None]) -> list[int]:
-        """Return what is parked of these keys, is not under way, and is not to be handled again."""
+    def _waiting(self, meant: Mapping[int, str | None]) -> list[int]:
+        """Return what is parked of the keys of these, is not under way, and is not to be handled again.
+
+        But not what a rewind has put before them, behind nothing: nobody was asked about it, and it follows by itself.
+        """
         row = self._world.coordination.row(KEY)
-        begun = {position for position, attempts in row.begun.items() if attempts}
-        rest = row.parked.keys() - row.retrying - begun
-        return [position for position in rest if row.parked[position].key in keys - {None}]
+        waiting: list[int] = []
+        for key in set(meant.values()) - {None}:
+            first = min(position for position, of in meant.items() if of == key)
+            stuck = False
+            for position in row.in_key(key):
+                stuck = stuck or position >= first or row.parked[position].reason != BEHIND
+                if stuck and position not in row.retrying and not row.begun.get(position):
+                    waiting.append(position)
+        return waiting
 
     def _leave(self) -> None:
         """Let the only consumer go, as in pull mode: it starts with nothing more."""
