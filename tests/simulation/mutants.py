@@ -147,6 +147,17 @@ def what_is_beyond_a_limit_follows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(parking, "_hold_first", lambda plan, rest, keys: None)
 
 
+def what_is_given_up_is_begun(patch: pytest.MonkeyPatch) -> None:
+    """A parked event that was found before it was discarded is handed out all the same."""
+    begin = MemoryParking.begin_retry
+
+    async def begin_retry(self: MemoryParking, grant: Grant, position: int) -> RetryBegun | None:
+        begun = await begin(self, grant, position)
+        return RetryBegun(None) if position not in self._coordination.row(grant.key).parked else begun
+
+    patch.setattr(MemoryParking, "begin_retry", begin_retry)
+
+
 def a_rate_is_no_bound(patch: pytest.MonkeyPatch) -> None:
     """The turns of a retry with a rate are not kept."""
     patch.setattr(parking, "seconds_between", lambda rate: None)
@@ -185,6 +196,7 @@ MUTANTS: tuple[Callable[[pytest.MonkeyPatch], None], ...] = (
     keys_freed_too_soon,
     retries_are_not_counted_first,
     what_is_beyond_a_limit_follows,
+    what_is_given_up_is_begun,
     a_rate_is_no_bound,
     nothing_is_taken_back,
     a_stop_ends_with_its_owner,

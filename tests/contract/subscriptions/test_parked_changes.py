@@ -306,3 +306,25 @@ async def test_giving_up_what_is_to_be_handled_again_says_what_goes_on_behind_it
     assert change == ParkedChange((1,), to_deliver=(2, 5, 7), under_way=(1,))
     await world.parking.retried(grant, 1, "a")
     assert await delivered(world, grant) == [2, 5, 7]
+
+
+async def test_what_was_given_up_and_is_parked_anew_has_no_turn_and_no_limit_of_before(world: World) -> None:
+    grant = await parked(world)
+    await world.retry_parked(grant.key, ParkedFilter(key="a"), limit=3, rate=0.001)
+    assert await world.parking.begin_retry(grant, 1) is not None
+    await world.discard_parked(grant.key, ParkedFilter(key="a"))
+    await world.checkpoints.park(grant, [ParkedEvent(event(each), "a", "behind", None, 0) for each in (2, 5, 7)])
+    assert await delivered(world, grant) == [2, 5, 7]
+
+
+async def test_what_a_rewind_puts_before_a_retry_that_is_taken_back_follows_by_itself(world: World) -> None:
+    grant = await parked(world)
+    await world.retry_parked(grant.key, FIRST, limit=1)
+    assert await delivered(world, grant) == [1]
+    await world.retry_parked(grant.key, ParkedFilter(key="a"))
+    grant = grant.rewound()
+    await world.checkpoints.rewind(grant, Progress(0), settled=7)
+    await world.checkpoints.park(grant, [ParkedEvent(event(1), "a", "behind", None, 0)])
+    assert await world.cancel_retry(grant.key) == ParkedChange((2, 5, 7))
+    assert await delivered(world, grant) == [1]
+    assert await world.checkpoints.parked_keys(grant) == {"a", "b"}
