@@ -424,6 +424,8 @@ class SubscriptionRunner:
                 self._tell(inputs.LeaseLost("the lease may have passed on"))
                 return
             effect = found
+        if self._machine is None or not self._machine.awaits(effect.delivery_id):
+            return  # it was taken back before it was handed over, and somebody else may sit in that place by now
         key, observer, begun = self._grant.key, self._observer, self._clock.monotonic()
         replaying, side_effects = False, True
         if self._bounded is not None and not effect.parked:

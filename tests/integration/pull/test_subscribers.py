@@ -178,6 +178,18 @@ async def test_a_loop_that_was_left_is_followed_by_another_at_once(world: World)
     assert await world.checkpoint() == 5
 
 
+async def test_what_was_acknowledged_before_a_loop_was_left_does_not_come_again(world: World) -> None:
+    seen: list[int] = []
+    async with world.pulling(batch_size=1) as subscription, asyncio.timeout(60):
+        while len(seen) < 5:
+            async for batch in subscription:
+                seen += numbers(batch)
+                await batch.ack()
+                break
+    assert seen == [1, 2, 3, 4, 5]
+    assert await world.checkpoint() == 5
+
+
 async def test_a_named_subscriber_may_begin_another_loop_and_gets_what_it_left_open(world: World) -> None:
     async with world.pulling(batch_size=2) as subscription, subscription.subscriber("a") as mine:
         async for batch in mine:
