@@ -5,6 +5,7 @@ Shows only; what is asked for stays as rows wherever it was asked from.
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +22,7 @@ def _brief(record: CommandRecord) -> dict[str, Any]:
     where = record.subscription if record.partition is None else f"{record.subscription}/{record.partition}"
     outcome = record.outcome or ("open" if record.applied_at is None else "done")
     return {
-        "when": record.issued_at,
+        "when": f"{record.issued_at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}",
         "by": record.issued_by,
         "subscription": where,
         "command": record.verb,
@@ -56,5 +57,8 @@ def audit(
         show.rows(found, json=True)
     else:
         show.briefly(
-            [_brief(each) for each in found], [_details(each) for each in found], empty="Nothing was asked for."
+            [_brief(each) for each in found],
+            [_details(each) for each in found],
+            empty="Nothing was asked for.",
+            called="asked for",
         )

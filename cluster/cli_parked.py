@@ -17,11 +17,7 @@ from headwater.cluster.asking import Reason, Subscription, ask
 from headwater.cluster.client import Client
 from headwater.storage.errors import InvalidArgument
 from headwater.storage.parking import ParkedChange
-from headwater.storage.registry import ParkedDetails, ParkedEdit, ParkedFilter
-
-DETAILS = ("parked_id", "subscription", "number", "updated_at", "edited", "retry_at")
-"""What a person sees of a parked event only by ``--json``, or when looking at it alone."""
-
+from headwater.storage.registry import ParkedDetails, ParkedEdit, ParkedFilter, ParkedRecord
 
 LISTED = 1000
 """So many are listed, unless a limit is given."""
@@ -91,7 +87,25 @@ def parked(
         show.record({**fields.pop("parked"), **(fields if json else _for_people(details))}, json=json)
     else:
         rows = ask(database_url, schema, lambda client: client.parked(subscription, where, limit=limit or LISTED))
-        show.rows(rows, json=json, empty="Nothing is parked.", leave_out=DETAILS)
+        if json:
+            show.rows(rows, json=True)
+        else:
+            show.briefly(
+                list(map(_brief, rows)), [row.error for row in rows], empty="Nothing is parked.", called="error"
+            )
+
+
+def _brief(row: ParkedRecord) -> dict[str, object]:
+    """Return what a person sees of a parked event at first; the rest by ``--json``, or when looking at it alone."""
+    return {
+        "position": row.position,
+        "key": row.partition_key,
+        "status": row.status,
+        "reason": row.reason,
+        "attempts": row.attempts,
+        "stream": row.stream,
+        "type": row.type,
+    }
 
 
 def _counted(verb: str, change: ParkedChange, *, json: bool) -> dict[str, object]:

@@ -49,10 +49,15 @@ def rows(values: Sequence[Any], *, json: bool, empty: str = "", leave_out: Colle
 
 
 def briefly(
-    records: Sequence[Mapping[str, Any]], reasons: Sequence[str | None] | None, *, empty: str, width: int | None = None
+    records: Sequence[Mapping[str, Any]],
+    reasons: Sequence[str | None] | None,
+    *,
+    empty: str,
+    width: int | None = None,
+    called: str = "reason",
 ) -> None:
     """Show records for a narrow terminal: each reason in a last column where all of them fit, else below its row."""
-    for line in lines(records, reasons, width or _console().width) if records else [empty]:
+    for line in lines(records, reasons, width or _console().width, called) if records else [empty]:
         print(line)
 
 
@@ -61,7 +66,9 @@ def sentence(text: str) -> None:
     print("\n".join(textwrap.wrap(text, _console().width)))
 
 
-def lines(records: Sequence[Mapping[str, Any]], reasons: Sequence[str | None] | None, width: int) -> list[str]:
+def lines(
+    records: Sequence[Mapping[str, Any]], reasons: Sequence[str | None] | None, width: int, called: str = "reason"
+) -> list[str]:
     """Return a table as lines of at most ``width``; only its figures may make them longer.
 
     A text that is too long for its column goes on in the next line, so that nothing is cut off.
@@ -75,7 +82,7 @@ def lines(records: Sequence[Mapping[str, Any]], reasons: Sequence[str | None] | 
     if any(notes) and sum(sizes) + GAP * len(sizes) + max(map(cell_len, notes)) <= width:
         # Below the head of the column, too, nothing is longer than the reason.
         cells = [[*row, note] for row, note in zip(cells, notes, strict=True)]
-        heads, numeric, notes = [*heads, "reason"], [*numeric, False], []
+        heads, numeric, notes = [*heads, called], [*numeric, False], []
         sizes.append(max(cell_len(row[-1]) for row in (heads, *cells)))
     while sum(sizes) + GAP * (len(sizes) - 1) > width:
         widest = max((n for n in range(len(sizes)) if not numeric[n]), key=lambda n: sizes[n], default=0)
