@@ -341,8 +341,7 @@ def stop(
     dry_run: DryRun = False,
 ) -> None:
     """Let nobody run a subscription until resumed. Also one whose handler is gone; nothing of it is deleted."""
-    given = {"reason": reason} if reason else {}
-    command(database_url, schema, subscription, "stop", given, None, json=json, dry_run=dry_run)
+    command(database_url, schema, subscription, "stop", because(reason), None, json=json, dry_run=dry_run)
 
 
 cli.command()(parked)

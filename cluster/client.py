@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -400,9 +401,7 @@ class Client:
         if stored is None:
             return ParkedDetails(found[0], None, None, tuple(await self._commands.parked_edits(found[0].parked_id)))
         [event] = await self._payloads(stored).open([stored])
-        edits = await self._commands.parked_edits(
-            found[0].parked_id, lambda payload: event._replace(raw_data=payload).data
-        )
+        edits = await self._commands.parked_edits(found[0].parked_id, partial(_corrected, event))
         return ParkedDetails(found[0], _shown(event), _shown(event, "metadata"), tuple(edits))
 
     async def retry_parked(
@@ -540,7 +539,7 @@ class Client:
         shown: Callable[[bytes], Any] = orjson.loads
         if (stored := await self._stored(record.arguments["position"])) is not None:
             [event] = await self._payloads(stored).open([stored])
-            shown = lambda payload: event._replace(raw_data=payload).data  # noqa: E731
+            shown = partial(_corrected, event)
         before = None if edit.before is None else shown(edit.before)
         return replace(record, edit=replace(edit, before=before, after=shown(edit.after)))
 
@@ -620,6 +619,11 @@ def _with_handler(record: SubscriptionRecord) -> SubscriptionRecord:
     if record.handler == PULLED:
         raise SubscriptionConflict(record.name, "programs pull it: this is for what a handler consumes")
     return record
+
+
+def _corrected(event: RecordedEvent, payload: bytes) -> Any:
+    """Return what a payload of a correction says, as the event's own would be shown."""
+    return event._replace(raw_data=payload).data
 
 
 def _because(reason: str) -> dict[str, str]:

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import pytest
 
 from headwater import Client, ClusterOptions, NewEvent, PartitionStatus, SubscriptionNotFound, connect
-from headwater.cluster.running import NoNodes
-from headwater.cluster.wiring import open_host, open_supervisor
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.registry import Registry
 from headwater.storage.postgres.store import PostgresEventStore
 from tests.plugins.waiting import until
 
 from . import watching
-
-
-@asynccontextmanager
-async def running(options: ClusterOptions) -> AsyncIterator[None]:
-    """Run what is registered, for the length of the block."""
-    async with (
-        open_host(options, "here", {}) as host,
-        open_supervisor(options, NoNodes()) as supervisor,
-    ):
-        tasks = [asyncio.create_task(host.run()), asyncio.create_task(supervisor.run())]
-        try:
-            yield
-            await host.drain()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            for task in tasks:
-                with suppress(asyncio.CancelledError):
-                    task.result()
+from .inside import running
 
 
 @pytest.fixture

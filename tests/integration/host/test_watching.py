@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -21,8 +20,6 @@ from headwater import (
     connect,
     pull,
 )
-from headwater.cluster.running import NoNodes
-from headwater.cluster.wiring import open_host, open_supervisor
 from headwater.storage.errors import StreamDeleted
 from headwater.storage.leases import PartitionKey
 from headwater.storage.options import StoreOptions
@@ -31,6 +28,7 @@ from headwater.subscriptions.testing.runtime import MemoryRuntime
 from tests.plugins.waiting import until
 
 from . import watching
+from .inside import running
 
 LEASE = timedelta(seconds=30)
 """Longer than any pause of a busy machine."""
@@ -46,27 +44,13 @@ async def test_the_observer_of_an_app_sees_what_its_owners_do_and_cannot_stop_th
     options = ClusterOptions(store=StoreOptions(url=database_url), lease=LEASE).of_app(watching.app)
     async with connect(database_url) as store:
         await store.append("orders", [NewEvent("OrderPaid")])
-        async with (
-            await Client.open(options) as client,
-            open_host(options, "here", {}) as host,
-            open_supervisor(options, NoNodes()) as supervisor,
-        ):
+        async with await Client.open(options) as client, running(options):
             await client.register(watching.app)
-            tasks = [asyncio.create_task(host.run()), asyncio.create_task(supervisor.run())]
-            try:
-                # Its checkpoints are saved although the observer raises when it is told of one.
-                await client.wait_for("handled", timeout=60)
-                await store.delete_stream("orders")
-                await until(lambda: watching.STATUSES[-1][1] == "stuck")
-                assert "soft-deleted" in (watching.STATUSES[-1][2] or "")
-                await host.drain()
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
-                for task in tasks:
-                    with suppress(asyncio.CancelledError):
-                        task.result()
+            # Its checkpoints are saved although the observer raises when it is told of one.
+            await client.wait_for("handled", timeout=60)
+            await store.delete_stream("orders")
+            await until(lambda: watching.STATUSES[-1][1] == "stuck")
+            assert "soft-deleted" in (watching.STATUSES[-1][2] or "")
     assert watching.STATUSES[0] == ("handled", "running", None)
     assert watching.STATUSES[-1][1] == "finished"
 
