@@ -11,7 +11,6 @@ import functools
 import os
 import sys
 import time
-import traceback
 from typing import Any, Final
 
 from headwater.cluster import environment, garbage, memory, packing, processes, wiring
@@ -20,7 +19,7 @@ from headwater.cluster.supervisor import NodeFacts
 from headwater.storage.errors import ConfigurationError
 from headwater.subscriptions.options import SubscriptionOptions
 from headwater.subscriptions.ports import ConsumerLost, Delivered
-from headwater.subscriptions.raised import arrived, carried
+from headwater.subscriptions.raised import arrived, carried, described
 from headwater.subscriptions.thread import Worker
 
 # Ray reads its environment as it is imported, so it is the one thing that is imported after something was done.
@@ -36,7 +35,7 @@ HOST_LABEL: Final = "headwater-host"
 """A node with this label set to ``no`` is given no host: a head, or a node kept for other work."""
 MANY_CALLS: Final = 1000
 """How many calls an actor may have open at a time; whoever watches a host is in one that ends with it."""
-PLACE_TIMEOUT: Final = 30.0
+PLACE_TIMEOUT: Final = 20.0
 """How long a handler actor may wait for the resources that it needs, in seconds: then another node is tried."""
 CLOSE_TIMEOUT: Final = 5.0
 """How long a handler may take to stop before its process is ended."""
@@ -102,7 +101,7 @@ class _HandlerActor:
             await self._consumer.start()
         # Whatever it is: raised here, Ray would take some of it for its own.
         except (Exception, asyncio.CancelledError, SystemExit, GeneratorExit) as error:  # noqa: BLE001
-            return traceback.format_exception_only(error)[-1].strip()
+            return described(error)
         garbage.Garbage().spare_modules()
         return os.getpid()
 

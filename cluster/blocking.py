@@ -17,7 +17,7 @@ from headwater.cluster.pulling import pull
 from headwater.storage.blocking import LoopThread
 from headwater.storage.errors import StoreClosed
 from headwater.storage.model import RecordedEvent
-from headwater.subscriptions.observer import Status
+from headwater.subscriptions.observer import Observer, Status
 from headwater.subscriptions.options import OnFailure, SubscriptionOptions
 from headwater.subscriptions.pull import PullSubscription
 from headwater.subscriptions.pulled import PulledBatch
@@ -119,10 +119,15 @@ class BlockingPull:
     """
 
     def __init__(
-        self, name: str, options: SubscriptionOptions | None = None, *, cluster: ClusterOptions | None = None
+        self,
+        name: str,
+        options: SubscriptionOptions | None = None,
+        *,
+        cluster: ClusterOptions | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.name = name
-        self._context = pull(name, options, cluster=cluster)
+        self._context = pull(name, options, cluster=cluster, observer=observer)
         self._ending = threading.Lock()
         self._thread: LoopThread | None = None
         self._subscription: PullSubscription | None = None

@@ -276,7 +276,7 @@ def _brief(row: PartitionStatus, *, split: bool) -> dict[str, Any]:
     name = f"{row.subscription}/{row.partition}" if split else row.subscription
     behind = show.span(row.lag_seconds) if row.lag else None
     values = (name, row.phase, row.node, row.standby, row.lag, behind, row.parked)
-    return dict(zip(ROW, values, strict=True))
+    return dict(zip(ROW, values, strict=True)) | {"parked_more": row.parked_more}
 
 
 @cli.command()

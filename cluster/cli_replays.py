@@ -92,7 +92,8 @@ def replay(
         if not dry_run:
             return {"number": len(ids), "command_ids": ids}
         # What would be done: by so many partitions, from here to there, and never beyond what was handled.
-        reached = max(each.checkpoint for each in await client.partitions(subscription))
+        found = await client.partitions(subscription)
+        reached = max(each.checkpoint for each in found if partition in (None, each.partition))
         after = await client.number_at(subscription, begin)
         until = reached if end is None else min(reached, await client.number_at(subscription, end))
         return {"number": len(ids), "from": after + isinstance(begin, datetime), "to": until}

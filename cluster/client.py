@@ -26,7 +26,6 @@ from headwater.cluster.options import ClusterOptions
 from headwater.cluster.requests import (
     check_arguments,
     check_complete,
-    check_node,
     check_parked,
     check_reason,
     check_rewind,
@@ -190,7 +189,7 @@ class Client:
         """
         if subscription is not None:
             check_name("subscription", subscription)
-        hosts = [host_facts(row) for row in await self._placement.hosts()]
+        hosts = {row.host: host_facts(row) for row in await self._placement.hosts()}
         return [PartitionStatus.of(state, hosts) for state in await self._registry.states(subscription)]
 
     async def hosts(self) -> list[HostStatus]:
@@ -580,7 +579,6 @@ class Client:
     async def _check_move(self, states: Sequence[PartitionState], node: str) -> None:
         """Refuse a move that cannot be done. Raises InvalidArgument, SubscriptionConflict."""
         hosts = [host_facts(row) for row in await self._placement.hosts()]
-        check_node(node, {host.node for host in hosts})
         name = states[0].key.subscription
         if states[0].pulled:
             raise SubscriptionConflict(name, "programs pull it: it is where they are")

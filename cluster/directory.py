@@ -20,6 +20,7 @@ from headwater.cluster.replays import OneReplay
 from headwater.cluster.slot import Assigned, Slot
 from headwater.cluster.succession import next_step
 from headwater.cluster.unplaced import why_not_there
+from headwater.storage.checks import keepable
 from headwater.storage.errors import HeadwaterError, SubscriptionConflict
 from headwater.storage.leases import Grant, PartitionKey
 from headwater.storage.postgres.commands import Commands
@@ -116,7 +117,10 @@ class HostDirectory:
 
     async def troubles(self, host: str, reasons: Mapping[PartitionKey, str]) -> None:
         """Say what the host cannot run, and why, unless just that is written down already."""
-        said = {str(key.lock_id): _plain(reason) for key, reason in sorted(reasons.items(), key=lambda r: r[0].lock_id)}
+        said = {
+            str(key.lock_id): keepable(reason)[:TROUBLE_LENGTH]
+            for key, reason in sorted(reasons.items(), key=lambda r: r[0].lock_id)
+        }
         mark = hashlib.sha256(repr(said).encode()).hexdigest()[:16] if said else None
         if mark != self._told:
             await self._placement.troubles(host, mark, said)
@@ -207,11 +211,6 @@ def placed_by(row: PlacementRow) -> SubscriptionOptions:
         return UNREAD
 
 
-def _plain(reason: str) -> str:
-    """Return what can be stored as JSON, and read at a glance: an exception may say anything."""
-    return reason.replace("\0", "").encode(errors="replace").decode()[:TROUBLE_LENGTH]
-
-
 class Generation(Protocol):
     """The right to write the plan."""
 
@@ -278,11 +277,12 @@ class SupervisorDirectory:
         if not self._moving or not self._hosts:  # without hosts nothing is planned: they may come back
             return {}
         nodes = {host.host: host.node for host in self._hosts}
+        needy = [partition for partition in partitions if partition.needs]
         hopeless = {}
         for row, partition in zip(rows, partitions, strict=True):
             if row.move is None or row.target is None or nodes.get(row.wanted_owner or "") == row.target:
                 continue
-            reason = why_not_there([partition], row.target, partitions, self._hosts)
+            reason = why_not_there([partition], row.target, needy, self._hosts)
             if reason is None and row.asked > MOVE_TIMEOUT:
                 reason = f"{row.target} has not got ready within {MOVE_TIMEOUT:g} s"
             if reason is not None:

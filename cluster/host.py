@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from headwater.cluster.attempts import Attempts
 from headwater.cluster.bell import Bell
@@ -20,9 +20,11 @@ from headwater.cluster.options import ClusterOptions
 from headwater.cluster.slot import PREPARE_AGAIN, PREPARE_SELDOM, Assigned, MakeConsumers, MakeRunner, Slot
 from headwater.storage.errors import HeadwaterError, StaleEpoch, StoreUnavailable
 from headwater.storage.leases import Grant, News, PartitionKey
+from headwater.storage.model import MAX_BIGINT
 from headwater.storage.outages import Outage
 from headwater.subscriptions.heads import Heads
 from headwater.subscriptions.ports import Checkpoints, Leases
+from headwater.subscriptions.raised import described
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,10 @@ database was away all of them come back together, and what is taken from an owne
 DEFECT_PAUSE, DEFECT_SELDOM = 1.0, 60.0
 """How long a partition rests on this host after its runner ended by a defect, in seconds: twice as long each time,
 up to the second, and as at first once it has run for longer than that."""
+
+
+LAST_WORD: Final = MAX_BIGINT
+"""The number of what a host says of a grant whose runner has ended: the runner numbers its own reports from 1."""
 
 
 class Directory(Protocol):
@@ -217,10 +223,10 @@ class Host:
             now = time.monotonic()
             if now - began > DEFECT_SELDOM:
                 self._defects.succeeded(slot.key)
-            pause = self._defects.failed(slot.key, None, str(error), now)
-            reason = f"it ended by a defect, {type(error).__name__}: {error}; it is tried again after {pause:g} s"
+            pause = self._defects.failed(slot.key, None, described(error), now)
+            reason = f"it ended by a defect, {described(error)}; it is tried again after {pause:g} s"
             with contextlib.suppress(HeadwaterError):
-                await self._checkpoints.report(grant, "stuck", reason)
+                await self._checkpoints.report(grant.numbered(LAST_WORD), "stuck", reason)
             await slot.rest(pause, lambda: self._leases.lost(grant))
         finally:
             lost = self._leases.lost(grant)

@@ -5,7 +5,7 @@ Looks at values only; whether there is such a subscription, node or event is not
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -61,13 +61,6 @@ def check_rewind(state: PartitionState, to: int) -> None:
     if to > state.head:
         head = "the head" if state.source == ALL else f"the version of {state.source!r}"
         raise InvalidArgument("to", f"{to} is above {head}, which is {state.head}")
-
-
-def check_node(node: str, alive: Collection[str]) -> None:
-    """Refuse a node to which nothing could be handed over. Raises InvalidArgument."""
-    if node not in alive:
-        known = ", ".join(sorted(alive)) or "none"
-        raise InvalidArgument("node", f"no host is alive on a node {node!r}; there are {known}")
 
 
 def check_parked(where: object, limit: object = 1) -> None:

@@ -5,7 +5,7 @@ Values only: whoever asks for them is the client.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -54,11 +54,11 @@ class PartitionStatus:
     """Whether programs of the users pull it: nobody places it, and no node stands by."""
 
     @classmethod
-    def of(cls, state: PartitionState, hosts: Sequence[HostFacts]) -> PartitionStatus:
-        """Tell it from what is stored and from the hosts that are alive: only these count."""
-        nodes = {host.host: host.node for host in hosts}
-        node = state.owner if state.pulled else nodes.get(state.owner or "")
-        phase, reason = _unowned(state, hosts) if node is None else (state.phase, state.reason)
+    def of(cls, state: PartitionState, hosts: Mapping[str, HostFacts]) -> PartitionStatus:
+        """Tell it from what is stored and from the hosts that are alive, by their names: only these count."""
+        owner, standby = hosts.get(state.owner or ""), hosts.get(state.standby or "")
+        node = state.owner if state.pulled else None if owner is None else owner.node
+        phase, reason = _unowned(state, list(hosts.values())) if node is None else (state.phase, state.reason)
         if state.repartition_to is not None:
             becomes = f"becomes one of {state.repartition_to} partitions"
             reason = f"{becomes}: {reason}" if node and reason else becomes
@@ -69,7 +69,7 @@ class PartitionStatus:
             reason=reason,
             since=state.since,
             node=node,
-            standby=nodes.get(state.standby or "") if state.standby != state.owner else None,
+            standby=standby.node if standby is not None and standby is not owner else None,
             lag=state.lag,
             lag_seconds=state.lag_seconds,
             checkpoint=state.checkpoint,

@@ -49,6 +49,11 @@ def _checked_name(argument: str, name: str) -> str:
     return name
 
 
+def keepable(text: str) -> str:
+    """Return what can be stored of words that anything may have made, such as the text of an exception."""
+    return text.replace("\0", "").encode(errors="replace").decode()
+
+
 def check_target(stream: object, action: str) -> str:
     """Return the name of a stream that is to be changed. Raises InvalidArgument, and ReservedStream for ALL."""
     name = check_name("stream", stream)

@@ -24,7 +24,7 @@ def resolve(path: str) -> Any:
         raise ImportPathError(f"{path!r} names a file: write the module's name, '{name}:{attributes}'")
     try:
         found = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may fail in any way; what it says is passed on
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way; what it says is passed on
         raise ImportPathError(f"cannot import {path!r}: {type(error).__name__}: {_first_line(error)}") from error
     for attribute in attributes.split("."):
         try:

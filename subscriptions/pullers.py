@@ -59,6 +59,8 @@ class Seat:
         self._current = batch
         if self._subscription.has(self):
             self._batches.put_nowait(batch)
+        else:  # its taker has left while the events were opened
+            batch.void()
         try:
             await batch.outcome()
         finally:

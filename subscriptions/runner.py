@@ -62,6 +62,7 @@ READY_SOON = 1.0
 
 STUBBORN = 5.0
 """How long what was cancelled may take to end before it is left behind, in seconds."""
+
 OUTAGE_PAUSE = 0.25
 """How long until what the database refused is tried again, in seconds."""
 
@@ -167,7 +168,7 @@ class SubscriptionRunner:
                 self._tell(fact)
             await self._finished.wait()
             if self._reported is not None and self._machine.condition.phase is Phase.FINISHED:
-                await asyncio.wait([self._reported])
+                await asyncio.wait([self._reported], timeout=STUBBORN)  # a database that refuses it holds nobody up
             return self.status
         finally:
             self._over = True
@@ -424,7 +425,7 @@ class SubscriptionRunner:
                 self._tell(inputs.LeaseLost("the lease may have passed on"))
                 return
             effect = found
-        if self._machine is None or not self._machine.awaits(effect.delivery_id):
+        if not self._awaits(effect.delivery_id):
             return  # it was taken back before it was handed over, and somebody else may sit in that place by now
         key, observer, begun = self._grant.key, self._observer, self._clock.monotonic()
         replaying, side_effects = False, True
@@ -447,7 +448,7 @@ class SubscriptionRunner:
         except (Exception, asyncio.CancelledError, SystemExit) as raised:  # a handler may raise anything
             if isinstance(raised, asyncio.CancelledError) and await self._is_cancelled():
                 raise
-            if self._machine is None or not self._machine.awaits(effect.delivery_id):
+            if effect.delivery_id not in self._answered and not self._awaits(effect.delivery_id):
                 return  # whoever had it has gone, and it with him
             cause = original(raised)
             observer.failed(key, delivery, cause, self._clock.monotonic() - begun)
@@ -473,9 +474,12 @@ class SubscriptionRunner:
             await asyncio.sleep(0)
         return self._over
 
+    def _awaits(self, delivery_id: int) -> bool:
+        return self._machine is not None and self._machine.awaits(delivery_id)
+
     def _delivered(self, delivery_id: int, task: asyncio.Task[None]) -> None:
         """The net under each delivery: however it ended, one that nobody has answered has failed."""
-        if self._over or self._machine is None or not self._machine.awaits(delivery_id):
+        if self._over or not self._awaits(delivery_id):
             return
         if task.cancelled():
             self._tell(inputs.Failed(delivery_id, "the delivery was cancelled"))

@@ -21,6 +21,7 @@ from headwater.cluster.blocking import BlockingBatch, BlockingPull, BlockingSubs
 from headwater.cluster.options import ClusterOptions
 from headwater.storage.blocking import BlockingEventStore
 from headwater.storage.opening import connect as _connect
+from headwater.subscriptions.observer import Observer
 from headwater.subscriptions.options import SubscriptionOptions
 
 __all__ = ["BlockingBatch", "BlockingEventStore", "BlockingPull", "BlockingSubscriber", "connect", "pull"]
@@ -32,7 +33,11 @@ def connect(url: str | None = None, **settings: Any) -> BlockingEventStore:
 
 
 def pull(
-    name: str, options: SubscriptionOptions | None = None, *, cluster: ClusterOptions | None = None
+    name: str,
+    options: SubscriptionOptions | None = None,
+    *,
+    cluster: ClusterOptions | None = None,
+    observer: Observer | None = None,
 ) -> BlockingPull:
     """Consume a named subscription, for the length of a ``with``. Takes what :func:`headwater.pull` takes."""
-    return BlockingPull(name, options, cluster=cluster)
+    return BlockingPull(name, options, cluster=cluster, observer=observer)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 
+from headwater.storage.checks import keepable
 from headwater.storage.errors import StaleEpoch, UnexpectedAck
 from headwater.storage.leases import Boundary, Grant, Halt, ParkedEvent, Progress
 from headwater.storage.postgres.connect import Connection, Pool
@@ -125,7 +126,9 @@ class PostgresCheckpoints:
 
     async def report(self, grant: Grant, phase: str, reason: str | None) -> None:
         """Say what the partition is doing, for operators. Raises StaleEpoch."""
-        if not await self._changes(self._sql.report_phase, grant, {"phase": phase, "reason": reason}):
+        if not await self._changes(
+            self._sql.report_phase, grant, {"phase": phase, "reason": None if reason is None else keepable(reason)}
+        ):
             raise stale(grant)
 
     async def halt(self, grant: Grant, number: int, halt: Halt | None) -> None:
@@ -133,7 +136,7 @@ class PostgresCheckpoints:
         values = {
             "number": number,
             "phase": None if halt is None else halt.phase,
-            "reason": None if halt is None or halt.reason is None else halt.reason.replace("\0", ""),
+            "reason": None if halt is None or halt.reason is None else keepable(halt.reason),
             "verb": "stop" if halt is not None and halt.phase == "failed" else "pause",
             "issued_by": "failure policy" if halt is not None and halt.phase == "failed" else "breaker",
         }
@@ -162,7 +165,7 @@ class PostgresCheckpoints:
             "numbers": [each.event.number for each in parked],
             "keys": [each.key for each in parked],
             "reasons": [each.reason for each in parked],
-            "errors": [None if each.error is None else each.error.replace("\0", "") for each in parked],
+            "errors": [None if each.error is None else keepable(each.error) for each in parked],
             "attempts": [each.attempts for each in parked],
         }
         if not await self._changes(self._sql.park_events, grant, columns):

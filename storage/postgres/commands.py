@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from headwater.storage import parking
+from headwater.storage.checks import keepable
 from headwater.storage.errors import InvalidArgument, SubscriptionNotFound
 from headwater.storage.leases import Grant, RetryBegun, ToRetry
 from headwater.storage.parking import Open, ParkedChange, Plan
@@ -244,7 +245,7 @@ class Commands:
             "position": position,
             "key": key,
             "status": "settled" if error is None else "parked",
-            "error": None if error is None else error.replace("\0", ""),
+            "error": None if error is None else keepable(error),
         }
         if not await self._rows(self._sql.retried_parked, values):
             raise stale(grant)

@@ -235,8 +235,8 @@ class LeaseSession:
                 link.close()
                 self._forget()
                 tries = pauses()
-            while not (self._closing or self._loop_turns.is_set()):
-                self._pause(self._beat)
+            while not (self._closing or self._loop_turns.wait(0.05)):
+                pass  # nothing could be done with what is granted
 
     def _connect(self) -> LeaseLink:
         sent = time.monotonic()
@@ -292,7 +292,7 @@ class LeaseSession:
         elif since > self._beat:
             self._loop_asked_at = time.monotonic()
             self._loop_turns.clear()
-            self._on_loop(lambda turns: turns.set(), self._loop_turns)
+            self._on_loop(threading.Event.set, self._loop_turns)
 
     def _where_the_loop_is(self) -> str:
         frame = sys._current_frames().get(self._loop_thread)

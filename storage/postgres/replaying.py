@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from headwater.storage.checks import keepable
 from headwater.storage.errors import InvalidArgument
 from headwater.storage.leases import Grant, Halt, ParkedEvent, Progress
 from headwater.storage.postgres.checkpoints import stale
@@ -145,7 +146,7 @@ class ReplayCheckpoints:
     def note_failure(self, error: str) -> None:
         """Count an event that was passed over; written down with the next save."""
         self._failed += 1
-        self._last_error = error.replace("\0", "")
+        self._last_error = keepable(error)
 
     async def save(self, grant: Grant, progress: Progress, *, conn: Any = None, durable: bool = False) -> None:  # noqa: ARG002  # the port's shape: no transaction joins a replay
         """Save how far it came. Raises StaleEpoch."""

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 MOST_KNOWN: Final = 256
-"""So many keys that get on are remembered, the latest ones."""
+"""So many keys that get on are remembered, the last ones to come."""
+
 KEYS: Final = 4
 """Events behind count of at least so many keys that failed one after the other, when others are known to get on."""
 

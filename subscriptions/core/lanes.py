@@ -55,7 +55,8 @@ class InOrder:
             limit -= len(run)
         if len(taken) == 1:
             return taken[0], ()
-        return list(chain.from_iterable(taken)), ()
+        # What was kept behind a parked event, and may go on, comes after what was read later.
+        return sorted(chain.from_iterable(taken)), ()
 
     def put_back(self, places: Places) -> None:
         """Put what was just taken back to the front."""

@@ -231,7 +231,7 @@ class Work:
         places = batch.places
         if not places:
             return ()
-        return {self._key_at(place) for place in (*places[:: -(-len(places) // SAMPLE)], places[-1])}
+        return {self._key_at(place) for place in {*places[:: -(-len(places) // SAMPLE)], places[-1]}}
 
     def fell_behind(self) -> Counter[str]:
         """Return how many events of each key were set aside behind an earlier one since this was last asked."""

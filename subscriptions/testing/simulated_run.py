@@ -22,6 +22,7 @@ from headwater.subscriptions.handler import Context
 from headwater.subscriptions.observer import Observer
 from headwater.subscriptions.options import Delivery
 from headwater.subscriptions.ports import Nack, Unmendable
+from headwater.subscriptions.raised import described, original
 from headwater.subscriptions.retries import ParkedRetries
 from headwater.subscriptions.testing.invariants import BrokenInvariant, RunWitness, Witness
 from headwater.subscriptions.testing.program import Program
@@ -382,11 +383,11 @@ class SimulatedRun:
             error = program.call(effect.events, self._context(effect))
             handled = error is None
             if error is not None:
-                policy = world.options.retry.of(error)
-                mendable = not isinstance(error, (Unmendable, *policy.never))
-                then = error.action if isinstance(error, Nack) else None
-                text = f"{type(error).__name__}: {error}"
-                answer = inputs.Failed(effect.delivery_id, text, mendable, then=then, policy=policy)
+                cause = original(error)
+                policy = world.options.retry.of(cause)
+                mendable = not isinstance(cause, (Unmendable, *policy.never))
+                then = cause.action if isinstance(cause, Nack) else None
+                answer = inputs.Failed(effect.delivery_id, described(error), mendable, then=then, policy=policy)
         if fails:
             # Whether the handler ran is not known to anybody.
             why = "the consumer is gone" if dies else "the handler did not answer in time"

@@ -81,7 +81,8 @@ SELECT
     coalesce(sum("delivered"), 0)::bigint, coalesce(sum("redelivered"), 0)::bigint, coalesce(sum("parked"), 0)::bigint,
     (array_agg("halted" ORDER BY "halted_at") FILTER (WHERE "halted" IS NOT NULL))[1],
     (array_agg("halt_reason" ORDER BY "halted_at") FILTER (WHERE "halted" IS NOT NULL))[1],
-    min("halted_at") FILTER (WHERE "halted" IS NOT NULL)
+    -- Also of what was resumed and has not gone on yet: attempts count anew then.
+    coalesce(min("halted_at") FILTER (WHERE "halted" IS NOT NULL), min("halted_at"))
 FROM "old";
 
 -- name: repartition_new

@@ -31,7 +31,9 @@ UPDATE "headwater"."partitions"
 SET
     "follows" = %(follows)s, "closed" = false, "epoch" = "epoch" + 1,
     "replay_side_effects" = %(side_effects)s,
-    "phase" = 'new', "reason" = NULL, "since" = clock_timestamp()
+    "phase" = 'new', "reason" = NULL, "since" = clock_timestamp(),
+    -- Whoever begins a replacement resumes it; attempts count anew, as after a resume.
+    "halted" = NULL, "halt_reason" = NULL
 WHERE "lock_id" = %(lock_id)s;
 
 -- name: begin_replacement
@@ -62,7 +64,8 @@ WHERE "replacement_id" = %(replacement_id)s;
 -- Whoever comes for its lease from now on finds it closed; the epoch ends what anybody may still hold.
 UPDATE "headwater"."partitions"
 SET
-    "closed" = true, "epoch" = "epoch" + 1, "phase" = 'finished', "reason" = %(reason)s, "since" = clock_timestamp()
+    "closed" = true, "epoch" = "epoch" + 1, "phase" = 'finished', "reason" = %(reason)s, "since" = clock_timestamp(),
+    "halted" = NULL, "halt_reason" = NULL
 WHERE "lock_id" = %(lock_id)s;
 
 -- name: end_following

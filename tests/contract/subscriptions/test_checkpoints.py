@@ -244,6 +244,19 @@ async def test_a_stop_outlives_its_owner_until_one_goes_on(world: World) -> None
     assert await world.checkpoints.halted(later) is None
 
 
+@pytest.mark.parametrize("words", ["no \0customer", "no \ud800customer"])
+async def test_words_that_no_text_can_hold_stop_nothing(world: World, words: str) -> None:
+    """An exception may say anything; what can be kept of it is."""
+    grant = await granted(world)
+    await world.checkpoints.report(grant.numbered(1), "stuck", words)
+    await world.checkpoints.halt(grant, 1, Halt("failed", words))
+    await world.checkpoints.park(grant.numbered(1), [ParkedEvent(event(5), "k", "failed", words, 1)])
+    halt = await world.checkpoints.halted(grant)
+    assert halt is not None
+    assert (halt.reason or "").endswith("customer")
+    assert await world.checkpoints.parked_keys(grant) == {"k"}
+
+
 async def test_what_was_said_of_a_stop_and_comes_late_changes_nothing(world: World) -> None:
     grant = await granted(world)
     await world.checkpoints.halt(grant, 2, None)

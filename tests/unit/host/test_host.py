@@ -22,7 +22,7 @@ from headwater.storage.leases import Grant, News, PartitionKey
 from headwater.storage.memory.subscriptions import MemoryCheckpoints, MemoryCoordination, MemoryLeases
 from headwater.storage.options import StoreOptions
 from headwater.subscriptions.heads import Heads
-from headwater.subscriptions.ports import Consumer, Delivered
+from headwater.subscriptions.ports import Checkpoints, Consumer, Delivered
 from headwater.subscriptions.runner import SubscriptionRunner
 from tests.plugins.waiting import DEADLINE, until
 
@@ -282,7 +282,8 @@ async def test_a_wanted_owner_that_cannot_run_it_leaves_the_lease_to_the_standby
 async def test_what_ends_by_a_defect_again_and_again_rests_ever_longer_and_says_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(self: Slot, *_: object) -> None:
+    async def fail(self: Slot, grant: Grant, checkpoints: Checkpoints) -> None:
+        await checkpoints.report(grant.numbered(7), "running", None)  # as a runner has, before it ends so
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr(host_module, "DEFECT_PAUSE", 0.01)

@@ -19,7 +19,7 @@ from headwater.subscriptions.pull import PullSubscription
 from headwater.subscriptions.pulled import PulledBatch
 from headwater.subscriptions.pullers import PullSubscriber
 from tests.plugins.waiting import until
-from tests.unit.runner.outside import KEY, ListReader
+from tests.unit.runner.outside import KEY, ListReader, Recording
 
 NEVER = timedelta(hours=1)
 
@@ -55,6 +55,7 @@ class Pulling:
         self.coordination = MemoryCoordination()
         self.checkpoints = GatedCheckpoints(self.coordination)
         self.leases: MemoryLeases
+        self.observer = Recording()
 
     @property
     def checkpoint(self) -> int:
@@ -69,6 +70,7 @@ class Pulling:
             reader=self.reader,
             leases=self.leases,
             checkpoints=self.checkpoints,
+            observer=self.observer,
         ) as subscription:
             yield subscription
 
@@ -180,6 +182,8 @@ async def test_a_nack_leads_to_another_attempt_or_to_what_the_caller_says() -> N
         await until(lambda: subscription.status is not None and subscription.status.phase is Phase.FAILED)
         assert subscription.status is not None
         assert "ValueError: stop it" in (subscription.status.reason or "")
+        await until(lambda: len(outside.observer.failures) == 3)
+        assert outside.observer.failures == ["busy", "no use", "ValueError: stop it"]
 
 
 @pytest.mark.parity("T280", "T281", "T310", "L39")

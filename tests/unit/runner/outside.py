@@ -53,14 +53,18 @@ class ListReader:
 
 
 class Recording(Observer):
-    """Keeps the phases and the refusals."""
+    """Keeps the phases, the refusals and what failed."""
 
     def __init__(self) -> None:
         self.phases: list[str] = []
         self.refusals: list[int] = []
+        self.failures: list[str] = []
 
     def status_changed(self, key: PartitionKey, status: Status) -> None:
         self.phases.append(status.phase.value)
+
+    def failed(self, key: PartitionKey, delivery: Delivered, error: BaseException, seconds: float) -> None:
+        self.failures.append(str(error))
 
     def refused(self, key: PartitionKey, delivery_id: int) -> None:
         self.refusals.append(delivery_id)
