@@ -11,7 +11,7 @@ from headwater.cluster.client import Client
 from headwater.cluster.options import ClusterOptions
 from headwater.cluster.succession import next_step
 from headwater.storage.errors import StaleEpoch, SubscriptionConflict
-from headwater.storage.leases import Boundary, Grant, Progress
+from headwater.storage.leases import Boundary, Grant, Halt, Progress
 from headwater.storage.options import StoreOptions
 from headwater.storage.postgres.replacing import ReplacementRow, Replacements, Step, Versions
 from tests.integration.registry.conftest import Office
@@ -148,6 +148,20 @@ async def test_a_version_that_was_replaced_can_replace_the_other_one_again(offic
     await replacements.begin("new", "old", issued_by="ada")
     (back,) = await claim(office, "old")
     assert await office.checkpoints.boundary(back) == Boundary(20, final=False, side_effects=False)
+
+
+async def test_a_new_version_that_the_failure_policy_had_stopped_goes_on_when_it_replaces_again(office: Office) -> None:
+    replacements, _ = await begun(office)
+    (new,) = await claim(office, "new")
+    await office.checkpoints.halt(new, 1, Halt("failed", "no customer"))
+    assert await replacements.cancel("new", issued_by="ada")
+    await replacements.begin("old", "new", issued_by="ada")
+    (again,) = await claim(office, "new")
+    halt = await office.checkpoints.halted(again)
+    assert halt is not None
+    assert halt.phase is None, "it goes on, and attempts count anew"
+    [state] = await office.registry.states("new")
+    assert (state.halted, state.halt_reason) == (None, None)
 
 
 async def test_what_is_followed_cannot_be_deleted(office: Office) -> None:
